@@ -1,0 +1,1 @@
+"""Techniques: one file = one technique. The contract and how to add one: `compressors/technique.py`."""

@@ -1,0 +1,191 @@
+"""The card: a variant's record. What it is, how it was made, what was measured, on what machine.
+
+A card is written once, by the compressors, beside the artifact it describes, and read by the
+gateway. It says what was measured and nothing that was not: the models below refuse unknown
+fields, coerce nothing, and are frozen.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
+
+SCHEMA_VERSION = 1
+
+CARD_FILE = "card.json"
+SCORES_FILE = "scores.safetensors"
+
+# Starts with a letter or digit and holds no separator, so that a name can never leave its folder.
+NAME_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,63}$"
+
+Name = Annotated[str, Field(pattern=NAME_PATTERN)]
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Score = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+ScoreDifference = Annotated[float, Field(ge=-1, le=1, allow_inf_nan=False)]
+Milliseconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=0)]
+Positive = Annotated[int, Field(ge=1)]
+
+# Datatypes of the Open Inference Protocol v2, "Tensor Data Types", less BYTES: no engine here
+# computes on strings.
+Datatype = Literal[
+    "BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64",
+    "FP16", "FP32", "FP64",
+]  # fmt: skip
+
+Precision = Literal["fp32", "bf16", "int8"]
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class TensorSpec(_Record):
+    """One input or output. The first dimension is the batch and is -1; so is any other free one."""
+
+    name: str
+    datatype: Datatype
+    shape: tuple[int, ...]
+
+    @model_validator(mode="after")
+    def _batch_comes_first(self) -> Self:
+        if not self.shape or self.shape[0] != -1:
+            raise ValueError(f"the first dimension must be -1 (the batch), got {self.shape}")
+        if any(size < 1 and size != -1 for size in self.shape):
+            raise ValueError(f"a dimension must be positive, or -1 when free, got {self.shape}")
+        return self
+
+
+class Step(_Record):
+    """One technique of a recipe with every setting it ran with, defaults included."""
+
+    technique: str
+    settings: dict[str, JsonValue]
+
+
+class TaskRecord(_Record):
+    """What was asked of the network: the task, its metric, and which samples gave the figures."""
+
+    name: Name
+    metric: str
+    split: str
+    samples: Positive
+    clusters: Positive
+    """Independent sources among the samples; equal to `samples` when each is its own source."""
+    labels: tuple[str, ...] | None = None
+
+
+class Accuracy(_Record):
+    """The task's metric on the test split with its 95 % interval. `method` names the interval."""
+
+    value: Score
+    low: Score
+    high: Score
+    method: str
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if not self.low <= self.value <= self.high:
+            raise ValueError(f"expected low <= value <= high, got {self.low}, {self.value}, {self.high}")
+        return self
+
+
+class PairedDifference(_Record):
+    """This variant's score minus the reference's on the same samples, with its 95 % interval."""
+
+    value: ScoreDifference
+    low: ScoreDifference
+    high: ScoreDifference
+    method: str
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if not self.low <= self.value <= self.high:
+            raise ValueError(f"expected low <= value <= high, got {self.low}, {self.value}, {self.high}")
+        return self
+
+
+class LatencyPoint(_Record):
+    """Time of one batch on one lane: percentiles over `runs` timed runs after warm-up.
+
+    `spread_ms` is the interquartile range of those runs: two figures that differ by less do not
+    differ.
+    """
+
+    batch: Positive
+    threads: Positive
+    runs: Positive
+    p50_ms: Milliseconds
+    p95_ms: Milliseconds
+    p99_ms: Milliseconds
+    spread_ms: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if not self.p50_ms <= self.p95_ms <= self.p99_ms:
+            raise ValueError(
+                f"expected p50 <= p95 <= p99, got {self.p50_ms}, {self.p95_ms}, {self.p99_ms}"
+            )
+        return self
+
+
+class Machine(_Record):
+    """Where it was measured. `fingerprint` is a digest of the other fields."""
+
+    cpu: str
+    cores: Positive
+    memory_bytes: Positive
+    instruction_sets: tuple[str, ...]
+    system: str
+    fingerprint: Digest
+
+
+class EngineRecord(_Record):
+    """What executed the variant while it was measured, and what must execute it again."""
+
+    name: Name
+    version: str
+    format: str
+    kernels: dict[str, Positive]
+    """How many executed operations ran at each precision, as the engine itself reports it."""
+
+
+class VariantCard(_Record):
+    """The variant's record: see the module's docstring."""
+
+    schema_version: Literal[1]
+    model: Name
+    variant: Name
+    description: str
+    reference: Name
+    """The variant of the same model that relative floors and paired differences refer to."""
+    recipe: tuple[Step, ...]
+    parent_digest: Digest
+    """SHA-256 of the weights that the recipe started from."""
+    precision: Precision
+    task: TaskRecord
+    accuracy: Accuracy
+    paired: PairedDifference
+    latency: Annotated[tuple[LatencyPoint, ...], Field(min_length=1)]
+    machine: Machine
+    engine: EngineRecord
+    inputs: Annotated[tuple[TensorSpec, ...], Field(min_length=1)]
+    outputs: Annotated[tuple[TensorSpec, ...], Field(min_length=1)]
+    parameters: Positive
+    bytes_on_disk: Positive
+    """Weights and programs together, without the card, the scores and the manifest."""
+    resident_bytes: Positive
+    """Growth of a fresh process's resident memory when it loads and first runs the variant."""
+    build_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    created: str
+    """UTC, ISO 8601."""
+    versions: dict[str, str]
+    seeds: dict[str, int]
+
+    @model_validator(mode="after")
+    def _batches_rise(self) -> Self:
+        batches = [point.batch for point in self.latency]
+        if batches != sorted(set(batches)) or batches[0] != 1:
+            raise ValueError(f"latency must list batch 1 first, then larger ones, got {batches}")
+        return self
