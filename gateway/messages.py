@@ -1,0 +1,45 @@
+"""What passes inside the process: numpy arrays and plain values, no framework's types."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gateway.engines import Tensor
+from router.constraints import Constraints
+from router.decision import Decision
+
+
+@dataclass(frozen=True, slots=True)
+class InferRequest:
+    """One request, parsed and validated against the model's inputs.
+
+    Attributes:
+        inputs: every input of the model by name, each (rows, ...), of the card's datatype.
+        received_s: monotonic time of the request's last byte; the deadline counts from it.
+    """
+
+    model: str
+    inputs: dict[str, Tensor]
+    rows: int
+    constraints: Constraints
+    received_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class InferResponse:
+    """One answer.
+
+    Attributes:
+        outputs: every output of the model by name, each (rows, ...).
+        decision: the decision as it was kept at dispatch; `decision.variant` is what ran.
+        cost_usd_per_million: what this request is charged, as USD per million such requests.
+        queue_ms, infer_ms: time waited for a lane, and time of the batch on it.
+        deadline_s: monotonic time after which the answer must not be sent; infinite without one.
+    """
+
+    outputs: dict[str, Tensor]
+    decision: Decision
+    cost_usd_per_million: float
+    queue_ms: float
+    infer_ms: float
+    deadline_s: float

@@ -1,0 +1,132 @@
+"""The decision: the variant chosen, those refused and why, what was relaxed; as text and as JSON."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Verdict = Literal["accepted", "unsatisfiable", "overloaded", "not-ready"]
+
+Reason = Literal[
+    "pinned",
+    "most-accurate",
+    "cheapest-equal",
+    "cheapest",
+    "fastest",
+    "shifted-at-dispatch",
+]
+
+Constraint = Literal["max_latency_ms", "min_accuracy", "max_cost_usd_per_million"]
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why one variant may not answer: the constraint, what was asked and what it offers.
+
+    `constraint` is also "variant" for one that is not the pinned one and "ready" for one that is
+    not loaded and healthy.
+    """
+
+    variant: str
+    constraint: str
+    asked: str
+    offered: str
+
+    def __str__(self) -> str:
+        return f"{self.variant}: {self.constraint} asked {self.asked}, offered {self.offered}"
+
+
+@dataclass(frozen=True, slots=True)
+class Nearest:
+    """Values that would fit, for the same request at the same moment.
+
+    Attributes:
+        alone: for each constraint that could be changed alone, the nearest value that would fit.
+        together: when none suffices alone, values that fit when all of them are changed.
+    """
+
+    alone: tuple[tuple[str, str], ...] = ()
+    together: tuple[tuple[str, str], ...] = ()
+
+    def __str__(self) -> str:
+        if self.alone:
+            return " or ".join(f"{name} {value}" for name, value in self.alone)
+        return " with ".join(f"{name} {value}" for name, value in self.together)
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What `route` decided, and why.
+
+    Attributes:
+        verdict: "accepted"; "unsatisfiable" when no variant meets the constraints, ever;
+            "overloaded" when one does, but not now; "not-ready" when those that might are not
+            loaded and healthy.
+        variant: what answers; empty unless accepted.
+        reason, why: a word of a small set, and a sentence.
+        allowed: variants that meet every constraint, best first by the objective; when accepted,
+            the first is `variant`.
+        refused: why each other one does not, one entry for each constraint that it breaks.
+        relaxed: constraints that gave way.
+        retry_after_ms: when overloaded, the time until it should fit.
+    """
+
+    model: str
+    verdict: Verdict
+    objective: str
+    variant: str = ""
+    reason: Reason = "most-accurate"
+    why: str = ""
+    predicted_latency_ms: float = 0.0
+    accuracy: float = 0.0
+    cost_usd_per_million: float = 0.0
+    allowed: tuple[str, ...] = ()
+    refused: tuple[Refusal, ...] = ()
+    relaxed: tuple[str, ...] = ()
+    nearest: Nearest = Nearest()
+    retry_after_ms: float = 0.0
+
+    def as_json(self) -> dict[str, Any]:
+        """The whole decision as plain JSON values; units are in the names."""
+        body: dict[str, Any] = {
+            "model": self.model,
+            "verdict": self.verdict,
+            "objective": self.objective,
+            "refused": [
+                {
+                    "variant": refusal.variant,
+                    "constraint": refusal.constraint,
+                    "asked": refusal.asked,
+                    "offered": refusal.offered,
+                }
+                for refusal in self.refused
+            ],
+        }
+        if self.verdict == "accepted":
+            body |= {
+                "variant": self.variant,
+                "reason": self.reason,
+                "why": self.why,
+                "predicted_latency_ms": round(self.predicted_latency_ms, 3),
+                "accuracy": self.accuracy,
+                "cost_usd_per_million": self.cost_usd_per_million,
+                "allowed": list(self.allowed),
+                "relaxed": list(self.relaxed),
+            }
+        else:
+            body |= {"why": self.why} | nearest_json(self.nearest)
+        return body
+
+
+def nearest_json(nearest: Nearest) -> dict[str, Any]:
+    """`nearest` as JSON: values as a client would send them back."""
+    body: dict[str, Any] = {}
+    if nearest.alone:
+        body["nearest"] = {name: _value(value) for name, value in nearest.alone}
+    if nearest.together:
+        body["nearest_together"] = {name: _value(value) for name, value in nearest.together}
+    return body
+
+
+def _value(text: str) -> float | str:
+    return text if text.endswith("%") else float(text)

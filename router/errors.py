@@ -1,0 +1,104 @@
+"""Every way a request can end without an answer, as one tree.
+
+    GearshiftError
+    ├── InvalidRequest       a constraint, tensor or body is malformed
+    ├── TooLarge             the body or the header block is over the limit
+    ├── UnknownModel
+    ├── UnknownVariant
+    ├── Unsatisfiable        constraints that no variant can meet
+    ├── Overloaded           shed: would fit, but not under the present load
+    ├── NotReady             no healthy variant, or still starting, or draining
+    ├── DeadlinePassed       while queued or running
+    ├── EngineFailed         the engine raised or answered with something unusable
+    └── CallerLeft           nobody is there to read the answer
+
+`code` is stable and machine-readable; `retryable` says whether the same request may succeed later.
+No protocol's numbers here: each protocol has its own table from these classes to its statuses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+
+class GearshiftError(Exception):
+    """Base of the tree. `members` are what a client may want to read beside the message."""
+
+    code: ClassVar[str] = "internal"
+    title: ClassVar[str] = "Internal error"
+    retryable: ClassVar[bool] = False
+
+    def __init__(self, detail: str, **members: object) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.members: Mapping[str, object] = members
+
+
+class InvalidRequest(GearshiftError):
+    """Names the field, what came, and what was expected."""
+
+    code = "invalid-request"
+    title = "Invalid request"
+
+    def __init__(self, field: str, received: object, expected: str) -> None:
+        shown = received if isinstance(received, (int, float, bool)) else str(received)[:200]
+        super().__init__(
+            f"{field}: expected {expected}, got {shown!r}",
+            field=field,
+            received=str(shown),
+            expected=expected,
+        )
+
+
+class TooLarge(GearshiftError):
+    code = "too-large"
+    title = "Request too large"
+
+
+class UnknownModel(GearshiftError):
+    code = "unknown-model"
+    title = "Unknown model"
+
+
+class UnknownVariant(GearshiftError):
+    code = "unknown-variant"
+    title = "Unknown variant"
+
+
+class Unsatisfiable(GearshiftError):
+    code = "unsatisfiable"
+    title = "No variant can meet these constraints"
+
+
+class Overloaded(GearshiftError):
+    """`retry_after_s` is when the same request is expected to fit."""
+
+    code = "overloaded"
+    title = "Not under the present load"
+    retryable = True
+
+    def __init__(self, detail: str, retry_after_s: float, **members: object) -> None:
+        super().__init__(detail, **members)
+        self.retry_after_s = retry_after_s
+
+
+class NotReady(GearshiftError):
+    code = "not-ready"
+    title = "Not ready"
+    retryable = True
+
+
+class DeadlinePassed(GearshiftError):
+    code = "deadline-passed"
+    title = "Deadline passed"
+
+
+class EngineFailed(GearshiftError):
+    code = "engine-failed"
+    title = "The engine failed"
+
+
+class CallerLeft(GearshiftError):
+    code = "caller-left"
+    title = "The caller left"

@@ -1,0 +1,162 @@
+"""The menu: the variants of one model, with what routing needs of their cards looked up once.
+
+Everything that can be worked out when a card is loaded is worked out here, so that a decision is
+a few comparisons for each variant.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from router.card import LatencyPoint, VariantCard
+from router.errors import UnknownVariant
+
+Percentile = Literal[50, 95, 99]
+
+REFERENCE_ALIAS = "reference"
+
+SECONDS_PER_HOUR = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """One variant, as routing sees it.
+
+    Attributes:
+        promised_ms: time of a batch at the promised percentile, by rows; index 0 is unused.
+        typical_ms: the same at the median.
+        accuracy, accuracy_low, accuracy_high: the card's figure and its 95 % interval.
+        share_low: the least share of the reference's accuracy that it is shown to keep: the lower
+            end of the paired difference's interval, as a share.
+        usd_per_million_lane_ms: USD per million requests that each use one lane for one ms.
+    """
+
+    name: str
+    accuracy: float
+    accuracy_low: float
+    accuracy_high: float
+    share_low: float
+    promised_ms: tuple[float, ...]
+    typical_ms: tuple[float, ...]
+    usd_per_million_lane_ms: float
+
+    @property
+    def max_batch(self) -> int:
+        return len(self.typical_ms) - 1
+
+    def cost_usd_per_million(self, rows: int) -> float:
+        """The quote: what a million requests of `rows` rows cost when each runs alone.
+
+        Riding in a batch makes it cheaper, never dearer, so a cap that the quote meets holds.
+        """
+        return batch_ms(self.typical_ms, rows) * self.usd_per_million_lane_ms
+
+
+@dataclass(frozen=True, slots=True)
+class Menu:
+    """The variants of one model, most accurate first; names break ties.
+
+    Attributes:
+        not_worse: `not_worse[best][variant]` is the lower end of the paired 95 % interval of
+            variant minus best, on the test samples of both; absent where they were not measured
+            on the same samples.
+    """
+
+    model: str
+    reference: str
+    offers: tuple[Offer, ...]
+    not_worse: Mapping[str, Mapping[str, float]]
+    by_name: Mapping[str, Offer]
+
+    def resolve(self, name: str) -> Offer:
+        """The offer called `name`, which may be an alias.
+
+        Raises:
+            UnknownVariant: there is none; the message lists those there are.
+        """
+        offer = self.by_name.get(self.reference if name == REFERENCE_ALIAS else name)
+        if offer is None:
+            known = ", ".join((*sorted(self.by_name), REFERENCE_ALIAS))
+            raise UnknownVariant(f"{self.model} has no variant {name!r}; there are {known}")
+        return offer
+
+    def gap_low(self, variant: Offer, best: Offer) -> float:
+        """The least that `variant` may differ from `best` in accuracy, with 95 % confidence.
+
+        Without paired scores the two intervals' ends are compared, which proves less.
+        """
+        if variant is best:
+            return 0.0
+        low = self.not_worse.get(best.name, {}).get(variant.name)
+        return variant.accuracy_low - best.accuracy_high if low is None else low
+
+
+def menu(
+    cards: Iterable[VariantCard],
+    *,
+    percentile: Percentile,
+    usd_per_lane_hour: float,
+    not_worse: Mapping[str, Mapping[str, float]] | None = None,
+) -> Menu:
+    """The menu of one model's cards.
+
+    Raises:
+        ValueError: no cards, or cards of several models or references.
+    """
+    cards = list(cards)
+    models = {(card.model, card.reference) for card in cards}
+    if len(models) != 1:
+        raise ValueError(f"expected the cards of one model with one reference, got {sorted(models)}")
+    ((model, reference),) = models
+    price = usd_per_lane_hour / SECONDS_PER_HOUR / 1000 * 1_000_000
+    offers = [_offer(card, percentile, price) for card in cards]
+    offers.sort(key=lambda offer: (-offer.accuracy, offer.name))
+    return Menu(
+        model, reference, tuple(offers), not_worse or {}, {offer.name: offer for offer in offers}
+    )
+
+
+def batch_ms(table: tuple[float, ...], rows: int) -> float:
+    """Time of `rows` rows by a table by rows; more rows than it holds run in several batches."""
+    largest = len(table) - 1
+    if rows <= largest:
+        return table[rows]
+    full, rest = divmod(rows, largest)
+    return full * table[largest] + (table[rest] if rest else 0.0)
+
+
+def by_rows(points: tuple[LatencyPoint, ...], percentile: Percentile) -> tuple[float, ...]:
+    """Time in ms by rows from 1 to the largest batch measured, straight lines between points.
+
+    A time never falls as rows rise: where a measurement says so it is noise, and a scheduler that
+    believed it would pad its batches.
+    """
+    known = [(point.batch, getattr(point, f"p{percentile}_ms")) for point in points]
+    table = [0.0]
+    (low_batch, low_ms), *rest = known
+    table.append(low_ms)
+    for batch, ms in rest:
+        ms = max(ms, low_ms)
+        step = (ms - low_ms) / (batch - low_batch)
+        table.extend(low_ms + step * (rows - low_batch) for rows in range(low_batch + 1, batch))
+        table.append(ms)
+        low_batch, low_ms = batch, ms
+    return tuple(table)
+
+
+def _offer(card: VariantCard, percentile: Percentile, usd_per_million_lane_ms: float) -> Offer:
+    # Paired: the reference's own accuracy on these samples is this card's less the difference.
+    reference = card.accuracy.value - card.paired.value
+    low = 0.0 if card.variant == card.reference else card.paired.low
+    return Offer(
+        name=card.variant,
+        accuracy=card.accuracy.value,
+        accuracy_low=card.accuracy.low,
+        accuracy_high=card.accuracy.high,
+        share_low=1.0 + low / reference if reference > 0 else 0.0,
+        promised_ms=by_rows(card.latency, percentile),
+        typical_ms=by_rows(card.latency, 50),
+        usd_per_million_lane_ms=usd_per_million_lane_ms,
+    )
