@@ -1,0 +1,93 @@
+"""Echo: runs nothing and answers zeros. For measuring the gateway itself, and for its tests.
+
+A folder of format `echo` may hold `echo.json`, which makes the variant slow or faulty on purpose:
+
+    {"delay_ms": 5}          each run takes that long, with the interpreter lock released
+    {"fail_after": 3}        the third run and every later one fails
+    {"fail_load": true}      loading fails
+    {"wrong_shape": true}    outputs have one row too many
+    {"nan": true}            outputs of a float type are NaN
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from gateway.engines import NUMPY_TYPES, EngineError, Tensor, Tensors
+from router.card import VariantCard
+
+OPTIONS_FILE = "echo.json"
+
+
+class _Options(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    delay_ms: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    fail_after: Annotated[int, Field(ge=1)] | None = None
+    fail_load: bool = False
+    wrong_shape: bool = False
+    nan: bool = False
+
+
+class _Program:
+    def __init__(self, card: VariantCard, options: _Options) -> None:
+        self._options = options
+        self._input = card.inputs[0].name
+        self._outputs = [
+            # A free dimension beyond the batch has no size of its own: 1.
+            (
+                spec.name,
+                tuple(1 if size == -1 else size for size in spec.shape[1:]),
+                NUMPY_TYPES[spec.datatype],
+            )
+            for spec in card.outputs
+        ]
+        self._runs = 0
+
+    def infer(self, inputs: Tensors) -> dict[str, Tensor]:
+        options = self._options
+        self._runs += 1
+        if options.delay_ms:
+            time.sleep(options.delay_ms / 1000)
+        if options.fail_after is not None and self._runs >= options.fail_after:
+            raise EngineError(f"echo fails from run {options.fail_after} on, as {OPTIONS_FILE} asks")
+        rows = len(inputs[self._input]) + options.wrong_shape
+        outputs = {name: np.zeros((rows, *shape), kind) for name, shape, kind in self._outputs}
+        if options.nan:
+            for output in outputs.values():
+                if output.dtype.kind == "f":
+                    output.fill(np.nan)
+        return outputs
+
+    def kernels(self) -> dict[str, int]:
+        return {"fp32": 1}
+
+    def close(self) -> None:
+        """Holds nothing."""
+
+
+class _Engine:
+    formats = ("echo",)
+
+    def version(self) -> str:
+        return "1"
+
+    def load(self, folder: Path, card: VariantCard, *, threads: int, trusted: bool) -> _Program:  # noqa: ARG002 - nothing runs
+        path = folder / OPTIONS_FILE
+        try:
+            options = _Options.model_validate_json(path.read_bytes()) if path.exists() else _Options()
+        except ValidationError as error:
+            problem = error.errors()[0]
+            where = ".".join(str(part) for part in problem["loc"]) or "the file"
+            raise EngineError(f"{path}: {where}: {problem['msg']}") from error
+        if options.fail_load:
+            raise EngineError(f"echo refuses to load, as {path} asks")
+        return _Program(card, options)
+
+
+ENGINE = _Engine()
