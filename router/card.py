@@ -87,7 +87,9 @@ class Accuracy(_Record):
     @model_validator(mode="after")
     def _ordered(self) -> Self:
         if not self.low <= self.value <= self.high:
-            raise ValueError(f"expected low <= value <= high, got {self.low}, {self.value}, {self.high}")
+            raise ValueError(
+                f"expected low <= value <= high, got {self.low}, {self.value}, {self.high}"
+            )
         return self
 
 
@@ -102,7 +104,9 @@ class PairedDifference(_Record):
     @model_validator(mode="after")
     def _ordered(self) -> Self:
         if not self.low <= self.value <= self.high:
-            raise ValueError(f"expected low <= value <= high, got {self.low}, {self.value}, {self.high}")
+            raise ValueError(
+                f"expected low <= value <= high, got {self.low}, {self.value}, {self.high}"
+            )
         return self
 
 

@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 
 from router.card import NAME_PATTERN
 from router.errors import InvalidRequest
@@ -42,7 +42,7 @@ ALIASES = (GRPC_TIMEOUT, ENVOY_TIMEOUT)
 # v2 `parameters.timeout`, microseconds, as Triton and its clients use it.
 TIMEOUT_PARAMETER = "timeout"
 
-_NUMBER = re.compile(r"[0-9]{1,15}(\.[0-9]{0,15})?([eE][+-]?[0-9]{1,2})?|\.[0-9]{1,15}", re.ASCII)
+_NUMBER = re.compile(r"[0-9]{1,15}(\.[0-9]{0,30})?([eE][+-]?[0-9]{1,2})?|\.[0-9]{1,30}", re.ASCII)
 _NAME = re.compile(NAME_PATTERN)
 # gRPC over HTTP/2, "Requests": TimeoutValue is at most 8 digits, then a unit.
 _GRPC = re.compile(r"([0-9]{1,8})([HMSmun])", re.ASCII)
@@ -115,11 +115,13 @@ def parse(
             value = _PARSERS[key](field, parameters[key])
             if stated.setdefault(key, value) != value:
                 header = HEADER_PREFIX + key.replace("_", "-")
-                raise InvalidRequest(field, parameters[key], f"what the header {header} says, or only one of them")
+                raise InvalidRequest(
+                    field, parameters[key], f"what the header {header} says, or only one of them"
+                )
         deadlines.extend(_timeout(parameters.get(TIMEOUT_PARAMETER)))
     if deadlines:
         own = stated.get("max_latency_ms")
-        tightest = min(deadlines) if own is None else min(own, *deadlines)  # type: ignore[type-var]
+        tightest = min(deadlines) if own is None else min([cast(float, own), *deadlines])
         stated = {**stated, "max_latency_ms": tightest}
     return Constraints(**stated) if stated else NONE  # type: ignore[arg-type]
 
@@ -133,6 +135,13 @@ def pin(constraints: Constraints, variant: str, field: str) -> Constraints:
     if constraints.variant is not None and constraints.variant != variant:
         raise InvalidRequest(field, variant, f"{constraints.variant!r}, as the request pins")
     return replace(constraints, variant=variant)
+
+
+def or_default(constraints: Constraints, default: Constraints) -> Constraints:
+    """The operator's default for a request that demands nothing; its priority stays its own."""
+    if replace(constraints, relax=(), priority="normal") != NONE:
+        return constraints
+    return replace(default, priority=constraints.priority)
 
 
 def tighten(constraints: Constraints, max_latency_ms: float | None) -> Constraints:

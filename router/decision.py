@@ -1,9 +1,11 @@
-"""The decision: the variant chosen, those refused and why, what was relaxed; as text and as JSON."""
+"""The decision: the variant chosen, those refused and why, what was relaxed; as values and JSON."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
+
+from router.constraints import Floor, Relaxable
 
 Verdict = Literal["accepted", "unsatisfiable", "overloaded", "not-ready"]
 
@@ -13,27 +15,41 @@ Reason = Literal[
     "cheapest-equal",
     "cheapest",
     "fastest",
+    "relaxed",
     "shifted-at-dispatch",
 ]
 
 Constraint = Literal["max_latency_ms", "min_accuracy", "max_cost_usd_per_million"]
 
 
-@dataclass(frozen=True, slots=True)
-class Refusal:
+class Refusal(NamedTuple):
     """Why one variant may not answer: the constraint, what was asked and what it offers.
 
     `constraint` is also "variant" for one that is not the pinned one and "ready" for one that is
-    not loaded and healthy.
+    not loaded and healthy; those two offer and ask nothing.
     """
 
     variant: str
-    constraint: str
-    asked: str
-    offered: str
+    constraint: Constraint | Literal["variant", "ready"]
+    asked: float | Floor | None = None
+    offered: float | Floor | None = None
 
     def __str__(self) -> str:
-        return f"{self.variant}: {self.constraint} asked {self.asked}, offered {self.offered}"
+        if self.constraint == "variant":
+            return f"{self.variant}: another variant is pinned"
+        if self.constraint == "ready":
+            return f"{self.variant}: not loaded and healthy"
+        return f"{self.variant}: {self.constraint} {self.asked} asked, {self.offered} offered"
+
+    def as_json(self) -> dict[str, Any]:
+        """As plain JSON values; a relative floor is its text, such as "99%"."""
+        body: dict[str, Any] = {"variant": self.variant, "constraint": self.constraint}
+        for key, value in (("asked", self.asked), ("offered", self.offered)):
+            if isinstance(value, Floor):
+                body[key] = str(value) if value.relative else value.value
+            elif value is not None:
+                body[key] = value
+        return body | {"text": str(self)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +98,7 @@ class Decision:
     cost_usd_per_million: float = 0.0
     allowed: tuple[str, ...] = ()
     refused: tuple[Refusal, ...] = ()
-    relaxed: tuple[str, ...] = ()
+    relaxed: tuple[Relaxable, ...] = ()
     nearest: Nearest = Nearest()
     retry_after_ms: float = 0.0
 
@@ -92,15 +108,7 @@ class Decision:
             "model": self.model,
             "verdict": self.verdict,
             "objective": self.objective,
-            "refused": [
-                {
-                    "variant": refusal.variant,
-                    "constraint": refusal.constraint,
-                    "asked": refusal.asked,
-                    "offered": refusal.offered,
-                }
-                for refusal in self.refused
-            ],
+            "refused": [refusal.as_json() for refusal in self.refused],
         }
         if self.verdict == "accepted":
             body |= {

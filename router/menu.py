@@ -25,7 +25,7 @@ class Offer:
     """One variant, as routing sees it.
 
     Attributes:
-        promised_ms: time of a batch at the promised percentile, by rows; index 0 is unused.
+        promised_ms: time of a batch at the promised percentile, by rows; index 0 is 0.
         typical_ms: the same at the median.
         accuracy, accuracy_low, accuracy_high: the card's figure and its 95 % interval.
         share_low: the least share of the reference's accuracy that it is shown to keep: the lower
@@ -108,7 +108,9 @@ def menu(
     cards = list(cards)
     models = {(card.model, card.reference) for card in cards}
     if len(models) != 1:
-        raise ValueError(f"expected the cards of one model with one reference, got {sorted(models)}")
+        raise ValueError(
+            f"expected the cards of one model with one reference, got {sorted(models)}"
+        )
     ((model, reference),) = models
     price = usd_per_lane_hour / SECONDS_PER_HOUR / 1000 * 1_000_000
     offers = [_offer(card, percentile, price) for card in cards]
@@ -134,7 +136,7 @@ def by_rows(points: tuple[LatencyPoint, ...], percentile: Percentile) -> tuple[f
     believed it would pad its batches.
     """
     known = [(point.batch, getattr(point, f"p{percentile}_ms")) for point in points]
-    table = [0.0]
+    table = [0.0]  # no rows take no time
     (low_batch, low_ms), *rest = known
     table.append(low_ms)
     for batch, ms in rest:

@@ -1,4 +1,4 @@
-"""The snapshot: what is true now, as plain values. Whoever owns the queue and the lanes makes it."""
+"""The snapshot: what is true now, as plain values; made by whoever owns the queue and the lanes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ class Snapshot:
 
     Attributes:
         lane_free_in_ms: for each lane, predicted time until its running batch ends; 0 when idle.
-        backlog_ms: predicted lane-time of everything queued, of every model.
+        backlog_ms: predicted lane-time of everything queued, of every model, at the median: each
+            variant's rows in as few batches as they fit.
         queued_rows: rows queued for this model, by variant.
         slowdown: by variant, how many times longer its batches took lately than its card says.
         overhead_ms: what a request costs outside queue and inference: parsing, answering.
