@@ -1,0 +1,217 @@
+"""The catalogue: artifact folders read into cards, digests checked, broken ones named.
+
+A store is `MODELS/<model>/<variant>/`. Nothing is executed and nothing unpickled here: cards and
+manifests are JSON, scores are safetensors. A variant that is not whole, or whose card is not one,
+is left out and named; the others of its model are read all the same.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from pydantic import ValidationError
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
+
+from gateway.evidence import paired_lower_bounds
+from router.card import CARD_FILE, NAME_PATTERN, SCORES_FILE, VariantCard
+from router.manifest import MANIFEST_FILE, Manifest, differences
+from router.menu import Menu, Percentile, menu
+
+_NAME = re.compile(NAME_PATTERN)
+
+
+class StoreUnusable(Exception):
+    """There is no store here, or nothing in it can be served."""
+
+
+class VariantUnusable(Exception):
+    """One variant's folder is not whole or not what it says it is."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One variant that is whole: its folder and its card."""
+
+    folder: Path
+    card: VariantCard
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """What a store holds.
+
+    Attributes:
+        models: entries by model and variant, in the order of their names.
+        problems: for each folder that was left out, which and why.
+    """
+
+    models: Mapping[str, Mapping[str, Entry]]
+    problems: tuple[str, ...]
+
+
+def read(store: Path) -> Catalog:
+    """Every variant of `store` whose digests are right.
+
+    Raises:
+        StoreUnusable: `store` is no readable folder.
+    """
+    models: dict[str, dict[str, Entry]] = {}
+    problems: list[str] = []
+    for model in _folders(store):
+        entries: dict[str, Entry] = {}
+        for folder in _folders(model):
+            try:
+                entries[folder.name] = read_variant(folder)
+            except VariantUnusable as error:
+                problems.append(f"{model.name}/{folder.name}: {error}")
+        kept, odd = _consistent(entries)
+        problems.extend(f"{model.name}/{name}: {why}" for name, why in odd.items())
+        if kept:
+            models[model.name] = kept
+    return Catalog(models, tuple(problems))
+
+
+def usable(store: Path) -> Catalog:
+    """As `read`, for those that need something to serve.
+
+    Raises:
+        StoreUnusable: there is nothing that can be served.
+    """
+    catalog = read(store)
+    if not catalog.models:
+        if catalog.problems:
+            raise StoreUnusable(
+                f"{store}: nothing here can be served: {'; '.join(catalog.problems)}"
+            )
+        raise StoreUnusable(
+            f"{store}: no variants here; build some with `gearshift compress TASK --out {store}`"
+        )
+    return catalog
+
+
+def read_variant(folder: Path) -> Entry:
+    """One variant, with the digest of every file checked against its manifest.
+
+    Raises:
+        VariantUnusable: anything is missing, changed, or not what it should be.
+    """
+    try:
+        text = (folder / MANIFEST_FILE).read_bytes()
+    except OSError as error:
+        raise VariantUnusable(f"{MANIFEST_FILE} cannot be read: {error.strerror}") from error
+    try:
+        manifest = Manifest.model_validate_json(text)
+    except ValidationError as error:
+        raise VariantUnusable(f"{MANIFEST_FILE} is not a manifest: {_first(error)}") from error
+    wrong = differences(manifest, digests(folder))
+    if wrong:
+        raise VariantUnusable("; ".join(wrong))
+    if CARD_FILE not in manifest.files:
+        raise VariantUnusable(f"{CARD_FILE} is missing")
+    try:
+        card = VariantCard.model_validate_json((folder / CARD_FILE).read_bytes())
+    except ValidationError as error:
+        raise VariantUnusable(f"{CARD_FILE} is not a card: {_first(error)}") from error
+    named = (folder.parent.name, folder.name)
+    if (card.model, card.variant) != named:
+        raise VariantUnusable(
+            f"the card is of {card.model}/{card.variant}, the folder is {'/'.join(named)}"
+        )
+    return Entry(folder, card)
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """SHA-256, in hexadecimal, of every file of `folder` but its manifest.
+
+    Raises:
+        VariantUnusable: something in it is no plain file, or cannot be read.
+    """
+    found = {}
+    for path in sorted(folder.iterdir()):
+        if path.name == MANIFEST_FILE:
+            continue
+        # A link may lead out of the store, and what it leads to may change after the check.
+        if path.is_symlink() or not path.is_file():
+            raise VariantUnusable(f"{path.name} is no plain file")
+        try:
+            with path.open("rb") as file:
+                found[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            raise VariantUnusable(f"{path.name} cannot be read: {error.strerror}") from error
+    return found
+
+
+def menu_of(
+    entries: Mapping[str, Entry], *, percentile: Percentile, usd_per_lane_hour: float
+) -> Menu:
+    """The menu of one model's entries, with the evidence of their per-sample scores."""
+    return menu(
+        [entry.card for entry in entries.values()],
+        percentile=percentile,
+        usd_per_lane_hour=usd_per_lane_hour,
+        not_worse=evidence(entries),
+    )
+
+
+def evidence(entries: Mapping[str, Entry]) -> dict[str, dict[str, float]]:
+    """`evidence[best][variant]`: the lower end of the paired interval of variant minus best.
+
+    Only variants that were scored on the same samples are paired.
+    """
+    groups: dict[bytes, tuple[dict[str, np.ndarray], np.ndarray]] = {}
+    for name, entry in entries.items():
+        try:
+            tensors = load_file(entry.folder / SCORES_FILE)
+            scores, clusters = tensors["scores"], tensors["clusters"]
+        except (OSError, KeyError, SafetensorError):
+            continue  # Without scores the cards' own intervals are compared, which proves less.
+        task = entry.card.task
+        key = repr((task.name, task.split, clusters.shape)).encode() + clusters.tobytes()
+        groups.setdefault(key, ({}, clusters))[0][name] = scores
+    found: dict[str, dict[str, float]] = {}
+    for scores_by_variant, clusters in groups.values():
+        for (variant, best), low in paired_lower_bounds(scores_by_variant, clusters).items():
+            found.setdefault(best, {})[variant] = low
+    return found
+
+
+def _folders(parent: Path) -> list[Path]:
+    try:
+        children = sorted(parent.iterdir())
+    except OSError as error:
+        raise StoreUnusable(f"{parent}: not a folder that can be read: {error.strerror}") from error
+    # Hidden folders are builds in progress; other files (pictures) are no variants.
+    return [child for child in children if _NAME.fullmatch(child.name) and child.is_dir()]
+
+
+def _consistent(entries: Mapping[str, Entry]) -> tuple[dict[str, Entry], dict[str, str]]:
+    """Those that can stand behind one endpoint together, and why each other one cannot.
+
+    One request must be answerable by any of them, so inputs, outputs and reference must agree;
+    the reference's own card is the one to agree with, or without it the most common.
+    """
+    if not entries:
+        return {}, {}
+
+    def kind(entry: Entry) -> str:
+        card = entry.card
+        return repr((card.reference, card.inputs, card.outputs, card.task.metric))
+
+    own = [kind(entry) for name, entry in entries.items() if entry.card.reference == name]
+    ((agreed, _),) = Counter(own or [kind(entry) for entry in entries.values()]).most_common(1)
+    kept = {name: entry for name, entry in entries.items() if kind(entry) == agreed}
+    why = "its inputs, outputs, metric or reference are not those of the model's other variants"
+    return kept, {name: why for name in entries if name not in kept}
+
+
+def _first(error: ValidationError) -> str:
+    detail = error.errors(include_url=False)[0]
+    where = ".".join(str(part) for part in detail["loc"]) or "the whole"
+    return f"{where}: {detail['msg']}"

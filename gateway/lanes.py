@@ -1,0 +1,316 @@
+"""Lanes: execution slots, one thread each, one batch at a time.
+
+The lanes share one queue, kept in order of urgency, and a lane that comes free asks
+`router.dispatch` what to run: the choice is made when the slack is known, not when the request
+arrived. A lane takes its next batch by itself, so it does not idle until the event loop gets round
+to it; answers go back to the loop in one callback a batch.
+
+Requests are submitted, withdrawn and settled on the event loop's thread alone. `_lock` guards the
+queue, which lanes take from.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import bisect
+import itertools
+import logging
+import math
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from gateway.engines import Program, Tensor
+from gateway.fleet import Fleet, ServedModel, check_outputs
+from gateway.messages import InferRequest
+from gateway.telemetry import Telemetry
+from router.dispatch import Assignment, Pace, Waiting, dispatch, order
+from router.errors import DeadlinePassed, EngineFailed, GearshiftError, NotReady
+from router.menu import batch_ms
+from router.snapshot import Snapshot
+
+_LOG = logging.getLogger(__name__)
+
+# By when a request without a deadline is due, for the order of the queue: behind those with
+# tighter deadlines, but before whatever arrives a second later.
+PATIENCE_S = 1.0
+
+
+class Result(NamedTuple):
+    """What a lane did for one request: monotonic times, and the rows it shared the batch with."""
+
+    outputs: dict[str, Tensor]
+    variant: str
+    started_s: float
+    finished_s: float
+    batch_rows: int
+
+
+class Ticket(NamedTuple):
+    """A request's place in the queue; `done` gets its result or its error."""
+
+    waiting: Waiting
+    request: InferRequest
+    done: asyncio.Future[Result]
+
+
+class Lanes:
+    """The queue and the threads that serve it.
+
+    Args:
+        on_batch: called on the loop's thread with (model, variant, rows, seconds) after each batch.
+    """
+
+    def __init__(
+        self,
+        fleet: Fleet,
+        telemetry: Telemetry,
+        *,
+        count: int,
+        max_batch: int,
+        on_batch: Callable[[str, str, int, float], None],
+    ) -> None:
+        self._fleet = fleet
+        self._telemetry = telemetry
+        self._max_batch = max_batch
+        self._on_batch = on_batch
+        self._numbers = itertools.count()
+        self._lock = threading.Lock()
+        self._work = threading.Condition(self._lock)
+        self._queue: list[Waiting] = []
+        self._tickets: dict[int, Ticket] = {}
+        self._rows: dict[str, dict[str, int]] = {}
+        self._busy_until_s = [0.0] * count
+        self._stopping = False
+        self._loop = asyncio.get_running_loop()
+        self._threads = [
+            threading.Thread(target=self._serve, args=(lane,), name=f"lane-{lane}", daemon=True)
+            for lane in range(count)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    @property
+    def queued(self) -> int:
+        """Requests waiting for a lane."""
+        return len(self._queue)
+
+    @property
+    def busy(self) -> int:
+        """Lanes that run a batch now."""
+        return sum(until > 0 for until in self._busy_until_s)
+
+    def submit(
+        self,
+        request: InferRequest,
+        choices: tuple[str, ...],
+        deadline_s: float = math.inf,
+        soft: bool = False,
+    ) -> Ticket:
+        """Queue a request; see `router.dispatch.Waiting` for the arguments."""
+        waiting = Waiting(
+            ticket=next(self._numbers),
+            model=request.model,
+            rows=request.rows,
+            due_s=min(deadline_s, request.received_s + PATIENCE_S),
+            deadline_s=deadline_s,
+            choices=choices,
+            soft=soft,
+        )
+        ticket = Ticket(waiting, request, self._loop.create_future())
+        with self._work:
+            bisect.insort(self._queue, waiting, key=order)
+            self._tickets[waiting.ticket] = ticket
+            self._count(waiting, +1)
+            self._work.notify()
+        return ticket
+
+    def withdraw(self, ticket: Ticket) -> None:
+        """Take a request out of the queue; one that a lane runs already is left to finish."""
+        with self._lock:
+            if self._tickets.pop(ticket.waiting.ticket, None) is not None:
+                del self._queue[bisect.bisect_left(self._queue, order(ticket.waiting), key=order)]
+                self._count(ticket.waiting, -1)
+
+    def snapshot(self, model: ServedModel, now_s: float) -> Snapshot:
+        """What is true now, for a request of `model`."""
+        slowdown = self._telemetry.slowdown(model.name, now_s)
+        backlog = 0.0
+        if self._queue:
+            for name, queued in list(self._rows.items()):
+                offers = self._fleet.model(name).menu.by_name
+                factors = self._telemetry.slowdown(name, now_s)
+                for variant, rows in list(queued.items()):
+                    backlog += batch_ms(offers[variant].typical_ms, rows) * factors.get(variant, 1)
+        return Snapshot(
+            lane_free_in_ms=tuple(
+                [(until - now_s) * 1000 if until > now_s else 0.0 for until in self._busy_until_s]
+            ),
+            backlog_ms=backlog,
+            queued_rows=dict(self._rows.get(model.name, ())),
+            slowdown=slowdown,
+            overhead_ms=self._telemetry.overhead_ms,
+            ready=model.ready,
+        )
+
+    def stop(self) -> None:
+        """End the threads after the batches they run; what is still queued is refused."""
+        with self._work:
+            self._stopping = True
+            left = [self._tickets.pop(waiting.ticket) for waiting in self._queue]
+            self._queue.clear()
+            self._rows.clear()
+            self._work.notify_all()
+        for ticket in left:
+            _fail(ticket, NotReady("the server is stopping"))
+        for thread in self._threads:
+            thread.join()
+
+    # Everything below `_serve` down to `_run` runs on a lane's thread.
+
+    def _serve(self, lane: int) -> None:
+        while (taken := self._take(lane)) is not None:
+            assignment, tickets = taken
+            started_s = time.monotonic()
+            outcome: dict[str, Tensor] | GearshiftError
+            try:
+                outcome = self._run(lane, assignment, tickets)
+            except Exception as error:
+                # Whatever an engine raises ends this batch, not the lane.
+                _LOG.exception("%s/%s failed on a batch", assignment.model, assignment.variant)
+                outcome = EngineFailed(f"{assignment.model}/{assignment.variant}: {error}")
+            finished_s = time.monotonic()
+            self._loop.call_soon_threadsafe(
+                self._settle, assignment, tickets, outcome, started_s, finished_s
+            )
+
+    def _take(self, lane: int) -> tuple[Assignment, list[Ticket]] | None:
+        with self._work:
+            self._busy_until_s[lane] = 0.0
+            while True:
+                while self._queue:
+                    now_s = time.monotonic()
+                    assignment = dispatch(
+                        self._queue,
+                        now_s,
+                        self._paces(now_s),
+                        max_batch=self._max_batch,
+                        overhead_ms=self._telemetry.overhead_ms,
+                    )
+                    expired = self._remove(assignment.expired)
+                    if expired:
+                        self._loop.call_soon_threadsafe(self._expire, expired)
+                    if assignment.members:
+                        self._busy_until_s[lane] = now_s + assignment.promised_ms / 1000
+                        return assignment, self._remove(assignment.members)
+                if self._stopping:
+                    return None
+                self._work.wait()
+
+    def _paces(self, now_s: float) -> dict[str, Pace]:
+        return {
+            name: Pace(model.menu, self._telemetry.slowdown(name, now_s), model.ready)
+            for name in self._rows
+            for model in (self._fleet.model(name),)
+        }
+
+    def _remove(self, leaving: Sequence[Waiting]) -> list[Ticket]:
+        if not leaving:
+            return []
+        numbers = {waiting.ticket for waiting in leaving}
+        # They all stand near the head; what is behind the last of them need not be looked at.
+        end = bisect.bisect_right(self._queue, max(map(order, leaving)), key=order)
+        self._queue[:end] = [w for w in self._queue[:end] if w.ticket not in numbers]
+        for waiting in leaving:
+            self._count(waiting, -1)
+        return [self._tickets.pop(waiting.ticket) for waiting in leaving]
+
+    def _run(
+        self, lane: int, assignment: Assignment, tickets: Sequence[Ticket]
+    ) -> dict[str, Tensor]:
+        model = self._fleet.model(assignment.model)
+        program = model.programs[assignment.variant][lane]
+        requests = [ticket.request for ticket in tickets]
+        if len(requests) == 1:
+            inputs = requests[0].inputs
+        else:
+            inputs = {
+                spec.name: np.concatenate([request.inputs[spec.name] for request in requests])
+                for spec in model.inputs
+            }
+        rows = sum(request.rows for request in requests)
+        outputs = _in_pieces(program, inputs, rows, self._max_batch)
+        check_outputs(outputs, model.outputs, rows)
+        return outputs
+
+    # From here on everything runs on the event loop's thread, but `_count`, which needs the lock.
+
+    def _settle(
+        self,
+        assignment: Assignment,
+        tickets: Sequence[Ticket],
+        outcome: dict[str, Tensor] | GearshiftError,
+        started_s: float,
+        finished_s: float,
+    ) -> None:
+        if isinstance(outcome, GearshiftError):
+            for ticket in tickets:
+                _fail(ticket, outcome)
+            return
+        rows = sum(ticket.waiting.rows for ticket in tickets)
+        seconds = finished_s - started_s
+        offer = self._fleet.model(assignment.model).menu.by_name[assignment.variant]
+        self._telemetry.batch(
+            assignment.model,
+            assignment.variant,
+            batch_ms(offer.typical_ms, rows),
+            seconds * 1000,
+            finished_s,
+        )
+        self._on_batch(assignment.model, assignment.variant, rows, seconds)
+        first = 0
+        for ticket in tickets:
+            last = first + ticket.waiting.rows
+            if not ticket.done.done():  # its caller may have left, or its deadline passed
+                mine = {name: tensor[first:last] for name, tensor in outcome.items()}
+                ticket.done.set_result(
+                    Result(mine, assignment.variant, started_s, finished_s, rows)
+                )
+            first = last
+
+    def _expire(self, tickets: Sequence[Ticket]) -> None:
+        for ticket in tickets:
+            if ticket.waiting.deadline_s == math.inf:
+                _fail(ticket, NotReady(f"no variant of {ticket.request.model} is ready"))
+            else:
+                _fail(ticket, DeadlinePassed("the deadline could not be met any more; not run"))
+
+    def _count(self, waiting: Waiting, sign: int) -> None:
+        rows = self._rows.setdefault(waiting.model, {})
+        variant = waiting.choices[0]
+        rows[variant] = rows.get(variant, 0) + sign * waiting.rows
+        if rows[variant] == 0:
+            del rows[variant]
+            if not rows:
+                del self._rows[waiting.model]
+
+
+def _in_pieces(
+    program: Program, inputs: dict[str, Tensor], rows: int, largest: int
+) -> dict[str, Tensor]:
+    """Run a batch; one of more rows than `largest` in several pieces."""
+    if rows <= largest:
+        return program.infer(inputs)
+    pieces = [
+        program.infer({name: tensor[start : start + largest] for name, tensor in inputs.items()})
+        for start in range(0, rows, largest)
+    ]
+    return {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
+
+
+def _fail(ticket: Ticket, error: GearshiftError) -> None:
+    if not ticket.done.done():
+        ticket.done.set_exception(error)
