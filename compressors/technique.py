@@ -87,6 +87,9 @@ class Technique(ABC):
     Config: ClassVar[type[Settings]]
     summary: ClassVar[str]
     needs: ClassVar[frozenset[Need]] = frozenset()
+    precision: ClassVar[Precision | None] = None
+    """The arithmetic that it asks for through `Numerics`, when that is what it does. A recipe has
+    at most one such step, the last: nothing can change a network that is already quantised."""
 
     @abstractmethod
     def apply(self, network: Network, context: Context, config: Any) -> Network:
