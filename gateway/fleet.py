@@ -8,6 +8,7 @@ out, and says why.
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -55,6 +56,7 @@ class ServedModel:
         self.programs: dict[str, tuple[Program, ...]] = {}
         self.ready: frozenset[str] = frozenset()
         self._entries = entries
+        self._settling = threading.Lock()  # variants load side by side
 
     def resolve(self, variant: str) -> VariantCard:
         """The card of `variant`, which may be an alias.
@@ -65,7 +67,7 @@ class ServedModel:
         return self.cards[self.menu.resolve(variant).name]
 
     def load(self, variant: str, *, lanes: int, threads: int, max_batch: int, trust: bool) -> None:
-        """Load and warm `variant` on every lane; afterwards it is ready, or failed with a reason."""
+        """Load and warm `variant` on every lane; then it is ready, or failed with a reason."""
         entry = self._entries[variant]
         loaded: list[Program] = []
         try:
@@ -83,9 +85,10 @@ class ServedModel:
             self.states[variant] = VariantState(variant, "failed", why)
             _LOG.error("%s/%s will not serve: %s", self.name, variant, why)
             return
-        self.programs[variant] = tuple(loaded)
-        self.states[variant] = VariantState(variant, "ready")
-        self.ready = self.ready | {variant}
+        with self._settling:
+            self.programs[variant] = tuple(loaded)
+            self.states[variant] = VariantState(variant, "ready")
+            self.ready = self.ready | {variant}
 
 
 class Fleet:

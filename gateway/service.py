@@ -78,8 +78,9 @@ class Service:
             GearshiftError: one of its tree, when there is no answer.
         """
         try:
-            decision = self._accepted(request.model, request.constraints, request.rows)
-            ticket = self._enqueue(request, decision)
+            constraints = or_default(request.constraints, self._policy.default)
+            decision = self._accepted(request.model, constraints, request.rows)
+            ticket = self._enqueue(request, constraints, decision)
             response = self._answered(ticket, decision, await self._result(ticket, left))
         except GearshiftError as error:
             self._metrics.failed(request.model, error, time.monotonic() - request.received_s)
@@ -122,8 +123,9 @@ class Service:
         refused = [refusal.as_json() for refusal in decision.refused]
         raise Unsatisfiable(decision.why, refused=refused, **members)
 
-    def _enqueue(self, request: InferRequest, decision: Decision) -> Ticket:
-        constraints = or_default(request.constraints, self._policy.default)
+    def _enqueue(
+        self, request: InferRequest, constraints: Constraints, decision: Decision
+    ) -> Ticket:
         deadline_s = math.inf
         if constraints.max_latency_ms is not None:
             deadline_s = request.received_s + constraints.max_latency_ms / 1000

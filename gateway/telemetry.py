@@ -43,18 +43,12 @@ class Telemetry:
 
     def slowdown(self, model: str, now_s: float) -> Mapping[str, float]:
         """By variant, how many times longer than its card's median its batches took lately."""
-        factors = self._slowdown.get(model)
-        if not factors:
-            return {}
-        stale = [
-            variant
-            for variant in factors
-            if now_s - self._ratios[model, variant][-1][0] > _OLDEST_S
-        ]
-        if stale:
-            factors = {name: value for name, value in factors.items() if name not in stale}
-            self._slowdown[model] = factors
-        return factors
+        factors = self._slowdown.get(model, {})
+        return {
+            variant: factor
+            for variant, factor in factors.items()
+            if now_s - self._ratios[model, variant][-1][0] <= _OLDEST_S
+        }
 
     def overhead(self, ms: float) -> None:
         """An answer took `ms` outside queue and inference."""
