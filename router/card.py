@@ -74,6 +74,8 @@ class TaskRecord(_Record):
     clusters: Positive
     """Independent sources among the samples; equal to `samples` when each is its own source."""
     labels: tuple[str, ...] | None = None
+    data_digest: Digest | None = None
+    """SHA-256 of the samples and their targets: scores on other samples cannot be compared."""
 
 
 class Accuracy(_Record):

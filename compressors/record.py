@@ -1,0 +1,85 @@
+"""What a card records besides measurements: task, data, versions; and what makes two cards alike."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+from collections.abc import Iterator
+from importlib.metadata import version
+
+import numpy as np
+import torch
+
+from compressors.task import Samples
+from compressors.usertask import Guarded
+from router.card import Machine, Step, TaskRecord, VariantCard
+
+
+def task_record(task: Guarded, test: Samples) -> TaskRecord:
+    """What was asked of the network, and on which samples."""
+    digest = hashlib.sha256()
+    for name, array in {**test.inputs, "": test.targets}.items():
+        digest.update(f"{name} {array.dtype} {array.shape}\n".encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return TaskRecord(
+        name=task.name,
+        metric=task.metric,
+        split="test",
+        samples=len(test),
+        clusters=len(test) if test.clusters is None else len(np.unique(test.clusters)),
+        labels=task.labels,
+        data_digest=digest.hexdigest(),
+    )
+
+
+def versions(lowered_with: dict[str, str]) -> dict[str, str]:
+    """What made the variant: Python and the packages."""
+    return {
+        "gearshift": version("gearshift"),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        **lowered_with,
+    }
+
+
+def differences(
+    card: VariantCard,
+    *,
+    reference: str,
+    recipe: tuple[Step, ...],
+    parent_digest: str,
+    engine: str,
+    task: TaskRecord,
+    machine: Machine,
+    seeds: dict[str, int],
+) -> Iterator[str]:
+    """Why the variant of `card` is another than the one now asked for; nothing when it is not.
+
+    Versions of packages do not count: a rebuild at every upgrade would be worse than a figure
+    measured with the release before, and the card names it.
+    """
+    if card.reference != reference:
+        yield f"its reference is {card.reference!r}, not {reference!r}"
+    if card.recipe != recipe:
+        yield f"its recipe was {_told(card.recipe)}, now it is {_told(recipe)}"
+    if card.parent_digest != parent_digest:
+        yield "the reference network has other weights now"
+    if card.engine.name != engine:
+        yield f"it was built for engine {card.engine.name!r}, not {engine!r}"
+    if card.task != task:
+        yield "the task or its test split changed"
+    here = (machine.cpu, machine.cores, machine.instruction_sets)
+    if (card.machine.cpu, card.machine.cores, card.machine.instruction_sets) != here:
+        yield f"it was measured on another machine ({card.machine.cpu}, {card.machine.cores} cores)"
+    if card.seeds != seeds:
+        yield f"its seeds were {card.seeds}, now they are {seeds}"
+
+
+def _told(recipe: tuple[Step, ...]) -> str:
+    steps = (
+        step.technique
+        + "".join(f" {key}={value}" for key, value in sorted(step.settings.items()))
+        for step in recipe
+    )
+    return "; ".join(steps) or "no steps"

@@ -1,0 +1,84 @@
+"""How much memory a variant takes: run it in a fresh process and see how far that grows.
+
+    python -m compressors.resident FOLDER < draft.json
+
+Imports the variant's engine and nothing of torch, so that the figure is what a gateway pays for
+one more variant: growth from "engine imported" to "first batches of 1 and 32 done". Prints bytes.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import psutil
+
+from compressors.draft import draft_card
+from compressors.errors import BuildError
+from gateway import engines
+from router.card import TensorSpec, VariantCard
+
+_LARGEST_BATCH = 32
+
+
+def measure(folder: Path, draft: VariantCard, trusted: bool) -> int:
+    """Growth of resident memory, in bytes, when a fresh process loads and first runs the variant.
+
+    Raises:
+        BuildError: that process failed; the message is the last thing it said.
+    """
+    request = {
+        "engine": draft.engine.name,
+        "format": draft.engine.format,
+        "precision": draft.precision,
+        "inputs": [spec.model_dump(mode="json") for spec in draft.inputs],
+        "outputs": [spec.model_dump(mode="json") for spec in draft.outputs],
+        "trusted": trusted,
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "compressors.resident", str(folder)],
+        input=json.dumps(request),
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    if done.returncode != 0:
+        said = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+        raise BuildError(f"the variant does not run in a process of its own: {said[-1]}")
+    return int(done.stdout)
+
+
+def _main() -> None:
+    folder, request = Path(sys.argv[1]), json.load(sys.stdin)
+    specs = {
+        kind: tuple(TensorSpec.model_validate_json(json.dumps(spec)) for spec in request[kind])
+        for kind in ("inputs", "outputs")
+    }
+    card = draft_card(request["engine"], request["format"], request["precision"], **specs)
+    engine = engines.get(request["engine"])
+    engine.version()
+    gc.collect()
+    process = psutil.Process()
+    before = process.memory_info().rss
+    program = engine.load(folder, card, threads=1, trusted=request["trusted"])
+    for batch in (1, _LARGEST_BATCH):
+        program.infer(
+            {
+                spec.name: np.zeros(
+                    (batch, *(1 if size == -1 else size for size in spec.shape[1:])),
+                    engines.NUMPY_TYPES[spec.datatype],
+                )
+                for spec in card.inputs
+            }
+        )
+    # A tiny network can fit into memory that the process already held: then it is one page.
+    print(max(4096, process.memory_info().rss - before))
+
+
+if __name__ == "__main__":
+    _main()

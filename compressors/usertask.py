@@ -1,0 +1,252 @@
+"""A user's task: found by its name, path or module, and run so that its faults are told as such.
+
+TASK is a bundled name (`digits`), a Python file (`flowers.py`, or `flowers.py:Flowers` where it
+holds several), or `package.module:Class`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+import pkgutil
+import re
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from compressors.errors import BuildError, TaskError
+from compressors.interface import Interface
+from compressors.task import Array, Samples, Split, Task
+from router.card import NAME_PATTERN
+
+
+_SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+
+
+def bundled() -> list[str]:
+    """The names of the tasks that come with the package."""
+    import compressors.tasks as folder
+
+    return sorted(module.name for module in pkgutil.iter_modules(folder.__path__))
+
+
+def load(spec: str) -> Guarded:
+    """The task that `spec` names, guarded: whatever its own code raises becomes a TaskError.
+
+    Raises:
+        TaskError: there is no such task, or its code is at fault; the message names file and line.
+    """
+    place, _, wanted = spec.partition(":")
+    if spec in bundled():
+        task = _import(f"compressors.tasks.{spec}", spec).TASK
+        return Guarded(task() if inspect.isclass(task) else task)
+    if place.endswith(".py"):
+        module = _import_file(Path(place))
+    elif wanted:
+        # A console script does not put the current folder on the path, `python` does.
+        if str(Path.cwd()) not in sys.path:
+            sys.path.append(str(Path.cwd()))
+        module = _import(place, spec)
+    else:
+        raise TaskError(
+            f"unknown task {spec!r}; expected a bundled one ({', '.join(bundled()) or 'none'}), "
+            "a Python file such as task.py, or package.module:Class"
+        )
+    kind = _find(module, wanted, spec)
+    with _blamed(str(module.__file__), f"{kind.__name__}()"):
+        return Guarded(kind())
+
+
+class Guarded(Task):
+    """A task whose code is called under guard, and whose splits are made once."""
+
+    def __init__(self, task: Task) -> None:
+        self._task = task
+        self._file = inspect.getsourcefile(type(task)) or "the task"
+        self._splits: dict[str, Samples] = {}
+        name = getattr(task, "name", None)
+        if not isinstance(name, str) or not re.match(NAME_PATTERN, name):
+            raise TaskError(
+                f"{self._file}: name: expected lower-case letters, digits, '.', '_' and '-', at "
+                f"most 64, starting with a letter or digit, got {name!r}"
+            )
+        outputs = task.outputs
+        if not outputs or not all(isinstance(output, str) for output in outputs):
+            raise TaskError(f"{self._file}: outputs: expected names, got {outputs!r}")
+        self.name, self.metric, self.outputs = name, task.metric, tuple(outputs)
+        self.labels = None if task.labels is None else tuple(map(str, task.labels))
+
+    def __getattr__(self, name: str) -> Any:
+        # What a bundled task offers beyond the contract.
+        return getattr(self.__dict__["_task"], name)
+
+    def network(self) -> nn.Module:
+        with _blamed(self._file, "network()"):
+            network = self._task.network()
+        if not isinstance(network, nn.Module):
+            raise TaskError(f"{self._file}: network(): expected a torch.nn.Module, got {network!r}")
+        return network.eval()
+
+    def samples(self, split: Split) -> Samples:
+        if split not in self._splits:
+            with _blamed(self._file, f"samples({split!r})"):
+                samples = self._task.samples(split)
+            if not isinstance(samples, Samples):
+                raise TaskError(
+                    f"{self._file}: samples({split!r}): expected Samples, "
+                    f"got {type(samples).__name__}"
+                )
+            self._splits[split] = samples
+        return self._splits[split]
+
+    def student(self) -> nn.Module | None:
+        with _blamed(self._file, "student()"):
+            return self._task.student()
+
+    def score(self, outputs: dict[str, Array], targets: Array) -> Array:
+        with _blamed(self._file, "score()"):
+            return self._task.score(outputs, targets)
+
+    def loss(self, outputs: tuple[torch.Tensor, ...], targets: torch.Tensor) -> torch.Tensor:
+        with _blamed(self._file, "loss()"):
+            return self._task.loss(outputs, targets)
+
+    def check_splits(self, interface: Interface) -> None:
+        """Every split must have the inputs that the network takes and, where the score compares
+        class numbers, only classes that it has an output for.
+
+        Raises:
+            TaskError: one has not.
+        """
+        for split in _SPLITS:
+            samples, where = self.samples(split), f"{self._file}: samples({split!r})"
+            _check_inputs(samples, interface, where)
+            if type(self._task).score is Task.score:
+                _check_classes(samples.targets, interface.outputs[0].shape[-1], where)
+        classes = interface.outputs[0].shape[-1]
+        if self.labels is not None and len(self.labels) != classes:
+            raise TaskError(
+                f"{self._file}: labels: expected {classes}, one per output, got {len(self.labels)}"
+            )
+
+    @contextmanager
+    def blamed(self, what: str) -> Iterator[None]:
+        """What is raised inside is the task's fault: its network's, when that is run."""
+        with _blamed(self._file, what):
+            yield
+
+
+def _check_inputs(samples: Samples, interface: Interface, where: str) -> None:
+    names = [spec.name for spec in interface.inputs]
+    if list(samples.inputs) != names:
+        raise TaskError(
+            f"{where}: expected inputs {', '.join(names)}, got {', '.join(samples.inputs)}"
+        )
+    for spec in interface.inputs:
+        found, example = samples.inputs[spec.name], interface.example[spec.name]
+        what = f"{where}: inputs[{spec.name!r}]"
+        if found.shape[1:] != example.shape[1:] or found.dtype != example.dtype:
+            raise TaskError(
+                f"{what}: expected {example.dtype} {spec.shape}, got {found.dtype} {found.shape}"
+            )
+        if found.dtype.kind == "f" and not np.isfinite(found).all():
+            raise TaskError(f"{what}: has NaN or infinity")
+
+
+def _check_classes(targets: Array, classes: int, where: str) -> None:
+    if targets.ndim != 1 or targets.dtype.kind not in "iu":
+        raise TaskError(
+            f"{where}: targets: expected one class number per sample, "
+            f"got {targets.dtype} {targets.shape}"
+        )
+    low, high = int(targets.min()), int(targets.max())
+    if low < 0 or high >= classes:
+        raise TaskError(
+            f"{where}: targets: expected class numbers from 0 to {classes - 1}, as the network "
+            f"has {classes} outputs, got {low} to {high}"
+        )
+
+
+def _find(module: ModuleType, wanted: str, spec: str) -> type[Task]:
+    own = {
+        name: value
+        for name, value in vars(module).items()
+        if inspect.isclass(value)
+        and issubclass(value, Task)
+        and not inspect.isabstract(value)
+        and value.__module__ == module.__name__
+    }
+    there = ", ".join(sorted(own)) or "none"
+    if wanted:
+        if wanted not in own:
+            raise TaskError(f"{module.__file__}: no task {wanted!r} in it; there are: {there}")
+        return own[wanted]
+    if len(own) != 1:
+        complaint = "no subclass of compressors.task.Task that defines network() and samples()"
+        if own:
+            complaint = f"{len(own)} tasks ({there}); say which: {spec}:{min(own)}"
+        raise TaskError(f"{module.__file__}: expected one task in it, got {complaint}")
+    return next(iter(own.values()))
+
+
+def _import(name: str, spec: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name and (name == error.name or name.startswith(f"{error.name}.")):
+            raise TaskError(f"task {spec!r}: there is no module {error.name!r}") from error
+        raise _fault(error, name, "import") from error
+    except (Exception, SystemExit) as error:
+        found = importlib.util.find_spec(name)
+        raise _fault(error, (found and found.origin) or name, "import") from error
+
+
+def _import_file(path: Path) -> ModuleType:
+    if not path.is_file():
+        raise TaskError(f"{path}: there is no such file")
+    path = path.resolve()
+    name = f"gearshift_task_{re.sub(r'[^A-Za-z0-9_]', '_', path.stem)}"
+    found = importlib.util.spec_from_file_location(name, path)
+    assert found is not None and found.loader is not None  # it ends in .py
+    module = importlib.util.module_from_spec(found)
+    # As with `python FILE`: modules beside it can be imported. Registered, because dataclasses
+    # and typing look their module up.
+    if str(path.parent) not in sys.path:
+        sys.path.append(str(path.parent))
+    sys.modules[name] = module
+    with _blamed(str(path), "import"):
+        found.loader.exec_module(module)
+    return module
+
+
+@contextmanager
+def _blamed(file: str, what: str) -> Iterator[None]:
+    try:
+        yield
+    except BuildError as error:
+        if isinstance(error, TaskError) and not str(error).startswith(file):
+            raise TaskError(f"{file}: {what}: {error}") from error
+        raise
+    except (Exception, SystemExit) as error:
+        raise _fault(error, file, what) from error
+
+
+def _fault(error: BaseException, file: str, what: str) -> TaskError:
+    line: int | None = None
+    if isinstance(error, SyntaxError) and error.filename:
+        file, line = error.filename, error.lineno
+    else:
+        frames = traceback.extract_tb(error.__traceback__)
+        line = next((f.lineno for f in reversed(frames) if f.filename == file), None)
+    told = str(error).strip().splitlines()
+    place = f"{file}:{line}" if line else file
+    return TaskError(f"{place}: {what}: {type(error).__name__}: {told[0] if told else 'no message'}")
