@@ -30,7 +30,7 @@ from compressors.technique import Network
 from compressors.usertask import Guarded
 from gateway import engines, evidence
 from gateway.engines import EngineError, Program
-from router.card import SCHEMA_VERSION, EngineRecord, Machine, TaskRecord, VariantCard
+from router.card import EngineRecord, LatencyPoint, Machine, TaskRecord, VariantCard
 
 # Enough samples to tell a wrong program from a right one, few enough to take no time.
 _CHECKED_SAMPLES = 64
@@ -46,7 +46,6 @@ class Options:
         engine: the engine to build every variant for, whatever its recipe says.
         seed: of every random choice.
         replace: build anew what the store holds in another form.
-        trusted: the store is the user's own, so formats that can carry code may be loaded.
     """
 
     store: Path
@@ -54,7 +53,6 @@ class Options:
     engine: str | None = None
     seed: int = 0
     replace: bool = False
-    trusted: bool = False
 
 
 @dataclass(frozen=True)
@@ -167,11 +165,11 @@ class _Job:
         reference = scores if first else self._reference_scores()
         latency = self._latency(folder, draft, stage(f"{label}: latency"))
         advance = stage(f"{label}: memory")
-        resident_bytes = resident.measure(folder, draft, self.options.trusted)
+        resident_bytes = resident.measure(folder, draft)
         size = sum(path.stat().st_size for path in folder.iterdir())
         scores.save(folder)
         card = VariantCard(
-            schema_version=SCHEMA_VERSION,
+            schema_version=1,
             model=self.task.name,
             variant=recipe.name,
             description=recipe.description,
@@ -232,7 +230,7 @@ class _Job:
 
     def _latency(
         self, folder: Path, draft: VariantCard, advance: Advance
-    ) -> tuple[measure.LatencyPoint, ...]:
+    ) -> tuple[LatencyPoint, ...]:
         program = self._load(folder, draft, threads=1)
         try:
             return measure.latency(program, self.task.samples("validation"), 1, advance)

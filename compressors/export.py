@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import nn
@@ -35,10 +37,8 @@ def export(module: nn.Module, interface: Interface) -> torch.export.ExportedProg
         ) from error
 
 
-def _like_forward(module: nn.Module, shapes: tuple[dict[int, object], ...]) -> object:
+def _like_forward(module: nn.Module, shapes: tuple[dict[int, Any], ...]) -> tuple[Any, ...]:
     # `forward(self, *inputs)` takes its shapes as one nested tuple.
-    import inspect
-
     kinds = [p.kind for p in inspect.signature(module.forward).parameters.values()]
     return (shapes,) if kinds and kinds[0] is inspect.Parameter.VAR_POSITIONAL else shapes
 

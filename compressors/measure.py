@@ -58,7 +58,9 @@ class Scores:
             raise StoreError(f"{folder / SCORES_FILE} cannot be read: {error}") from error
 
 
-def run(program: Program, inputs: dict[str, Array], batch: int, progress: Progress) -> dict[str, Array]:
+def run(
+    program: Program, inputs: dict[str, Array], batch: int, progress: Progress
+) -> dict[str, Array]:
     """The program's outputs for `inputs` (each (n, ...)), computed `batch` at a time."""
     count = len(next(iter(inputs.values())))
     parts = []
@@ -116,9 +118,7 @@ def latency(
     for index, batch in enumerate(BATCHES):
         progress(index / len(BATCHES), f"latency, batch {batch}")
         rows = np.resize(np.arange(len(samples)), batch)  # again from the first where too few
-        inputs = {
-            name: np.ascontiguousarray(array[rows]) for name, array in samples.inputs.items()
-        }
+        inputs = {name: np.ascontiguousarray(array[rows]) for name, array in samples.inputs.items()}
         points.append(_point(_timed(program, inputs, batch), batch, threads))
     progress(1.0, "latency")
     return tuple(points)

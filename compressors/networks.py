@@ -71,14 +71,19 @@ class Networks:
             network = self._apply(step, network, told)
         if any(step.implementation().precision is None for step in recipe.steps):
             steps = " and ".join(step.technique for step in recipe.steps)
-            digests = [verify.weights_digest(n.module) for n in (before.network, network)]
-            verify.changed(*digests, steps)
+            verify.changed(
+                verify.weights_digest(before.network.module),
+                verify.weights_digest(network.module),
+                steps,
+            )
         return Made(network, before.seconds + time.monotonic() - begun)
 
     def _apply(self, step: TypedStep, network: Network, advance: Advance) -> Network:
         technique = step.implementation()
         if "student" in technique.needs and self._task.student() is None:
-            raise NotApplicable(f"{step.technique} needs a student and the task's student() is None")
+            raise NotApplicable(
+                f"{step.technique} needs a student and the task's student() is None"
+            )
         context = Context(self._task, self.reference, self._seed, advance, self._cache)
         torch.manual_seed(self._seed)
         try:

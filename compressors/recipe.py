@@ -1,15 +1,15 @@
 """Recipes: a TOML file of variants becomes typed steps, or a sentence about what is wrong with it.
 
-    reference = "fp32"           # optional: the first variant without steps
+reference = "fp32"           # optional: the first variant without steps
 
-    [variants.fp32]
-    description = "the network as it was trained"
+[variants.fp32]
+description = "the network as it was trained"
 
-    [variants.pruned-int8]
-    description = "half of the channels, in 8-bit integers"
-    from = "pruned"              # optional: goes on from another variant's network
-    engine = "openvino"          # optional
-    steps = [{ technique = "int8", calibration_samples = 300 }]
+[variants.pruned-int8]
+description = "half of the channels, in 8-bit integers"
+from = "pruned"              # optional: goes on from another variant's network
+engine = "openvino"          # optional
+steps = [{ technique = "int8", calibration_samples = 300 }]
 """
 
 from __future__ import annotations
@@ -198,7 +198,9 @@ def _in_order(
     def visit(name: str, path: tuple[str, ...]) -> None:
         if name in path:
             circle = " -> ".join((*path[path.index(name) :], name))
-            raise RecipeError(f"{source}: variants.{path[-1]}.from: goes round in a circle: {circle}")
+            raise RecipeError(
+                f"{source}: variants.{path[-1]}.from: goes round in a circle: {circle}"
+            )
         if name in ordered:
             return
         variant = variants[name]

@@ -1,4 +1,4 @@
-"""What a card records besides measurements: task, data, versions; and what makes two cards alike."""
+"""What a card records besides measurements, and what makes two builds the same."""
 
 from __future__ import annotations
 
@@ -78,8 +78,7 @@ def differences(
 
 def _told(recipe: tuple[Step, ...]) -> str:
     steps = (
-        step.technique
-        + "".join(f" {key}={value}" for key, value in sorted(step.settings.items()))
+        step.technique + "".join(f" {key}={value}" for key, value in sorted(step.settings.items()))
         for step in recipe
     )
     return "; ".join(steps) or "no steps"

@@ -50,7 +50,9 @@ class Samples:
             raise ValueError("targets: expected at least one sample, got none")
         for name, array in self.inputs.items():
             if len(array) != count:
-                raise ValueError(f"inputs[{name!r}]: expected {count} samples, as in targets, got {len(array)}")
+                raise ValueError(
+                    f"inputs[{name!r}]: expected {count} samples, as in targets, got {len(array)}"
+                )
         if self.clusters is not None and self.clusters.shape != (count,):
             raise ValueError(f"clusters: expected shape ({count},), got {self.clusters.shape}")
 

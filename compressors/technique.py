@@ -122,5 +122,7 @@ def get(name: str) -> Technique:
     except BuildError:
         raise
     except Exception as error:
-        raise TechniqueBroken(f"compressors/techniques/{file}.py cannot be imported: {error!r}") from error
+        raise TechniqueBroken(
+            f"compressors/techniques/{file}.py cannot be imported: {error!r}"
+        ) from error
     return cast(Technique, module.TECHNIQUE)

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -27,7 +27,6 @@ from compressors.errors import BuildError, TaskError
 from compressors.interface import Interface
 from compressors.task import Array, Samples, Split, Task
 from router.card import NAME_PATTERN
-
 
 _SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
@@ -47,8 +46,8 @@ def load(spec: str) -> Guarded:
     """
     place, _, wanted = spec.partition(":")
     if spec in bundled():
-        task = _import(f"compressors.tasks.{spec}", spec).TASK
-        return Guarded(task() if inspect.isclass(task) else task)
+        task: Any = _import(f"compressors.tasks.{spec}", spec).TASK
+        return Guarded(cast(Task, task() if inspect.isclass(task) else task))
     if place.endswith(".py"):
         module = _import_file(Path(place))
     elif wanted:
@@ -249,4 +248,6 @@ def _fault(error: BaseException, file: str, what: str) -> TaskError:
         line = next((f.lineno for f in reversed(frames) if f.filename == file), None)
     told = str(error).strip().splitlines()
     place = f"{file}:{line}" if line else file
-    return TaskError(f"{place}: {what}: {type(error).__name__}: {told[0] if told else 'no message'}")
+    return TaskError(
+        f"{place}: {what}: {type(error).__name__}: {told[0] if told else 'no message'}"
+    )

@@ -1,0 +1,149 @@
+"""`gearshift compress`: build, measure and write the variants of a task."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+from rich.console import Console
+
+from compressors import lowering, picture, recipe, report, usertask
+from compressors.artifact import Workspace
+from compressors.build import Options, Outcome, build
+from compressors.errors import BuildError, NotSupported, RecipeError
+from compressors.progress import reporter
+from compressors.report import DEFAULT_PRICE_PER_LANE_HOUR
+
+BUNDLED_RECIPES = Path(__file__).parent / "recipes.toml"
+
+
+def compress(
+    task: Annotated[
+        str,
+        typer.Argument(
+            metavar="TASK",
+            help="A bundled task (digits), a Python file (task.py, or task.py:Class), or "
+            "package.module:Class.",
+        ),
+    ],
+    out: Annotated[
+        Path, typer.Option("--out", metavar="MODELS", help="The store to write variants to.")
+    ],
+    recipes: Annotated[
+        Path | None,
+        typer.Option("--recipes", metavar="FILE", help="A TOML file of variants.", exists=False),
+    ] = None,
+    only: Annotated[
+        str | None,
+        typer.Option(
+            "--only", metavar="V1,V2", help="Build these variants, and the reference, alone."
+        ),
+    ] = None,
+    engine: Annotated[
+        str | None,
+        typer.Option("--engine", help="Build for this engine, whatever the recipes say."),
+    ] = None,
+    price_per_lane_hour: Annotated[
+        float,
+        typer.Option(
+            "--price-per-lane-hour", min=0.0, metavar="USD", help="For the costs that are shown."
+        ),
+    ] = DEFAULT_PRICE_PER_LANE_HOUR,
+    seed: Annotated[int, typer.Option("--seed", help="Of every random choice.")] = 0,
+    replace: Annotated[
+        bool,
+        typer.Option(
+            "--replace", help="Build anew what the store holds damaged or in another form."
+        ),
+    ] = False,
+) -> None:
+    """Compress a PyTorch model into measured variants.
+
+    Runs each recipe on the task's network: changes it, lowers it to an engine, checks that the
+    result computes what it should with the kernels it claims, measures accuracy, latency, memory
+    and size, and writes it to MODELS/<model>/<variant>/. Then prints a table and draws
+    MODELS/<model>/frontier.png.
+
+    Run it again and it builds what is missing: a variant that is there, whole and made the same
+    way is kept. Ctrl-C loses the variant that is being built and nothing else.
+
+    Without --recipes, the variants are those of compressors/recipes.toml; copy that file to make
+    your own. A variant that this machine cannot run, such as bf16 on a CPU without it, is skipped.
+
+    Exit code: 0 when all variants were built, kept or skipped; 1 when one failed; 2 for a task, a
+    recipe or an option that makes no sense.
+    """
+    errors = Console(stderr=True)
+    try:
+        book = recipe.read(recipes or BUNDLED_RECIPES)
+        options = Options(out, _names(only, book), _engine(engine), seed, replace)
+        loaded = usertask.load(task)
+    except BuildError as error:
+        _fail(errors, str(error), 2)
+    try:
+        with reporter(errors) as live:
+            outcomes = build(loaded, book, options, live)
+        _show(outcomes, out / loaded.name, price_per_lane_hour)
+    except BuildError as error:
+        _fail(errors, str(error), 1)
+    except KeyboardInterrupt:
+        _fail(errors, f"interrupted; finished variants are in {out / loaded.name}", 130)
+    if any(outcome.state == "failed" for outcome in outcomes):
+        raise typer.Exit(1)
+
+
+def _show(outcomes: list[Outcome], folder: Path, price: float) -> None:
+    cards = [outcome.card for outcome in outcomes if outcome.card is not None]
+    console = Console()
+    if not console.is_terminal:
+        # A file or a pipe has no width, and a table cut off is of no use.
+        console = Console(width=180)
+    console.print(report.table(cards, price))
+    for outcome in outcomes:
+        if outcome.card is None:
+            console.print(
+                f"{outcome.variant} {outcome.state}: {outcome.reason}", markup=False, soft_wrap=True
+            )
+    try:
+        content = picture.draw(cards, price)
+    except NotSupported as error:
+        console.print(str(error), markup=False, soft_wrap=True)
+        return
+    with Workspace(folder) as workspace:
+        path = workspace.publish_file(picture.FILE, content)
+    console.print(f"picture: {path}", markup=False, soft_wrap=True)
+
+
+def _names(only: str | None, book: recipe.RecipeBook) -> frozenset[str] | None:
+    if only is None:
+        return None
+    names = frozenset(name.strip() for name in only.split(",") if name.strip())
+    there = [variant.name for variant in book.variants]
+    if unknown := sorted(names - set(there)):
+        raise RecipeError(
+            f"--only: {book.source} has no variant {', '.join(unknown)}; it has {', '.join(there)}"
+        )
+    return names
+
+
+def _engine(name: str | None) -> str | None:
+    if name is not None and name not in lowering.names():
+        raise RecipeError(f"--engine: expected one of {', '.join(lowering.names())}, got {name!r}")
+    return name
+
+
+def _fail(console: Console, message: str, code: int) -> NoReturn:
+    console.print(f"error: {message}", markup=False, highlight=False, soft_wrap=True)
+    raise typer.Exit(code)
+
+
+def main() -> None:
+    """Run the command by itself: `python -m compressors.cli TASK --out MODELS`."""
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    app.command()(compress)
+    app()
+
+
+if __name__ == "__main__":
+    main()
