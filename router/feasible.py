@@ -19,57 +19,42 @@ class Option(NamedTuple):
     cost_usd_per_million: float
 
 
-def meets_latency(option: Option, constraints: Constraints) -> bool:
-    """Whether the predicted latency is within the deadline."""
+def broken(option: Option, constraints: Constraints) -> tuple[Constraint, ...]:
+    """The constraints that `option` does not meet.
+
+    Accuracy is judged by the lower end of the interval, never by the point estimate.
+    """
+    found: tuple[Constraint, ...] = ()
     limit = constraints.max_latency_ms
-    return limit is None or option.latency_ms <= limit
-
-
-def meets_accuracy(offer: Offer, constraints: Constraints) -> bool:
-    """Whether the lower end of the interval, never the point estimate, reaches the floor."""
+    if limit is not None and option.latency_ms > limit:
+        found += ("max_latency_ms",)
     floor = constraints.min_accuracy
-    if floor is None:
-        return True
-    return (offer.share_low if floor.relative else offer.accuracy_low) >= floor.value
-
-
-def meets_cost(option: Option, constraints: Constraints) -> bool:
-    """Whether the quote is within the cap."""
+    if floor is not None:
+        offer = option.offer
+        if (offer.share_low if floor.relative else offer.accuracy_low) < floor.value:
+            found += ("min_accuracy",)
     cap = constraints.max_cost_usd_per_million
-    return cap is None or option.cost_usd_per_million <= cap
+    if cap is not None and option.cost_usd_per_million > cap:
+        found += ("max_cost_usd_per_million",)
+    return found
 
 
 def meets(option: Option, constraints: Constraints) -> bool:
-    """Whether every constraint is met."""
-    return (
-        meets_accuracy(option.offer, constraints)
-        and meets_latency(option, constraints)
-        and meets_cost(option, constraints)
-    )
+    """Whether `option` meets every constraint."""
+    return not broken(option, constraints)
 
 
-def refusals(option: Option, constraints: Constraints) -> list[Refusal]:
-    """One entry for each constraint that `option` breaks; empty exactly when it meets them all."""
-    offer = option.offer
-    broken: list[Refusal] = []
-    if not meets_latency(option, constraints):
-        broken.append(
-            Refusal(offer.name, "max_latency_ms", constraints.max_latency_ms, option.latency_ms)
-        )
-    if not meets_accuracy(offer, constraints):
-        floor = constraints.min_accuracy
-        assert floor is not None
-        broken.append(Refusal(offer.name, "min_accuracy", floor, offered_floor(offer, floor)))
-    if not meets_cost(option, constraints):
-        broken.append(
-            Refusal(
-                offer.name,
-                "max_cost_usd_per_million",
-                constraints.max_cost_usd_per_million,
-                option.cost_usd_per_million,
-            )
-        )
-    return broken
+def refusal(option: Option, constraint: Constraint, constraints: Constraints) -> Refusal:
+    """Why `option`, which breaks `constraint`, is refused: what was asked, what it offers."""
+    name = option.offer.name
+    if constraint == "max_latency_ms":
+        return Refusal(name, constraint, constraints.max_latency_ms, option.latency_ms)
+    if constraint == "max_cost_usd_per_million":
+        cap = constraints.max_cost_usd_per_million
+        return Refusal(name, constraint, cap, option.cost_usd_per_million)
+    floor = constraints.min_accuracy
+    assert floor is not None
+    return Refusal(name, constraint, floor, offered_floor(option.offer, floor))
 
 
 def offered_floor(offer: Offer, floor: Floor) -> Floor:

@@ -13,18 +13,12 @@ from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal
 
 from router.constraints import Constraints, Floor, floor
 from router.decision import Constraint, Nearest
-from router.feasible import (
-    CONSTRAINTS,
-    Option,
-    meets,
-    meets_accuracy,
-    meets_cost,
-    meets_latency,
-    offered_floor,
-)
+from router.feasible import CONSTRAINTS, Option, broken, meets, offered_floor
 
 # Four significant digits say enough and are short to type.
 _UPWARD = Context(prec=4, rounding=ROUND_CEILING)
+# Below this no price and no clock tells two values apart.
+_LEAST = Decimal("1e-12")
 _FLOOR_STEP = Decimal("0.0001")
 _PERCENT_STEP = Decimal("0.01")
 
@@ -45,11 +39,7 @@ def nearest(options: Sequence[Option], constraints: Constraints) -> Nearest:
     if alone or not options:
         return Nearest(alone=tuple(alone))
     least = min(options, key=lambda option: (miss(option, constraints), option.offer.name))
-    together = [
-        (name, _value(least, name, constraints))
-        for name in asked
-        if _misses(least, name, constraints)
-    ]
+    together = [(name, _value(least, name, constraints)) for name in broken(least, constraints)]
     return Nearest(together=tuple(together))
 
 
@@ -78,14 +68,6 @@ def _closest(options: Sequence[Option], name: Constraint, constraints: Constrain
     return max(options, key=lambda option: offered_floor(option.offer, least).value)
 
 
-def _misses(option: Option, name: Constraint, constraints: Constraints) -> bool:
-    if name == "max_latency_ms":
-        return not meets_latency(option, constraints)
-    if name == "max_cost_usd_per_million":
-        return not meets_cost(option, constraints)
-    return not meets_accuracy(option.offer, constraints)
-
-
 def _value(option: Option, name: Constraint, constraints: Constraints) -> str:
     if name == "max_latency_ms":
         return _upward(option.latency_ms)
@@ -97,7 +79,10 @@ def _value(option: Option, name: Constraint, constraints: Constraints) -> str:
 
 
 def _upward(number: float) -> str:
-    return format(_UPWARD.create_decimal_from_float(number), "f")
+    rounded = _UPWARD.create_decimal_from_float(number)
+    if rounded and rounded < _LEAST:
+        rounded = _LEAST
+    return format(rounded, "f")
 
 
 def _floor_text(offered: Floor) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from router.constraints import NONE, Constraints, Relaxable
 from router.decision import Constraint, Decision, Refusal
 from router.estimate import latency_ms, wait_ms
-from router.feasible import Option, meets, offered_floor, refusals
+from router.feasible import Option, broken, meets, offered_floor, refusal
 from router.menu import Menu, Offer
 from router.nearest import nearest
 from router.policies import Rank
@@ -57,15 +57,16 @@ def route(
         if pinned is not None and offer is not pinned:
             refused.append(Refusal(offer.name, "variant"))
             continue
-        option = _option(offer, rows, snapshot, wait)
         if offer.name not in snapshot.ready:
             refused.append(Refusal(offer.name, "ready"))
             continue
+        option = _option(offer, rows, snapshot, wait)
         ready.append(option)
-        if meets(option, constraints):
-            allowed.append(option)
+        misses = broken(option, constraints)
+        if misses:
+            refused.extend([refusal(option, name, constraints) for name in misses])
         else:
-            refused.extend(refusals(option, constraints))
+            allowed.append(option)
 
     if allowed:
         ordered, reason, why = policy.rank(allowed, objective, menu, policy.accuracy_margin)

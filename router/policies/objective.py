@@ -25,10 +25,10 @@ def rank(options: Sequence[Option], objective: Objective, menu: Menu, margin: fl
     if objective == "latency":
         return Ranking(sorted(options, key=_by_latency), "fastest", f"fastest of {count} allowed")
     best = min(options, key=_by_accuracy).offer
-    equals = [option for option in options if menu.gap_low(option.offer, best) >= -margin]
-    ordered = sorted(equals, key=_by_cost)
-    if len(equals) < count:
-        ordered += sorted((o for o in options if o not in equals), key=_by_accuracy)
+    equals, others = [], []
+    for option in options:
+        (equals if menu.gap_low(option.offer, best) >= -margin else others).append(option)
+    ordered = sorted(equals, key=_by_cost) + sorted(others, key=_by_accuracy)
     if ordered[0].offer is best:
         return Ranking(ordered, "most-accurate", f"most accurate of {count} allowed")
     return Ranking(

@@ -1,0 +1,50 @@
+# Two commands do everything from a fresh checkout: `make demo` and `make test`.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PORT ?= 8080
+MODELS ?= models
+BENCH_RESULTS ?= bench-results
+
+.PHONY: help setup demo test check bench bench-tools weights clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
+
+# The stamp is newer than pyproject.toml exactly when the environment holds what it asks for.
+$(VENV)/.ready: pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info; \
+	  sys.exit(0 if v >= (3, 11) else f"Python 3.11 or newer is needed, $(PYTHON) is {v[0]}.{v[1]}; try make PYTHON=python3.11")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	# Asked for by its exact version first: a looser demand may take a build with CUDA.
+	$(BIN)/python -m pip install --quiet torch==2.13.0
+	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	@touch $@
+
+setup: $(VENV)/.ready  ## make the environment, once
+
+demo: setup  ## build the digits variants, serve them, page at http://127.0.0.1:$(PORT)/
+	$(BIN)/gearshift demo --models $(MODELS) --port $(PORT)
+
+check: setup  ## format, lint, types, import directions
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: check  ## every check and every test
+	$(BIN)/python -m pytest
+
+bench: setup bench-tools  ## measure the gateway's overhead, throughput and decision time
+	$(BIN)/python -m tests.bench --out $(BENCH_RESULTS)
+
+bench-tools:
+	@command -v wrk >/dev/null || { echo "make bench needs wrk: apt-get install wrk"; exit 1; }
+
+weights: setup  ## train the digits reference again; overwrites its shipped weights
+	$(BIN)/python -m compressors.tasks.digits
+
+clean:  ## remove the environment and what was built
+	rm -rf $(VENV) $(MODELS) $(BENCH_RESULTS) *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
