@@ -25,7 +25,8 @@ def rank(options: Sequence[Option], objective: Objective, menu: Menu, margin: fl
     if objective == "latency":
         return Ranking(sorted(options, key=_by_latency), "fastest", f"fastest of {count} allowed")
     best = min(options, key=_by_accuracy).offer
-    equals, others = [], []
+    equals: list[Option] = []
+    others: list[Option] = []
     for option in options:
         (equals if menu.gap_low(option.offer, best) >= -margin else others).append(option)
     ordered = sorted(equals, key=_by_cost) + sorted(others, key=_by_accuracy)
