@@ -124,12 +124,9 @@ def choose(waiting: Waiting, now_s: float, pace: Pace, overhead_ms: float) -> Of
     The promised percentile decides. When no choice makes it at that percentile, the fastest runs
     if it makes it at the median: late odds are better than none, and it is the caller's time.
     """
-    offers = [
-        offer
-        for name in waiting.choices
-        if name in pace.ready and (offer := pace.menu.by_name.get(name)) is not None
-    ]
     slack_ms = _slack_ms(waiting, now_s, overhead_ms)
+    by_name, ready = pace.menu.by_name, pace.ready
+    offers = [by_name[name] for name in waiting.choices if name in ready]
     for offer in offers:
         if pace.promised_ms(offer, waiting.rows) <= slack_ms:
             return offer
@@ -157,9 +154,15 @@ def _fill(
             break
         if other.model != head.model or rows + other.rows > max_batch:
             continue
+        if offer.name not in other.choices:
+            continue
         longer_ms = pace.promised_ms(offer, rows + other.rows)
         least_ms = min(slack_ms, _slack_ms(other, now_s, overhead_ms))
-        if longer_ms > least_ms or choose(other, now_s, pace, overhead_ms) is not offer:
+        if longer_ms > least_ms:
+            continue
+        # Its first choice makes its deadline, as the longer batch does; no need to ask.
+        first = other.choices[0] == offer.name
+        if not first and choose(other, now_s, pace, overhead_ms) is not offer:
             continue
         members.append(other)
         rows, promised_ms, slack_ms = rows + other.rows, longer_ms, least_ms

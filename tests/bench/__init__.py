@@ -1,0 +1,1 @@
+"""Benchmarks: `make bench`. Everything that is compared is measured in turn, in one run."""
