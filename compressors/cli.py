@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -74,7 +75,7 @@ def compress(
     Exit code: 0 when all variants were built, kept or skipped; 1 when one failed; 2 for a task, a
     recipe or an option that makes no sense.
     """
-    errors = Console(stderr=True)
+    errors = Console(file=sys.stderr)  # this one, also while an exporter's own output is muted
     try:
         book = recipe.read(recipes or BUNDLED_RECIPES)
         options = Options(out, _names(only, book), _engine(engine), seed, replace)

@@ -6,7 +6,8 @@ import inspect
 import logging
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from io import StringIO
 from typing import Any
 
 import torch
@@ -45,10 +46,10 @@ def _like_forward(module: nn.Module, shapes: tuple[dict[int, Any], ...]) -> tupl
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep the exporters' warnings about their own internals off the user's screen."""
+    """Keep off the user's screen what exporters warn and print about their own internals."""
     loggers = [logging.getLogger(name) for name in ("torch", "nncf", "torchao", "py.warnings")]
     levels = [logger.level for logger in loggers]
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), redirect_stdout(StringIO()), redirect_stderr(StringIO()):
         warnings.simplefilter("ignore")
         for logger in loggers:
             logger.setLevel(logging.ERROR)

@@ -38,7 +38,7 @@ def draw(cards: Sequence[VariantCard], price_per_lane_hour: float) -> bytes:
 
     first = cards[0]
     figure = Figure(figsize=(12, 5.4), dpi=150, layout="constrained")
-    canvas: Any = FigureCanvasAgg(figure)  # type: ignore[no-untyped-call]
+    canvas: Any = FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2, sharey=True)
     figure.suptitle(
         f"{first.model}: what each variant gives and takes", x=0.01, ha="left", color=_INK,

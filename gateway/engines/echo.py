@@ -55,7 +55,9 @@ class _Program:
         if options.delay_ms:
             time.sleep(options.delay_ms / 1000)
         if options.fail_after is not None and self._runs >= options.fail_after:
-            raise EngineError(f"echo fails from run {options.fail_after} on, as {OPTIONS_FILE} asks")
+            raise EngineError(
+                f"echo fails from run {options.fail_after} on, as {OPTIONS_FILE} asks"
+            )
         rows = len(inputs[self._input]) + options.wrong_shape
         outputs = {name: np.zeros((rows, *shape), kind) for name, shape, kind in self._outputs}
         if options.nan:
@@ -80,7 +82,9 @@ class _Engine:
     def load(self, folder: Path, card: VariantCard, *, threads: int, trusted: bool) -> _Program:  # noqa: ARG002 - nothing runs
         path = folder / OPTIONS_FILE
         try:
-            options = _Options.model_validate_json(path.read_bytes()) if path.exists() else _Options()
+            options = (
+                _Options.model_validate_json(path.read_bytes()) if path.exists() else _Options()
+            )
         except ValidationError as error:
             problem = error.errors()[0]
             where = ".".join(str(part) for part in problem["loc"]) or "the file"

@@ -124,13 +124,11 @@ class _Program:
         recurrent cells, attention); where a network has none, every operation that computes."""
         if self._compiled is None:
             raise EngineError("the program is closed")
-        executed = [
-            (info["layerType"].astype(str), info["runtimePrecision"].astype(str))
-            for info in (node.get_rt_info() for node in self._compiled.get_runtime_model().get_ops())
-        ]
+        nodes = self._compiled.get_runtime_model().get_ops()
+        executed = [_executed(node.get_rt_info()) for node in nodes]
         counted = [entry for entry in executed if entry[0] in _MULTIPLYING]
         counted = counted or [entry for entry in executed if entry[0] not in _IDLE]
-        return dict(Counter(_PRECISIONS.get(precision, precision) for _, precision in counted))
+        return dict(Counter(precision for _, precision in counted))
 
     def close(self) -> None:
         self._request = None
@@ -175,6 +173,16 @@ def _core() -> Any:
     if _shared_core is None:
         _shared_core = ov.Core()
     return _shared_core
+
+
+def _executed(info: Any) -> tuple[str, str]:
+    """Type and precision of an operation as it really runs. The implementation's name ends in its
+    precision (`brgconv_avx512_f32`) and is believed over `runtimePrecision`, which is what flows
+    in: a transposed convolution that has no int8 kernel calls itself i8 and runs in float."""
+    ran = info["primitiveType"].astype(str).rpartition("_")[2]
+    claimed = info["runtimePrecision"].astype(str)
+    precision = _PRECISIONS.get(ran) or _PRECISIONS.get(claimed, claimed)
+    return info["layerType"].astype(str), precision
 
 
 def _port(ports: Any, name: str, kind: str) -> int:

@@ -1,0 +1,39 @@
+"""Fixtures that all tests share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+TINY_RECIPES = """
+[variants.fp32]
+description = "the network as it was trained"
+
+[variants.bf16]
+description = "16-bit brain floats"
+steps = [{ technique = "bf16" }]
+
+[variants.int8]
+description = "8-bit integers"
+steps = [{ technique = "int8", calibration_samples = 100 }]
+"""
+
+
+@pytest.fixture(scope="session")
+def tiny_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with the model `tiny`, built once a session by the real pipeline: fp32, int8, a
+    smaller `distilled`, and bf16 where the CPU has it. Tests must not change it: copy it."""
+    # Imported here: the tests of the router run without torch.
+    import compressors.techniques
+    from compressors import usertask
+    from compressors.build import Options, build
+    from compressors.progress import Silent
+    from compressors.recipe import parse
+
+    compressors.techniques.__path__.append(str(Path(__file__).parent / "compressors" / "standins"))
+    store = tmp_path_factory.mktemp("store")
+    task = usertask.load(str(Path(__file__).parent / "tiny_task.py"))
+    outcomes = build(task, parse(TINY_RECIPES, "tiny recipes"), Options(store), Silent())
+    assert not [o.reason for o in outcomes if o.state == "failed"]
+    return store
