@@ -1,1 +1,1 @@
-"""The offline half: changes a network, lowers it to an engine, measures it and writes an artifact."""
+"""The offline half: changes a network, lowers it to an engine, measures it, writes an artifact."""

@@ -68,7 +68,9 @@ def get(name: str) -> Lowering:
         BuildError: its file is broken; the message names the file.
     """
     if name not in names():
-        raise RecipeError(f"unknown engine {name!r}; variants can be built for {', '.join(names())}")
+        raise RecipeError(
+            f"unknown engine {name!r}; variants can be built for {', '.join(names())}"
+        )
     try:
         module = importlib.import_module(f"{__name__}.{name}")
     except BuildError:

@@ -51,9 +51,7 @@ class _Lowering:
             model = _quantize(model, network.numerics, interface)
         # Weights as they are: the default would halve them to fp16, and fp32 would not be fp32.
         ov.save_model(model, folder / engine.MODEL_FILE, compress_to_fp16=False)
-        card = draft_card(
-            "openvino", engine.FORMAT, precision, interface.inputs, interface.outputs
-        )
+        card = draft_card("openvino", engine.FORMAT, precision, interface.inputs, interface.outputs)
         try:
             return engine.compile_model(model, card, threads=1)
         except RuntimeError as error:
