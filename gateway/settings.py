@@ -1,0 +1,213 @@
+"""Every setting of the server. Command line > environment > file > default.
+
+A setting `max_queue` is `--max-queue` on the command line, `GEARSHIFT_MAX_QUEUE` in the
+environment and `max_queue = 1024` in a TOML file, which `--config` or `GEARSHIFT_CONFIG` names.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, ValidationError, field_validator
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+
+from gateway.cores import usable_cores
+from router import policies
+from router.constraints import NONE, Constraints, Objective, floor
+from router.errors import InvalidRequest
+from router.menu import Percentile
+
+PREFIX = "GEARSHIFT_"
+CONFIG_VARIABLE = PREFIX + "CONFIG"
+
+
+class SettingsError(Exception):
+    """A setting is not usable. The message names it, where it came from and what was expected."""
+
+
+def _number(raw: object) -> object:
+    # The environment holds text, and a Literal of numbers takes none.
+    return int(raw) if isinstance(raw, str) and raw.strip().isdecimal() else raw
+
+
+class Settings(BaseSettings):
+    """What an operator decides. `Settings()` holds the defaults; `load` reads the sources."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, env_ignore_empty=True, extra="forbid", frozen=True
+    )
+
+    models: Path = Field(Path("models"), description="The store to serve: MODELS/model/variant/.")
+    host: str = Field("127.0.0.1", description="The address to listen on; 0.0.0.0 for all.")
+    port: int = Field(8080, ge=0, le=65535, description="The port to listen on; 0 for a free one.")
+    lanes: int = Field(
+        default=0,
+        ge=0,
+        le=1024,
+        validate_default=True,
+        description="Execution slots, one batch at a time each; 0 for as many as fit the usable "
+        "cores at threads_per_lane.",
+    )
+    threads_per_lane: int = Field(
+        1, ge=1, le=1024, description="Threads that one batch runs on; cards were measured on 1."
+    )
+    max_batch: int = Field(32, ge=1, le=4096, description="Rows of one batch, at most.")
+    latency_percentile: Annotated[Percentile, BeforeValidator(_number)] = Field(
+        99, description="The percentile of a variant's batch time that a promise counts on."
+    )
+    accuracy_margin: float = Field(
+        0.005,
+        ge=0,
+        le=1,
+        allow_inf_nan=False,
+        description="A variant shown not to be worse than the best by more than this counts as "
+        "its equal; 0.005 is half a point.",
+    )
+    policy: str = Field("objective", description="What is best among what is allowed, by name.")
+    usd_per_lane_hour: float = Field(
+        0.05, ge=0, allow_inf_nan=False, description="The price of one lane for one hour, in USD."
+    )
+    default_max_latency_ms: float | None = Field(
+        None,
+        gt=0,
+        allow_inf_nan=False,
+        description="Deadline of a request that states no constraint, in ms.",
+    )
+    default_min_accuracy: float | str | None = Field(
+        None,
+        description="Floor of a request that states no constraint: 0.97, or 99% of the reference.",
+    )
+    default_max_cost_usd_per_million: float | None = Field(
+        None,
+        ge=0,
+        allow_inf_nan=False,
+        description="Cost cap of a request that states no constraint, in USD per million.",
+    )
+    default_optimize: Objective = Field(
+        "accuracy", description="What to make best where a request does not say."
+    )
+    trust_store: bool = Field(
+        False, description="Load formats that can carry code. Only for a store that is your own."
+    )
+    max_queue: int = Field(1024, ge=1, description="Requests that may wait for a lane.")
+    max_body_bytes: int = Field(
+        64 << 20, ge=1, description="The largest request body, in bytes; more is answered 413."
+    )
+    max_header_bytes: int = Field(
+        64 << 10,
+        ge=1024,
+        description="The largest request line and headers together, in bytes; more is answered "
+        "431, or 414 when the path is to blame.",
+    )
+    read_timeout_seconds: float = Field(
+        60.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="How long a request may take from its first byte to its last; then 408.",
+    )
+    drain_seconds: float = Field(
+        30.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="How long running requests may take to finish when the server is stopped.",
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003 - the signature is pydantic's
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Only what it is given: `load` merges the sources, so that an error can name its own."""
+        return (init_settings,)
+
+    @field_validator("default_min_accuracy")
+    @classmethod
+    def _is_a_floor(cls, raw: float | str | None) -> float | str | None:
+        if raw is not None:
+            try:
+                floor("default_min_accuracy", raw)
+            except InvalidRequest as error:
+                raise ValueError(f"Input should be {error.members['expected']}") from error
+        return raw
+
+    @field_validator("policy")
+    @classmethod
+    def _is_a_policy(cls, name: str) -> str:
+        if name not in policies.names():
+            raise ValueError(f"Input should be one of {', '.join(policies.names())}")
+        return name
+
+    @property
+    def lane_count(self) -> int:
+        """`lanes`, or where that is 0 the usable cores divided by `threads_per_lane`."""
+        return self.lanes or max(1, usable_cores() // self.threads_per_lane)
+
+    @property
+    def default_constraints(self) -> Constraints:
+        """The operator's default policy; demands nothing unless one of the defaults is set."""
+        least = self.default_min_accuracy
+        own = Constraints(
+            max_latency_ms=self.default_max_latency_ms,
+            min_accuracy=None if least is None else floor("default_min_accuracy", least),
+            max_cost_usd_per_million=self.default_max_cost_usd_per_million,
+            optimize=self.default_optimize,
+        )
+        return NONE if own == Constraints(optimize="accuracy") else own
+
+
+def load(options: Mapping[str, Any] | None = None, config: Path | None = None) -> Settings:
+    """The settings of this process.
+
+    Args:
+        options: what the command line says, by setting; None where it says nothing.
+        config: a TOML file; by default the one that `GEARSHIFT_CONFIG` names, if any.
+
+    Raises:
+        SettingsError: one line that names the setting, its source, and what was expected.
+    """
+    given = {name: value for name, value in (options or {}).items() if value is not None}
+    named = os.environ.get(CONFIG_VARIABLE)
+    if config is None and named:
+        config = Path(named)
+    file = {} if config is None else _read(config)
+    environment = EnvSettingsSource(Settings)()
+    try:
+        return Settings(**{**file, **environment, **given})
+    except ValidationError as error:
+        problem = error.errors(include_url=False)[0]
+        name = str(problem["loc"][0])
+        if name in given:
+            source = "--" + name.replace("_", "-")
+        elif name in environment:
+            source = PREFIX + name.upper()
+        else:
+            source = str(config)
+        if problem["type"] == "extra_forbidden":
+            known = ", ".join(Settings.model_fields)
+            raise SettingsError(f"{source}: unknown setting {name!r}; there are {known}") from error
+        expected = problem["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+        raise SettingsError(
+            f"{name} (from {source}): expected {expected}, got {problem['input']!r}"
+        ) from error
+
+
+def _read(config: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(config.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError(f"{config}: cannot be read: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{config}: not TOML: {error}") from error
