@@ -49,16 +49,15 @@ class Settings(BaseSettings):
     models: Path = Field(Path("models"), description="The store to serve: MODELS/model/variant/.")
     host: str = Field("127.0.0.1", description="The address to listen on; 0.0.0.0 for all.")
     port: int = Field(8080, ge=0, le=65535, description="The port to listen on; 0 for a free one.")
-    lanes: int = Field(
-        default=0,
-        ge=0,
-        le=1024,
-        validate_default=True,
-        description="Execution slots, one batch at a time each; 0 for as many as fit the usable "
-        "cores at threads_per_lane.",
-    )
     threads_per_lane: int = Field(
         1, ge=1, le=1024, description="Threads that one batch runs on; cards were measured on 1."
+    )
+    lanes: int = Field(
+        default_factory=lambda known: max(1, usable_cores() // known["threads_per_lane"]),
+        ge=1,
+        le=1024,
+        description="Execution slots, one batch at a time each; by default as many as fit the "
+        "usable cores.",
     )
     max_batch: int = Field(32, ge=1, le=4096, description="Rows of one batch, at most.")
     latency_percentile: Annotated[Percentile, BeforeValidator(_number)] = Field(
@@ -149,11 +148,6 @@ class Settings(BaseSettings):
         if name not in policies.names():
             raise ValueError(f"Input should be one of {', '.join(policies.names())}")
         return name
-
-    @property
-    def lane_count(self) -> int:
-        """`lanes`, or where that is 0 the usable cores divided by `threads_per_lane`."""
-        return self.lanes or max(1, usable_cores() // self.threads_per_lane)
 
     @property
     def default_constraints(self) -> Constraints:

@@ -1,0 +1,191 @@
+"""Every metric, in one file, on a registry of its own. Names start with `gearshift_`.
+
+The values of every label come from the store and from this code, never from a request: a model's
+name out of a path counts as "unknown" until the store has it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
+from prometheus_client.exposition import choose_encoder
+
+from gateway.messages import InferRequest, InferResponse
+from router.decision import Decision
+from router.errors import DeadlinePassed, GearshiftError
+
+# From a tenth of a small network's time to the longest that anybody waits: a latency that falls
+# off either end is one that no alert sees.
+_SECONDS = (
+    0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15,
+    0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
+)  # fmt: skip
+_ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 1024)
+
+UNKNOWN_MODEL = "unknown"
+NO_VARIANT = "none"
+
+
+class Metrics:
+    """Counts what happens. Everything but the gauges is called on the event loop's thread."""
+
+    def __init__(self) -> None:
+        self.registry = registry = CollectorRegistry()
+        self._models: frozenset[str] = frozenset()
+
+        def counter(name: str, text: str, *labels: str) -> Counter:
+            return Counter(name, text, labels, namespace="gearshift", registry=registry)
+
+        def gauge(name: str, text: str, *labels: str) -> Gauge:
+            return Gauge(name, text, labels, namespace="gearshift", registry=registry)
+
+        def histogram(name: str, text: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
+            return Histogram(
+                name, text, labels, namespace="gearshift", registry=registry, buckets=buckets
+            )
+
+        self._requests = counter(
+            "requests",
+            "Requests to infer, by how they ended: ok, or an error's code.",
+            "model",
+            "variant",
+            "outcome",
+        )
+        self._latency = histogram(
+            "request_seconds",
+            "From a request's last byte to its answer.",
+            _SECONDS,
+            "model",
+            "variant",
+            "outcome",
+        )
+        self._queue = histogram(
+            "queue_seconds", "Time waited for a lane.", _SECONDS, "model", "variant"
+        )
+        self._infer = histogram(
+            "batch_seconds", "Time of a batch on its lane.", _SECONDS, "model", "variant"
+        )
+        self._rows = histogram("batch_rows", "Rows of a batch.", _ROWS, "model", "variant")
+        self._decisions = counter(
+            "decisions", "Decisions, by reason, or by verdict where refused.", "model", "reason"
+        )
+        self._misses = counter(
+            "constraint_misses",
+            "Requests refused, by each constraint that kept a variant from answering.",
+            "model",
+            "constraint",
+        )
+        self._relaxed = counter(
+            "relaxed",
+            "Constraints that gave way because the caller let them.",
+            "model",
+            "constraint",
+        )
+        self._deadlines = counter(
+            "deadlines",
+            "Requests with a deadline: kept, missed (answered 504), or relaxed.",
+            "model",
+            "outcome",
+        )
+        self._charged = counter(
+            "charged_usd", "What answered requests were charged, in USD.", "model", "variant"
+        )
+        self._queued = gauge("queued_requests", "Requests that wait for a lane.")
+        self._busy = gauge("busy_lanes", "Lanes that run a batch.")
+        self._lanes = gauge("lanes", "Lanes there are.")
+        self._ready = gauge(
+            "variant_ready", "1 when the variant is loaded, warm and healthy.", "model", "variant"
+        )
+        info = Info("build", "What runs.", namespace="gearshift", registry=registry)
+        info.info({"version": _version()})
+
+        # Looking a child up by its labels costs as much as using it.
+        self._answer_children = cache(self._of_answers)
+        self._batch_children = cache(self._of_batches)
+
+    def watch(
+        self, *, queued: Callable[[], float], busy_lanes: Callable[[], float], lanes: int
+    ) -> None:
+        """Read the gauges of the queue and the lanes from these functions at each scrape."""
+        self._queued.set_function(queued)
+        self._busy.set_function(busy_lanes)
+        self._lanes.set(lanes)
+
+    def watch_variants(
+        self, model: str, variants: Iterable[str], ready: Callable[[str], bool]
+    ) -> None:
+        """Count requests for `model` under its own name, and report which variants are ready."""
+        self._models |= {model}
+        for variant in variants:
+            child = self._ready.labels(model, variant)
+            child.set_function(lambda variant=variant: float(ready(variant)))  # type: ignore[misc]
+
+    def answered(self, request: InferRequest, response: InferResponse, total_s: float) -> None:
+        """One request was answered, `total_s` after its last byte."""
+        decision = response.decision
+        requests, latency, queue, charged = self._answer_children(request.model, decision.variant)
+        requests.inc()
+        latency.observe(total_s)
+        queue.observe(response.queue_ms / 1000)
+        charged.inc(response.cost_usd_per_million / 1e6)
+        self._decisions.labels(request.model, decision.reason).inc()
+        for constraint in decision.relaxed:
+            self._relaxed.labels(request.model, constraint).inc()
+        if request.constraints.max_latency_ms is not None:
+            outcome = "relaxed" if "latency" in decision.relaxed else "kept"
+            self._deadlines.labels(request.model, outcome).inc()
+
+    def failed(self, model: str, error: GearshiftError, total_s: float) -> None:
+        """One request ended without an answer, `total_s` after its last byte."""
+        model = self._known(model)
+        self._requests.labels(model, NO_VARIANT, error.code).inc()
+        self._latency.labels(model, NO_VARIANT, error.code).observe(total_s)
+        if isinstance(error, DeadlinePassed):
+            self._deadlines.labels(model, "missed").inc()
+
+    def withheld(self, model: str) -> None:
+        """An answer was ready, and its deadline had passed when it was about to be sent."""
+        self._deadlines.labels(self._known(model), "missed").inc()
+
+    def batch(self, model: str, variant: str, rows: int, seconds: float) -> None:
+        """One batch ran."""
+        time, size = self._batch_children(model, variant)
+        time.observe(seconds)
+        size.observe(rows)
+
+    def refused(self, decision: Decision) -> None:
+        """One request was refused by a decision."""
+        self._decisions.labels(decision.model, decision.verdict).inc()
+        for constraint in {refusal.constraint for refusal in decision.refused}:
+            self._misses.labels(decision.model, constraint).inc()
+
+    def exposition(self, accept: str) -> tuple[bytes, str]:
+        """The page that Prometheus scrapes in the format that `accept` asks for, and its type."""
+        encode, content_type = choose_encoder(accept)
+        return encode(self.registry), content_type
+
+    def _known(self, model: str) -> str:
+        return model if model in self._models else UNKNOWN_MODEL
+
+    def _of_answers(
+        self, model: str, variant: str
+    ) -> tuple[Counter, Histogram, Histogram, Counter]:
+        return (
+            self._requests.labels(model, variant, "ok"),
+            self._latency.labels(model, variant, "ok"),
+            self._queue.labels(model, variant),
+            self._charged.labels(model, variant),
+        )
+
+    def _of_batches(self, model: str, variant: str) -> tuple[Histogram, Histogram]:
+        return self._infer.labels(model, variant), self._rows.labels(model, variant)
+
+
+def _version() -> str:
+    try:
+        return version("gearshift")
+    except PackageNotFoundError:
+        return "unknown"
