@@ -96,11 +96,9 @@ def compress(
 
 def _show(outcomes: list[Outcome], folder: Path, price: float) -> None:
     cards = [outcome.card for outcome in outcomes if outcome.card is not None]
-    console = Console()
-    if not console.is_terminal:
-        # A file or a pipe has no width, and a table cut off is of no use.
-        console = Console(width=180)
-    console.print(report.table(cards, price))
+    # A file or a pipe has no width of its own.
+    console = Console(width=None if sys.stdout.isatty() else 180)
+    console.print(report.table(cards, price, console.width))
     for outcome in outcomes:
         if outcome.card is None:
             console.print(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Literal
 
+from rich.console import Console
 from rich.table import Table
 
 from router.card import LatencyPoint, VariantCard
@@ -25,52 +27,77 @@ def usd_per_million(card: VariantCard, price_per_lane_hour: float) -> float:
     return point.p50_ms / 1e3 / point.batch * price_per_lane_hour / 3600 * 1e6
 
 
-def table(cards: Sequence[VariantCard], price_per_lane_hour: float) -> Table:
-    """One row per variant, the reference first, then by time per row, slowest first."""
-    first = cards[0]
-    cards = sorted(
-        cards, key=lambda c: (c.variant != c.reference, -usd_per_million(c, price_per_lane_hour))
+def table(cards: Sequence[VariantCard], price_per_lane_hour: float, width: int) -> Table:
+    """One row per variant, the reference first, then by cost, dearest first. As many columns as
+    `width` characters hold."""
+    first = next(card for card in cards if card.variant == card.reference)
+    rest = sorted(
+        (card for card in cards if card is not first),
+        key=lambda card: -usd_per_million(card, price_per_lane_hour),
     )
-    title = (
-        f"{first.model}: {first.task.metric} on {first.task.samples:,} test samples "
-        f"from {first.task.clusters:,} sources; times on one thread of {first.machine.cpu}"
-    )
-    view = Table(title=title, title_justify="left", caption_justify="left", pad_edge=False)
-    view.caption = (
-        "[ ] 95 % interval. Δ: paired difference to the reference, in points. Cost: USD per "
-        f"million rows at the best batch and {price_per_lane_hour:g} USD per lane-hour."
-    )
-    view.add_column("variant", no_wrap=True)
-    for heading in (
-        f"{first.task.metric} %",
-        "Δ",
-        "batch 1\np50 / p99 ms",
-        "best batch\np50 / p99 ms",
-        "faster",
-        "USD / M",
-        "memory\nMB",
-        "disk\nMB",
-        "kernels",
-    ):
-        view.add_column(heading, justify="right", no_wrap=True)
-    for card in cards:
-        view.add_row(*_row(card, cards[0], price_per_lane_hour))
-    return view
+    columns = _columns(first, price_per_lane_hour)
+    console = Console(width=1000)
+    while True:
+        view = Table(
+            title=f"{first.model}: {first.task.metric} on {first.task.samples:,} test samples "
+            f"from {first.task.clusters:,} sources; one thread of {first.machine.cpu}",
+            caption="Brackets: 95 % interval. Δ: difference to the reference on the same samples, "
+            "in points. Cost: USD per million rows at the best batch, "
+            f"{price_per_lane_hour:g} USD per lane-hour.",
+            title_justify="left",
+            caption_justify="left",
+        )
+        for heading, _ in columns:
+            justify: Literal["left", "right"] = "left" if heading == "variant" else "right"
+            view.add_column(heading, justify=justify, no_wrap=True)
+        for card in (first, *rest):
+            view.add_row(*(cell(card) for _, cell in columns))
+        if len(columns) <= _LEAST_COLUMNS or console.measure(view).maximum <= width:
+            return view
+        columns.pop()
 
 
-def _row(card: VariantCard, reference: VariantCard, price: float) -> tuple[str, ...]:
-    one, best, accuracy, paired = card.latency[0], best_batch(card), card.accuracy, card.paired
-    drop = f"{paired.value:+.2%} [{paired.low:+.2%}, {paired.high:+.2%}]".replace("%", "")
-    cost = usd_per_million(card, price)
-    return (
-        card.variant,
-        f"{accuracy.value:.2%} [{accuracy.low:.1%}, {accuracy.high:.1%}]".replace("%", ""),
-        "reference" if card.variant == card.reference else drop,
-        f"{one.p50_ms:.2f} / {one.p99_ms:.2f}",
-        f"{best.batch}: {best.p50_ms:.2f} / {best.p99_ms:.2f}",
-        f"{usd_per_million(reference, price) / cost:.1f}×",
-        f"{cost:.3g}",
-        f"{card.resident_bytes / 1e6:.1f}",
-        f"{card.bytes_on_disk / 1e6:.2f}",
-        " ".join(f"{count} {name}" for name, count in sorted(card.engine.kernels.items())),
-    )
+_LEAST_COLUMNS = 3
+
+
+def _columns(
+    reference: VariantCard, price: float
+) -> list[tuple[str, Callable[[VariantCard], str]]]:
+    """Headings and cells, what matters most first."""
+
+    def difference(card: VariantCard) -> str:
+        paired = card.paired
+        if card.variant == card.reference:
+            return "reference"
+        return f"{100 * paired.value:+.2f} [{100 * paired.low:+.1f}, {100 * paired.high:+.1f}]"
+
+    def accuracy(card: VariantCard) -> str:
+        found = card.accuracy
+        return f"{100 * found.value:.2f} [{100 * found.low:.1f}, {100 * found.high:.1f}]"
+
+    def best(card: VariantCard) -> str:
+        point = best_batch(card)
+        return f"{point.batch}: {point.p50_ms:.2f} / {point.p99_ms:.2f}"
+
+    def faster(card: VariantCard) -> str:
+        ratio = usd_per_million(reference, 1.0) / usd_per_million(card, 1.0)
+        return f"{ratio:.1f}×"
+
+    def kernels(card: VariantCard) -> str:
+        return " ".join(f"{count} {name}" for name, count in sorted(card.engine.kernels.items()))
+
+    return [
+        ("variant", lambda card: card.variant),
+        (f"{reference.task.metric} %", accuracy),
+        (
+            "batch 1\np50 / p99 ms",
+            lambda c: f"{c.latency[0].p50_ms:.2f} / {c.latency[0].p99_ms:.2f}",
+        ),
+        ("faster", faster),
+        ("USD / M", lambda card: f"{usd_per_million(card, price):.3g}"),
+        ("Δ", difference),
+        ("best batch\np50 / p99 ms", best),
+        ("memory\nMB", lambda card: f"{card.resident_bytes / 1e6:.1f}"),
+        ("disk\nMB", lambda card: f"{card.bytes_on_disk / 1e6:.2f}"),
+        ("kernels", kernels),
+    ]

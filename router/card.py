@@ -182,7 +182,8 @@ class VariantCard(_Record):
     bytes_on_disk: Positive
     """Weights and programs together, without the card, the scores and the manifest."""
     resident_bytes: Positive
-    """Growth of a fresh process's resident memory when it loads and first runs the variant."""
+    """Growth of resident memory when a fresh process, whose engine runs already, loads the variant
+    and first runs it: what one more variant costs."""
     build_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)]
     created: str
     """UTC, ISO 8601."""
