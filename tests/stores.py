@@ -143,3 +143,16 @@ def write_three(models: Path, model: str = "echo", **echo: Any) -> None:
     write_variant(
         models, model, "small", accuracy=0.90, latency_ms_at_1=0.2, latency_ms_at_32=2.0, **echo
     )
+
+
+def noop_store(models: Path) -> None:
+    """The model `noop` with one variant that does nothing: what is left is the gateway's cost."""
+    write_variant(
+        models,
+        "noop",
+        "fp32",
+        latency_ms_at_1=0.1,
+        latency_ms_at_32=0.1,
+        inputs=(TensorSpec(name="image", datatype="FP32", shape=(-1, 1, 28, 28)),),
+        outputs=(TensorSpec(name="logits", datatype="FP32", shape=(-1, 10)),),
+    )
