@@ -58,6 +58,10 @@ class ServedModel:
         self._entries = entries
         self._settling = threading.Lock()  # variants load side by side
 
+    def is_ready(self, variant: str) -> bool:
+        """Whether `variant` is loaded, warm and healthy."""
+        return variant in self.ready
+
     def resolve(self, variant: str) -> VariantCard:
         """The card of `variant`, which may be an alias.
 
