@@ -203,20 +203,20 @@ class Service:
         self._lanes = Lanes(
             self.fleet,
             self._telemetry,
-            count=settings.lane_count,
+            count=settings.lanes,
             max_batch=settings.max_batch,
             on_batch=self._metrics.batch,
         )
         self._metrics.watch(
             queued=lambda: self._lanes.queued,
             busy_lanes=lambda: self._lanes.busy,
-            lanes=settings.lane_count,
+            lanes=settings.lanes,
         )
         for model in self.fleet.models():
             self._metrics.watch_variants(model.name, model.cards, model.is_ready)
         await asyncio.to_thread(
             self.fleet.load,
-            lanes=settings.lane_count,
+            lanes=settings.lanes,
             threads=settings.threads_per_lane,
             max_batch=settings.max_batch,
             trust=settings.trust_store,
