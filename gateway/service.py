@@ -97,15 +97,17 @@ class Service:
             UnknownModel, UnknownVariant: there is none.
             NotReady: the server is stopping.
         """
+        return self._decide(model, or_default(constraints, self._policy.default), rows)
+
+    def _decide(self, model: str, constraints: Constraints, rows: int) -> Decision:
         if self.stopping:
             raise NotReady("the server is stopping")
         served = self.fleet.model(model)
-        constraints = or_default(constraints, self._policy.default)
         snapshot = self._lanes.snapshot(served, time.monotonic())
         return route(constraints, served.menu, snapshot, self._policy, rows)
 
     def _accepted(self, model: str, constraints: Constraints, rows: int) -> Decision:
-        decision = self.decide(model, constraints, rows)
+        decision = self._decide(model, constraints, rows)
         if decision.verdict == "accepted":
             if admits(self._lanes.queued, self._settings.max_queue, constraints.priority):
                 return decision

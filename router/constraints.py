@@ -139,7 +139,14 @@ def pin(constraints: Constraints, variant: str, field: str) -> Constraints:
 
 def or_default(constraints: Constraints, default: Constraints) -> Constraints:
     """The operator's default for a request that demands nothing; its priority stays its own."""
-    if replace(constraints, relax=(), priority="normal") != NONE:
+    demands_nothing = (
+        constraints.max_latency_ms is None
+        and constraints.min_accuracy is None
+        and constraints.max_cost_usd_per_million is None
+        and constraints.optimize is None
+        and constraints.variant is None
+    )
+    if not demands_nothing or default == NONE:
         return constraints
     return replace(default, priority=constraints.priority)
 
