@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import compressors.techniques
 from compressors import usertask
@@ -12,22 +13,24 @@ from compressors.build import Options, Outcome, build
 from compressors.progress import Silent
 from compressors.recipe import parse
 
-TASK = str(Path(__file__).parents[1] / "tiny_task.py")
+HERE = Path(__file__).parent
+TASK = str(HERE.parent / "tiny_task.py")
 
 
 @contextmanager
-def faulty_techniques() -> Iterator[None]:
+def extra_techniques() -> Iterator[None]:
     """The techniques of `faulty/` are found as if they lay among the real ones."""
-    folder = str(Path(__file__).parent / "faulty")
-    compressors.techniques.__path__.append(folder)
+    folders = [str(HERE / "faulty"), str(HERE / "standins")]
+    compressors.techniques.__path__.extend(folders)
     try:
         yield
     finally:
-        compressors.techniques.__path__.remove(folder)
+        for folder in folders:
+            compressors.techniques.__path__.remove(folder)
 
 
-def build_of(recipes: str, store: Path, **options: object) -> dict[str, Outcome]:
+def build_of(recipes: str, store: Path, task: str = TASK, **options: Any) -> dict[str, Outcome]:
     """Outcomes by variant of building `recipes` for the tiny task into `store`."""
     book = parse(recipes, "recipes.toml")
-    outcomes = build(usertask.load(TASK), book, Options(store, **options), Silent())  # type: ignore[arg-type]
+    outcomes = build(usertask.load(task), book, Options(store, **options), Silent())
     return {outcome.variant: outcome for outcome in outcomes}
