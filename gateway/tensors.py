@@ -1,0 +1,197 @@
+"""Tensors of the Open Inference Protocol v2 between the wire and numpy, as JSON and as bytes.
+
+A binary tensor is viewed where it lies in the request's body, never parsed. What does not match
+the model's inputs is refused with the field, what came, and what was expected.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import orjson
+
+from gateway.engines import NUMPY_TYPES, Tensor
+from router.card import TensorSpec
+from router.errors import InvalidRequest
+
+BINARY_SIZE = "binary_data_size"
+
+
+class Tail:
+    """The bytes behind the JSON part of a body, handed out in order to the tensors that own them.
+
+    Args:
+        body: the whole body; tensors are views of it.
+        start: where the JSON part ends; None when there is none but that.
+    """
+
+    def __init__(self, body: bytes, start: int | None) -> None:
+        self._body = body
+        self._binary = start is not None
+        self._next = len(body) if start is None else start
+
+    def take(self, field: str, size: object, spec: TensorSpec, shape: tuple[int, ...]) -> Tensor:
+        """The next `size` bytes as a tensor.
+
+        Raises:
+            InvalidRequest: they are not as many as the shape needs, or not there.
+        """
+        field = f"{field}.parameters.{BINARY_SIZE}"
+        kind = NUMPY_TYPES[spec.datatype]
+        count = math.prod(shape)
+        needed = count * kind.itemsize
+        if not self._binary:
+            raise InvalidRequest(
+                field, size, "no binary data without the header Inference-Header-Content-Length"
+            )
+        if type(size) is not int or size != needed:
+            raise InvalidRequest(
+                field, size, f"{needed} bytes for shape {list(shape)} of {spec.datatype}"
+            )
+        start = self._next
+        if start + needed > len(self._body):
+            raise InvalidRequest(
+                field, size, f"at most the {len(self._body) - start} bytes left in the body"
+            )
+        self._next = start + needed
+        if kind.kind == "b":
+            raw = np.frombuffer(self._body, np.uint8, count, start)
+            if raw.max() > 1:
+                raise InvalidRequest(field, int(raw.max()), "bytes of 0 or 1 for BOOL")
+            return raw.view(kind).reshape(shape)
+        tensor = np.frombuffer(self._body, kind, count, start).reshape(shape)
+        # The JSON part has any length, so a view may start at an odd address.
+        return tensor if tensor.flags.aligned else tensor.copy()
+
+    def finish(self) -> None:
+        """Raises:
+        InvalidRequest: bytes are left that no tensor owns.
+        """
+        left = len(self._body) - self._next
+        if left:
+            raise InvalidRequest("body", f"{left} more bytes", "no bytes behind the last tensor")
+
+
+def shape_of(field: str, raw: object, spec: TensorSpec) -> tuple[int, ...]:
+    """The shape that a tensor states, which must be what `spec` allows.
+
+    Raises:
+        InvalidRequest: it is not.
+    """
+    fits = (
+        isinstance(raw, list)
+        and len(raw) == len(spec.shape)
+        and all(
+            type(size) is int and (size >= 1 if wanted == -1 else size == wanted)
+            for size, wanted in zip(raw, spec.shape, strict=True)
+        )
+    )
+    if not fits:
+        raise InvalidRequest(
+            f"{field}.shape", raw, f"{list(spec.shape)}, where -1 is any size from 1"
+        )
+    return tuple(raw)  # type: ignore[arg-type]
+
+
+def from_json(
+    field: str, raw: object, spec: TensorSpec, shape: tuple[int, ...], *, may_hold_bools: bool
+) -> Tensor:
+    """A tensor written as JSON, flat or nested.
+
+    Args:
+        may_hold_bools: whether the text holds `true` or `false` anywhere. numpy takes a boolean
+            among numbers for a number, and looking at each element costs as much as converting
+            them all.
+
+    Raises:
+        InvalidRequest: its elements are not as many as the shape needs, or not of the datatype.
+    """
+    field = f"{field}.data"
+    if not isinstance(raw, list):
+        raise InvalidRequest(field, _kind(raw), "a list")
+    try:
+        found = np.array(raw)
+    except (ValueError, OverflowError) as error:
+        raise InvalidRequest(
+            field, "a ragged or too deeply nested list", f"a list of shape {list(shape)}"
+        ) from error
+    count = math.prod(shape)
+    if found.shape != shape and found.shape != (count,) and found.dtype != object:
+        raise InvalidRequest(
+            field,
+            f"a list of shape {list(found.shape)}",
+            f"{count} elements, flat or nested as {list(shape)}",
+        )
+    wanted = NUMPY_TYPES[spec.datatype]
+    good = {"b": "b", "u": "iu", "i": "iu", "f": "fiu"}[wanted.kind]
+    if found.dtype.kind not in good or (may_hold_bools and wanted.kind != "b" and _has_bool(raw)):
+        raise InvalidRequest(
+            field, _odd_one(raw, good), f"{_ELEMENTS[wanted.kind]}, of {spec.datatype}"
+        )
+    if wanted.kind in "iu":
+        limits = np.iinfo(wanted)
+        low, high = int(found.min()), int(found.max())
+        if low < limits.min or high > limits.max:
+            raise InvalidRequest(
+                field,
+                low if low < limits.min else high,
+                f"{spec.datatype} values from {limits.min} to {limits.max}",
+            )
+        return found.astype(wanted).reshape(shape)
+    if wanted.kind == "f" and wanted.itemsize < 8:
+        with np.errstate(over="ignore"):
+            tensor = found.astype(wanted).reshape(shape)
+        if not np.isfinite(tensor).all():
+            raise InvalidRequest(
+                field,
+                float(np.abs(found).max()),
+                f"{spec.datatype} values up to {np.finfo(wanted).max:g}",
+            )
+        return tensor
+    return found.astype(wanted, copy=False).reshape(shape)
+
+
+def to_json(tensor: Tensor) -> Tensor | list[Any]:
+    """What orjson writes as the flat list of `tensor`; NaN and infinities, which JSON does not
+    know, become null."""
+    return np.ascontiguousarray(tensor).reshape(-1)
+
+
+def dumps(value: Mapping[str, Any]) -> bytes:
+    """JSON of a value that may hold numpy arrays."""
+    return orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+_ELEMENTS = {
+    "b": "true or false",
+    "u": "whole numbers",
+    "i": "whole numbers",
+    "f": "numbers",
+}
+
+
+def _kind(raw: object) -> str:
+    if isinstance(raw, dict):
+        return "an object"
+    return "nothing" if raw is None else f"{raw!r}"
+
+
+def _has_bool(raw: list[Any]) -> bool:
+    return any(type(item) is bool for item in _leaves(raw))
+
+
+def _odd_one(raw: list[Any], good: str) -> object:
+    """The first element that is to blame."""
+    allowed: tuple[type, ...] = (bool,) if good == "b" else (int, float) if "f" in good else (int,)
+    return next((_kind(item) for item in _leaves(raw) if type(item) not in allowed), "numbers")
+
+
+def _leaves(raw: list[Any]) -> list[Any]:
+    # numpy took at most 64 levels, so this ends.
+    level = raw
+    while any(isinstance(item, list) for item in level):
+        level = [leaf for item in level for leaf in (item if isinstance(item, list) else [item])]
+    return level

@@ -1,0 +1,236 @@
+"""Requests and answers of the Open Inference Protocol v2 as bytes: JSON, then binary tensors.
+
+The specification: KServe's "Open Inference Protocol", REST, with the binary tensor data extension.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from gateway.engines import NUMPY_TYPES, Tensor
+from gateway.tensors import BINARY_SIZE, Tail, dumps, from_json, shape_of, to_json
+from router.card import TensorSpec
+from router.errors import InvalidRequest
+
+# What clients send in a request's top level; the two names repeat the path and are not read.
+_KNOWN = frozenset(("id", "parameters", "inputs", "outputs", "model_name", "model_version"))
+
+_NOTHING: Mapping[str, Any] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """A request's body, decoded.
+
+    Attributes:
+        outputs: the outputs that the answer should hold, in order, each with whether as bytes.
+    """
+
+    id: str | None
+    parameters: Mapping[str, Any]
+    inputs: dict[str, Tensor]
+    rows: int
+    outputs: tuple[tuple[TensorSpec, bool], ...]
+
+
+def decode(
+    body: bytes,
+    json_length: bytes | None,
+    inputs: Mapping[str, TensorSpec],
+    outputs: Mapping[str, TensorSpec],
+) -> Body:
+    """The body of an infer request.
+
+    Args:
+        json_length: the header `Inference-Header-Content-Length`, if it came.
+        inputs, outputs: the model's, by name.
+
+    Raises:
+        InvalidRequest: it is not what the protocol or the model asks for.
+    """
+    start = None if json_length is None else _json_length(json_length, len(body))
+    text = body if start is None else body[:start]
+    document = parse_object(text)
+    if not document.keys() <= _KNOWN:
+        odd = min(document.keys() - _KNOWN)
+        raise InvalidRequest("body", odd, f"no members but {', '.join(sorted(_KNOWN))}")
+    request_id = document.get("id")
+    if request_id is not None and not isinstance(request_id, str):
+        raise InvalidRequest("id", request_id, "text")
+    parameters = members("parameters", document.get("parameters"))
+    may_hold_bools = b"true" in text or b"false" in text
+    tensors, rows = _inputs(document.get("inputs"), inputs, Tail(body, start), may_hold_bools)
+    return Body(
+        request_id,
+        parameters,
+        tensors,
+        rows,
+        _outputs(document.get("outputs"), outputs, parameters),
+    )
+
+
+def encode(
+    head: dict[str, Any],
+    tensors: Mapping[str, Tensor],
+    outputs: tuple[tuple[TensorSpec, bool], ...],
+) -> tuple[bytes, int | None]:
+    """An answer's body, and the length of its JSON part when binary tensors follow it.
+
+    Args:
+        head: the members before `outputs`; is added to.
+    """
+    described: list[dict[str, Any]] = []
+    tail: list[bytes] = []
+    for spec, binary in outputs:
+        tensor = tensors[spec.name]
+        one: dict[str, Any] = {
+            "name": spec.name,
+            "datatype": spec.datatype,
+            "shape": tensor.shape,
+        }
+        if binary:
+            raw = tensor.astype(NUMPY_TYPES[spec.datatype], copy=False).tobytes()
+            one["parameters"] = {BINARY_SIZE: len(raw)}
+            tail.append(raw)
+        else:
+            one["data"] = to_json(tensor)
+        described.append(one)
+    head["outputs"] = described
+    text = dumps(head)
+    return (b"".join((text, *tail)), len(text)) if tail else (text, None)
+
+
+def parse_object(text: bytes) -> dict[str, Any]:
+    """JSON text that is an object.
+
+    Raises:
+        InvalidRequest: it is not.
+    """
+    try:
+        document = orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        shown = text[:40].decode("utf-8", "backslashreplace")
+        raise InvalidRequest("body", shown, f"a JSON object in UTF-8 ({error})") from error
+    if not isinstance(document, dict):
+        raise InvalidRequest("body", type(document).__name__, "a JSON object")
+    return document
+
+
+def members(field: str, raw: object) -> Mapping[str, Any]:
+    """An object that may be absent.
+
+    Raises:
+        InvalidRequest: it is something else.
+    """
+    if raw is None:
+        return _NOTHING
+    if not isinstance(raw, dict):
+        raise InvalidRequest(field, raw, "an object")
+    return raw
+
+
+def _json_length(header: bytes, available: int) -> int:
+    # isdigit() of bytes knows ASCII digits alone; ten of them hold any body there is.
+    if header.isdigit() and len(header) <= 10 and int(header) <= available:
+        return int(header)
+    raise InvalidRequest(
+        "Inference-Header-Content-Length",
+        header.decode("latin-1"),
+        f"a whole number of bytes up to the body's {available}",
+    )
+
+
+def _inputs(
+    raw: object, specs: Mapping[str, TensorSpec], tail: Tail, may_hold_bools: bool
+) -> tuple[dict[str, Tensor], int]:
+    names = ", ".join(specs)
+    if not isinstance(raw, list):
+        raise InvalidRequest("inputs", raw, f"a list of tensors: {names}")
+    tensors: dict[str, Tensor] = {}
+    rows = 0
+    for number, item in enumerate(raw):
+        field = f"inputs[{number}]"
+        if not isinstance(item, dict):
+            raise InvalidRequest(field, item, "an object")
+        name = item.get("name")
+        spec = specs.get(name) if isinstance(name, str) else None
+        if spec is None:
+            raise InvalidRequest(f"{field}.name", name, f"one of {names}")
+        if spec.name in tensors:
+            raise InvalidRequest(f"{field}.name", name, "each input once")
+        if item.get("datatype") != spec.datatype:
+            raise InvalidRequest(f"{field}.datatype", item.get("datatype"), spec.datatype)
+        shape = shape_of(field, item.get("shape"), spec)
+        if rows and shape[0] != rows:
+            raise InvalidRequest(
+                f"{field}.shape", list(shape), f"{rows} rows, as the input before it has"
+            )
+        rows = shape[0]
+        own = members(f"{field}.parameters", item.get("parameters"))
+        _no_shared_memory(field, own)
+        if BINARY_SIZE not in own:
+            tensor = from_json(field, item.get("data"), spec, shape, may_hold_bools=may_hold_bools)
+        elif "data" in item:
+            raise InvalidRequest(f"{field}.data", "data", f"either data or {BINARY_SIZE}")
+        else:
+            tensor = tail.take(field, own[BINARY_SIZE], spec, shape)
+        tensors[spec.name] = tensor
+    if len(tensors) < len(specs):
+        missing = ", ".join(name for name in specs if name not in tensors)
+        raise InvalidRequest("inputs", f"no {missing}", f"every input: {names}")
+    tail.finish()
+    return tensors, rows
+
+
+def _outputs(
+    raw: object, specs: Mapping[str, TensorSpec], parameters: Mapping[str, Any]
+) -> tuple[tuple[TensorSpec, bool], ...]:
+    default = _flag("parameters.binary_data_output", parameters.get("binary_data_output"), False)
+    if raw is None or raw == []:
+        return tuple([(spec, default) for spec in specs.values()])
+    if not isinstance(raw, list):
+        raise InvalidRequest("outputs", raw, "a list")
+    chosen: dict[str, tuple[TensorSpec, bool]] = {}
+    for number, item in enumerate(raw):
+        field = f"outputs[{number}]"
+        if not isinstance(item, dict):
+            raise InvalidRequest(field, item, "an object")
+        name = item.get("name")
+        spec = specs.get(name) if isinstance(name, str) else None
+        if spec is None:
+            raise InvalidRequest(f"{field}.name", name, f"one of {', '.join(specs)}")
+        if spec.name in chosen:
+            raise InvalidRequest(f"{field}.name", name, "each output once")
+        own = members(f"{field}.parameters", item.get("parameters"))
+        _no_shared_memory(field, own)
+        if own.get("classification"):
+            raise InvalidRequest(
+                f"{field}.parameters.classification",
+                own["classification"],
+                "none; the classification extension is not offered",
+            )
+        binary = _flag(f"{field}.parameters.binary_data", own.get("binary_data"), default)
+        chosen[spec.name] = (spec, binary)
+    return tuple(chosen.values())
+
+
+def _no_shared_memory(field: str, parameters: Mapping[str, Any]) -> None:
+    for key in parameters:
+        if key.startswith("shared_memory"):
+            raise InvalidRequest(
+                f"{field}.parameters.{key}",
+                parameters[key],
+                "none; the shared memory extensions are not offered",
+            )
+
+
+def _flag(field: str, raw: object, default: bool) -> bool:
+    if raw is None:
+        return default
+    if not isinstance(raw, bool):
+        raise InvalidRequest(field, raw, "true or false")
+    return raw
