@@ -1,0 +1,185 @@
+"""What must hold before a request reaches the app: its head is small, well formed, and in time.
+
+uvicorn's parser collects a header block of any size, waits for ever for one that never ends, and
+answers malformed HTTP in plain text. This subclass counts the bytes of each head as they come and
+refuses the connection at the limit, so that no more than the limit is ever kept; it gives a
+request a time to arrive in; and it stamps the moment of the last byte, from which deadlines count,
+before anything is queued on a busy loop.
+"""
+
+from __future__ import annotations
+
+import time
+from asyncio import BaseTransport, TimerHandle, Transport
+from http import HTTPStatus
+from typing import cast
+
+import httptools
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from gateway import problems
+
+# The key of an ASGI scope under which the monotonic time of the request's last byte stands.
+RECEIVED_S = "gearshift.received_s"
+
+# A refused client may be sending still. Closing at once would reset the connection, and the
+# answer could be lost with it; what it sends meanwhile is thrown away.
+_LINGER_S = 2.0
+
+
+class LimitedHttpProtocol(HttpToolsProtocol):
+    """uvicorn's protocol, with limits. `limited` makes the class that a server uses."""
+
+    max_header_bytes = 64 << 10
+    read_timeout_s = 60.0
+
+    # Between messages, or inside a head: its bytes count. Class attributes are first values.
+    _in_head = True
+    # Bytes since the parser last got on: of the head so far, or of a chunked body's framing.
+    _counted = 0
+    _got_on = False
+    _refused = False
+    _timer: TimerHandle | None = None
+    url = b""
+
+    def connection_made(self, transport: BaseTransport) -> None:
+        super().connection_made(cast(Transport, transport))
+        self.headers = []
+        self._timer = self.loop.call_later(self.read_timeout_s, self._too_slow)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_timer()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        self._unset_keepalive_if_required()
+        left: bytes | memoryview = data
+        piece: bytes | memoryview
+        while left and not self._refused:
+            # No more of a head is parsed than may be kept. One that begins in the middle of a
+            # packet, behind a body, is counted from the next packet on.
+            allowed = self.max_header_bytes - self._counted
+            if self._in_head and len(left) > allowed:
+                whole = memoryview(left)
+                piece, left = whole[:allowed], whole[allowed:]
+            else:
+                piece, left = left, b""
+            self._got_on = False
+            try:
+                try:
+                    self.parser.feed_data(piece)
+                except httptools.HttpParserUpgrade as upgrade:
+                    self._stay_on_http1(bytes(piece[upgrade.args[0] :]))
+            except httptools.HttpParserError:
+                self.send_400_response("the request is not valid HTTP/1.1")
+                return
+            if self._got_on:
+                self._counted = 0
+            else:
+                self._counted += len(piece)
+                if self._counted >= self.max_header_bytes:
+                    self._too_large()
+        if self._refused:
+            return
+        if self._in_head and not self._counted:
+            self._stop_timer()
+        elif self._timer is None:
+            self._timer = self.loop.call_later(self.read_timeout_s, self._too_slow)
+
+    def on_headers_complete(self) -> None:
+        if not self.parser.should_upgrade():
+            super().on_headers_complete()
+            self._in_head, self._got_on = False, True
+
+    def on_body(self, body: bytes) -> None:
+        self._got_on = True
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        if self.parser.should_upgrade():
+            return
+        self._in_head, self._got_on = True, True
+        self.scope[RECEIVED_S] = time.monotonic()  # type: ignore[literal-required]
+        super().on_message_complete()
+
+    def _stay_on_http1(self, rest: bytes) -> None:
+        """Read the request again without its wish for another protocol, which it may be denied.
+
+        The parser would take the body for that protocol's bytes. Java's client, for one, asks for
+        HTTP/2 with each first request, whatever its body.
+        """
+        if self.parser.get_method() == b"CONNECT":
+            raise httptools.HttpParserError
+        hop = (b"connection", b"upgrade", b"http2-settings")
+        kept = [b"%b: %b\r\n" % header for header in self.headers if header[0] not in hop]
+        line = b"%b %b HTTP/1.1\r\n" % (self.parser.get_method(), self.url)
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.feed_data(b"".join((line, *kept, b"\r\n", rest)))
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what is not HTTP; overrides uvicorn's answer in plain text."""
+        self._refuse(HTTPStatus.BAD_REQUEST, msg)
+
+    def _too_large(self) -> None:
+        limit = self.max_header_bytes
+        # Only a request line that fills most of the head by itself is to blame for its length.
+        if self._in_head and len(self.url) > limit // 2:
+            detail = f"the request line and headers are over the limit of {limit} bytes"
+            self._refuse(HTTPStatus.REQUEST_URI_TOO_LONG, detail)
+        else:
+            detail = f"the header block is over the limit of {limit} bytes"
+            self._refuse(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, detail)
+
+    def _too_slow(self) -> None:
+        self._timer = None
+        if self.flow.read_paused:
+            # Not the client's fault: it is this side that does not read at present.
+            self._timer = self.loop.call_later(self.read_timeout_s, self._too_slow)
+        elif self._in_head and not self._counted:
+            self.transport.close()  # it never began, so there is nothing to answer
+        else:
+            detail = f"the request did not arrive whole within {self.read_timeout_s:g} s"
+            self._refuse(HTTPStatus.REQUEST_TIMEOUT, detail)
+
+    def _refuse(self, status: HTTPStatus, detail: str) -> None:
+        """Answer once more on this connection, then close it."""
+        self._refused = True
+        self._stop_timer()
+        cycle = self.cycle
+        if self._in_head:
+            if cycle is not None and not cycle.response_complete:
+                # An earlier request is being answered, and its answer comes first: leave it that.
+                cycle.keep_alive = False
+                return
+        elif cycle.response_started:
+            self.transport.close()
+            return
+        else:
+            # The app waits for the rest of this very request, which now never comes.
+            cycle.disconnected = True
+            cycle.message_event.set()
+        self.logger.info("refused with %d: %s", status, detail)
+        _, headers, body = problems.of_status(status, detail, [(b"connection", b"close")])
+        self.transport.write(
+            STATUS_LINE[status]
+            + b"".join(
+                b"%b: %b\r\n" % header for header in (*self.server_state.default_headers, *headers)
+            )
+            + b"\r\n"
+            + body
+        )
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        self.flow.resume_reading()
+        self._timer = self.loop.call_later(_LINGER_S, self.transport.close)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
+def limited(max_header_bytes: int, read_timeout_seconds: float) -> type[HttpToolsProtocol]:
+    """The class to give to uvicorn as `http`, with these limits."""
+    limits = {"max_header_bytes": max_header_bytes, "read_timeout_s": read_timeout_seconds}
+    return type("LimitedHttpProtocol", (LimitedHttpProtocol,), limits)
