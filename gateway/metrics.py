@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 from prometheus_client.exposition import choose_encoder
 
+from gateway.about import VERSION
 from gateway.messages import InferRequest, InferResponse
 from router.decision import Decision
 from router.errors import DeadlinePassed, GearshiftError
@@ -100,7 +100,7 @@ class Metrics:
             "variant_ready", "1 when the variant is loaded, warm and healthy.", "model", "variant"
         )
         info = Info("build", "What runs.", namespace="gearshift", registry=registry)
-        info.info({"version": _version()})
+        info.info({"version": VERSION})
 
         # Looking a child up by its labels costs as much as using it.
         self._answer_children = cache(self._of_answers)
@@ -182,10 +182,3 @@ class Metrics:
 
     def _of_batches(self, model: str, variant: str) -> tuple[Histogram, Histogram]:
         return self._infer.labels(model, variant), self._rows.labels(model, variant)
-
-
-def _version() -> str:
-    try:
-        return version("gearshift")
-    except PackageNotFoundError:
-        return "unknown"

@@ -1,0 +1,159 @@
+"""The infer endpoint of the Open Inference Protocol v2, as an ASGI callable: the hot path.
+
+No request object, no response object and no middleware of its own: they would cost as much as
+routing, queueing and answering do together.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from typing import Any
+
+from gateway import problems, v2
+from gateway.asgi import (
+    CONTENT_ENCODING,
+    CONTENT_LENGTH,
+    JSON_LENGTH,
+    Receive,
+    Scope,
+    Send,
+    disconnected,
+    read_body,
+    read_headers,
+    respond,
+)
+from gateway.messages import InferRequest, InferResponse
+from gateway.metrics import Metrics
+from gateway.problems import Headers
+from gateway.service import Service
+from router import constraints
+from router.card import TensorSpec
+from router.errors import CallerLeft, DeadlinePassed, GearshiftError, InvalidRequest
+
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """What the answer should look like."""
+
+    id: str | None
+    outputs: tuple[tuple[TensorSpec, bool], ...]
+    explain: bool
+
+
+class Infer:
+    """The infer path, as an ASGI callable: no request object, no middleware of its own."""
+
+    def __init__(self, service: Service, metrics: Metrics, max_body_bytes: int) -> None:
+        self._service = service
+        self._metrics = metrics
+        self._limit_bytes = max_body_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        model: str = scope["path_params"]["model"]
+        try:
+            status, headers, body = await self._answer(model, scope, receive)
+        except CallerLeft:
+            return
+        except GearshiftError as error:
+            status, headers, body = problems.of(error)
+        except Exception:
+            _LOG.exception("a request for %s failed", model)
+            unexpected = GearshiftError("an unexpected error; the server's log says more")
+            self._metrics.failed(model, unexpected, 0.0)
+            status, headers, body = problems.of(unexpected)
+        await respond(send, status, headers, body)
+
+    async def _answer(
+        self, model: str, scope: Scope, receive: Receive
+    ) -> tuple[int, Headers, bytes]:
+        came_s = time.monotonic()
+        try:
+            request, wanted = await self._read(model, scope, receive)
+        except GearshiftError as error:
+            self._metrics.failed(model, error, time.monotonic() - came_s)
+            raise
+        parsed_s = time.monotonic()
+        response = await self._service.infer(request, partial(disconnected, receive))
+        if time.monotonic() > response.deadline_s:
+            self._metrics.withheld(model)
+            raise DeadlinePassed("the deadline passed before the answer could be sent")
+        return _encoded(request, response, wanted, (parsed_s - request.received_s) * 1000)
+
+    async def _read(
+        self, model: str, scope: Scope, receive: Receive
+    ) -> tuple[InferRequest, _Wanted]:
+        served = self._service.fleet.model(model)
+        own, headers = read_headers(scope)
+        if own.get(CONTENT_ENCODING, b"identity") != b"identity":
+            encoding = own[CONTENT_ENCODING].decode("latin-1")
+            raise InvalidRequest("Content-Encoding", encoding, "none; send the body as it is")
+        content = await read_body(receive, own.get(CONTENT_LENGTH), self._limit_bytes)
+        # Absent when the app runs under another server than ours.
+        received_s: float = scope.get("gearshift.received_s") or time.monotonic()
+        body = v2.decode(
+            content,
+            own.get(JSON_LENGTH),
+            {spec.name: spec for spec in served.inputs},
+            {spec.name: spec for spec in served.outputs},
+        )
+        demands = constraints.parse(headers, body.parameters)
+        version: str | None = scope["path_params"].get("version")
+        if version is not None:
+            served.resolve(version)
+            demands = constraints.pin(demands, version, "versions/" + version)
+        request = InferRequest(model, body.inputs, body.rows, demands, received_s)
+        return request, _Wanted(body.id, body.outputs, _explain(headers))
+
+
+def _explain(headers: tuple[tuple[str, str], ...]) -> bool:
+    return any(
+        name == constraints.EXPLAIN_HEADER and constraints.explain(value) for name, value in headers
+    )
+
+
+def _encoded(
+    request: InferRequest, response: InferResponse, wanted: _Wanted, parse_ms: float
+) -> tuple[int, Headers, bytes]:
+    decision = response.decision
+    head: dict[str, Any] = {"model_name": request.model, "model_version": decision.variant}
+    if wanted.id is not None:
+        head["id"] = wanted.id
+    if wanted.explain:
+        head["parameters"] = {"gearshift_decision": decision.as_json()}
+    body, json_length = v2.encode(head, response.outputs, wanted.outputs)
+    queue_ms = max(0.0, response.queue_ms - parse_ms)
+    headers = [
+        *_said(decision.variant, decision.reason, decision.accuracy, decision.relaxed),
+        (b"gearshift-cost-usd-per-million", b"%.6g" % response.cost_usd_per_million),
+        (b"gearshift-predicted-latency-ms", b"%.3f" % decision.predicted_latency_ms),
+        (
+            b"server-timing",
+            b"parse;dur=%.3f, queue;dur=%.3f, infer;dur=%.3f"
+            % (parse_ms, queue_ms, response.infer_ms),
+        ),
+        (b"content-length", b"%d" % len(body)),
+    ]
+    if json_length is None:
+        headers.append((b"content-type", b"application/json"))
+    else:
+        headers.append((b"content-type", b"application/octet-stream"))
+        headers.append((JSON_LENGTH, b"%d" % json_length))
+    return 200, headers, body
+
+
+@lru_cache(maxsize=1024)
+def _said(variant: str, reason: str, accuracy: float, relaxed: tuple[str, ...]) -> Headers:
+    """Headers that repeat from answer to answer. Names and words are ASCII by their patterns."""
+    said = [
+        (b"gearshift-variant", variant.encode()),
+        (b"gearshift-reason", reason.encode()),
+        (b"gearshift-accuracy", b"%.6g" % accuracy),
+    ]
+    if relaxed:
+        said.append((b"gearshift-relaxed", ",".join(relaxed).encode()))
+    return said

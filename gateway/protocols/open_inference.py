@@ -1,0 +1,128 @@
+"""The Open Inference Protocol v2 over REST, with Gearshift's constraints beside it.
+
+    GET  /v2                                  server metadata
+    GET  /v2/health/live, /v2/health/ready
+    GET  /v2/models/M[/versions/V]            metadata; a version is a variant, or an alias of one
+    GET  /v2/models/M[/versions/V]/ready
+    POST /v2/models/M[/versions/V]/infer      a version pins the variant
+    POST /v2/models/M/decide                  ours: the decision alone, nothing is run
+
+Errors are problem+json with the member `error`, which is what v2 clients read. With
+`Gearshift-Explain: true` the whole decision is the answer's `parameters.gearshift_decision`:
+`parameters` is where the protocol lets a server say more, and clients skip keys they do not know.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse
+from starlette.routing import Route
+
+from gateway import v2
+from gateway.asgi import CONTENT_LENGTH, read_body, read_headers
+from gateway.fleet import ServedModel
+from gateway.infer import Infer
+from gateway.protocols import Parts
+from router import constraints
+from router.errors import InvalidRequest, NotReady
+
+_MODEL = "/v2/models/{model}"
+_VERSION = _MODEL + "/versions/{version}"
+
+
+def mount(app: FastAPI, parts: Parts) -> None:
+    """Add every path; infer comes first, so that no other route is tried before it."""
+    infer = Infer(parts.service, parts.metrics, parts.settings.max_body_bytes)
+    app.router.routes[:0] = [
+        Route(_MODEL + "/infer", infer, methods=["POST"]),
+        Route(_VERSION + "/infer", infer, methods=["POST"]),
+    ]
+    _mount_metadata(app, parts)
+
+    @app.post(_MODEL + "/decide", tags=["v2"], summary="The decision for a request, not run")
+    async def decide(model: str, request: Request) -> JSONResponse:
+        """200 with the decision, whatever its verdict: being refused is an answer here.
+
+        The body is optional: a JSON object with `parameters` as for infer, and `rows` (1), or a
+        whole infer request, whose first input says how many rows.
+        """
+        own, headers = read_headers(request.scope)
+        text = await read_body(
+            request.receive, own.get(CONTENT_LENGTH), parts.settings.max_body_bytes
+        )
+        document = v2.parse_object(text) if text else {}
+        parameters = v2.members("parameters", document.get("parameters"))
+        demands = constraints.parse(headers, parameters)
+        decision = parts.service.decide(model, demands, _rows(document))
+        return JSONResponse(decision.as_json())
+
+
+def _rows(document: dict[str, Any]) -> int:
+    """How many rows the request to decide has."""
+    field, rows = "rows", document.get("rows", 1)
+    inputs = document.get("inputs")
+    if inputs:
+        field = "inputs[0].shape"
+        try:
+            rows = inputs[0]["shape"][0]
+        except (TypeError, KeyError, IndexError):
+            rows = None
+    if type(rows) is not int or rows < 1:
+        raise InvalidRequest(field, rows, "a number of rows from 1")
+    return rows
+
+
+def _metadata(served: ServedModel, versions: list[str], platform: str) -> dict[str, Any]:
+    return {
+        "name": served.name,
+        "versions": versions,
+        "platform": platform,
+        "inputs": [spec.model_dump(mode="json") for spec in served.inputs],
+        "outputs": [spec.model_dump(mode="json") for spec in served.outputs],
+    }
+
+
+def _mount_metadata(app: FastAPI, parts: Parts) -> None:
+    service = parts.service
+
+    @app.get("/v2", tags=["v2"], summary="Server metadata")
+    async def server() -> JSONResponse:
+        return JSONResponse(
+            {"name": "gearshift", "version": app.version, "extensions": ["binary_tensor_data"]}
+        )
+
+    @app.get("/v2/health/live", tags=["v2"], summary="Whether the process lives")
+    async def live() -> JSONResponse:
+        return JSONResponse({"live": True})
+
+    @app.get("/v2/health/ready", tags=["v2"], summary="Whether every model can be served")
+    async def ready() -> JSONResponse:
+        return JSONResponse({"ready": service.ready}, 200 if service.ready else 503)
+
+    @app.get(_MODEL, tags=["v2"], summary="Model metadata; versions are its variants")
+    async def model_metadata(model: str) -> JSONResponse:
+        served = service.fleet.model(model)
+        return JSONResponse(_metadata(served, sorted(served.cards), "gearshift"))
+
+    @app.get(_VERSION, tags=["v2"], summary="Variant metadata")
+    async def version_metadata(model: str, version: str) -> JSONResponse:
+        served = service.fleet.model(model)
+        card = served.resolve(version)
+        platform = f"{card.engine.name}_{card.engine.format}"
+        return JSONResponse(_metadata(served, [card.variant], platform))
+
+    @app.get(_MODEL + "/ready", tags=["v2"], summary="Whether a variant can serve")
+    async def model_ready(model: str) -> JSONResponse:
+        ready = bool(service.fleet.model(model).ready) and not service.stopping
+        return JSONResponse({"name": model, "ready": ready}, 200 if ready else 503)
+
+    @app.get(_VERSION + "/ready", tags=["v2"], summary="Whether this variant can serve")
+    async def version_ready(model: str, version: str) -> JSONResponse:
+        served = service.fleet.model(model)
+        variant = served.resolve(version).variant
+        if not served.is_ready(variant):
+            state = served.states[variant]
+            raise NotReady(f"{model}/{variant} is {state.state}{state.why and ': '}{state.why}")
+        return JSONResponse({"name": model, "version": variant, "ready": True})
