@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+STANDINS = Path(__file__).parent / "compressors" / "standins"
+
 TINY_RECIPES = """
 [variants.fp32]
 description = "the network as it was trained"
@@ -31,7 +33,7 @@ def tiny_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from compressors.progress import Silent
     from compressors.recipe import parse
 
-    compressors.techniques.__path__.append(str(Path(__file__).parent / "compressors" / "standins"))
+    compressors.techniques.__path__.append(str(STANDINS))
     store = tmp_path_factory.mktemp("store")
     task = usertask.load(str(Path(__file__).parent / "tiny_task.py"))
     outcomes = build(task, parse(TINY_RECIPES, "tiny recipes"), Options(store), Silent())

@@ -1,0 +1,70 @@
+"""The table and the picture."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from compressors import artifact, picture, report
+from router.card import VariantCard
+
+
+@pytest.fixture(scope="module")
+def cards(tiny_store: Path) -> list[VariantCard]:
+    return [artifact.read(path) for path in sorted((tiny_store / "tiny").iterdir())]
+
+
+def printed(cards: list[VariantCard], width: int) -> str:
+    console = Console(width=width, file=io.StringIO())
+    console.print(report.table(cards, 0.05, width))
+    return console.file.getvalue()  # type: ignore[attr-defined, no-any-return]
+
+
+def test_the_table_shows_every_variant_and_figure(cards: list[VariantCard]) -> None:
+    text = printed(cards, 200)
+    for card in cards:
+        (line,) = [line for line in text.splitlines() if line.startswith(f"│ {card.variant} ")]
+        assert f"{100 * card.accuracy.value:.2f}" in line
+        assert f"{card.latency[0].p50_ms:.2f} / {card.latency[0].p99_ms:.2f}" in line
+    assert "reference" in text
+    first = next(line for line in text.splitlines() if line.startswith("│"))
+    assert first.startswith("│ fp32 ")
+
+
+@pytest.mark.parametrize("width", [60, 80, 100, 140])
+def test_a_narrow_terminal_gets_fewer_columns_and_no_cut_words(
+    cards: list[VariantCard], width: int
+) -> None:
+    text = printed(cards, width)
+    assert "…" not in text
+    assert max(map(len, text.splitlines())) <= width
+
+
+def test_cost_is_time_on_a_lane_at_the_best_batch(cards: list[VariantCard]) -> None:
+    card = cards[0]
+    best = report.best_batch(card)
+    per_row = [point.p50_ms / point.batch for point in card.latency]
+    assert best.p50_ms / best.batch == min(per_row)
+    # One USD an hour: a million rows of m ms are m x 1e6 / 3.6e6 USD.
+    assert report.usd_per_million(card, 1.0) == pytest.approx(min(per_row) * 1e6 / 3.6e6)
+    assert report.usd_per_million(card, 0.5) == pytest.approx(report.usd_per_million(card, 1.0) / 2)
+
+
+def test_the_front_is_what_no_other_beats() -> None:
+    assert picture.front([3, 1, 2, 4], [90, 80, 85, 88]) == [1, 2, 0]
+    assert picture.front([1, 1], [80, 90]) == [1]
+    assert picture.front([1, 2], [90, 90]) == [0]
+
+
+def test_the_picture_is_a_png_of_the_promised_size(cards: list[VariantCard]) -> None:
+    content = picture.draw(cards, 0.05)
+    assert content.startswith(b"\x89PNG")
+    width, height = (int.from_bytes(content[i : i + 4], "big") for i in (16, 20))
+    assert (width, height) == (1800, 810)
+
+
+def test_one_variant_makes_a_picture_too(cards: list[VariantCard]) -> None:
+    assert picture.draw(cards[:1], 0.0).startswith(b"\x89PNG")
