@@ -1,0 +1,175 @@
+"""One training loop, for whatever trains: AdamW, one cycle, the best epoch by validation score.
+
+AdamW: Loshchilov & Hutter 2019 (arXiv 1711.05101). One cycle of the learning rate, so that few
+epochs suffice: Smith & Topin 2018 (arXiv 1708.07120).
+
+Images are trained channels-last and, where the CPU multiplies bf16 in hardware, under bf16
+autocast: on 2 cores of an AVX512-BF16 CPU a step of a width-32 residual network took 0.25 s so,
+0.43 s without bf16 and 0.50 s without either. Both follow from the data and the CPU and never from
+a timing, so that a seed gives the same network twice on one machine.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from compressors.errors import NotFinite
+from compressors.task import Array, Samples, Task
+from compressors.technique import Settings
+
+Loss = Callable[[tuple[Tensor, ...], Tensor, Tensor], Tensor]
+"""(outputs, targets, rows) to a scalar; `rows` are the samples' (n,) indices in the split."""
+
+_EVALUATED_AT_ONCE = 256  # large enough for full speed, small enough for any memory
+_WARM_UP = 0.25  # of the steps, with a rising learning rate
+
+
+class Training(Settings):
+    """How to train; the settings that every training technique shares."""
+
+    epochs: int = Field(4, ge=1, le=1000, description="passes over the training split")
+    batch_size: int = Field(128, ge=2, le=4096, description="samples a step")
+    learning_rate: float = Field(2e-3, gt=0, le=1, description="at the peak of the one cycle")
+    weight_decay: float = Field(0.02, ge=0, le=1, description="AdamW's, of weights alone")
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What came of it: the validation score of each epoch, and the epoch that was kept (from 0)."""
+
+    scores: tuple[float, ...]
+    best: int
+
+
+def train(
+    network: nn.Module,
+    task: Task,
+    how: Training,
+    *,
+    seed: int,
+    progress: Callable[[float, str], None],
+    loss: Loss | None = None,
+    epoch_samples: Callable[[int], Samples] | None = None,
+) -> Trained:
+    """Train `network` in place on the task's `train` split and leave it in eval mode with the
+    weights of the epoch that scored best on `validation`. `test` is not touched.
+
+    Args:
+        seed: of the order of samples and of dropout; the caller's random state is kept.
+        progress: told (fraction, text) after every step.
+        loss: instead of `task.loss`.
+        epoch_samples: the training samples of an epoch, where they are not always the split's.
+
+    Raises:
+        NotFinite: the loss became NaN or infinite; the message names the epoch and the step.
+    """
+    validation = task.samples("validation")
+    draw = epoch_samples or (lambda _epoch: task.samples("train"))
+    samples = draw(0)
+    size = min(how.batch_size, len(samples))
+    # A last, smaller batch would disturb batch norm; shuffling drops other samples every epoch.
+    steps = len(samples) // size
+    images = all(array.ndim == 4 for array in samples.inputs.values())
+    criterion: Loss = loss or (lambda outputs, targets, _rows: task.loss(outputs, targets))
+    with torch.random.fork_rng(devices=[]), _layout(network, images):
+        torch.manual_seed(seed)
+        shuffle = np.random.default_rng(seed)
+        optimizer = torch.optim.AdamW(_groups(network, how.weight_decay), lr=how.learning_rate)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(
+            optimizer, how.learning_rate, total_steps=how.epochs * steps + 1, pct_start=_WARM_UP
+        )
+        scores: list[float] = []
+        best: dict[str, Any] = {}
+        for epoch in range(how.epochs):
+            if epoch:
+                samples = draw(epoch)
+            order = shuffle.permutation(len(samples))
+            network.train()
+            for step in range(steps):
+                rows = order[step * size : (step + 1) * size]
+                outputs = _forward(network, samples, rows, images)
+                targets = torch.from_numpy(np.ascontiguousarray(samples.targets[rows]))
+                value = criterion(outputs, targets, torch.from_numpy(rows))
+                if not math.isfinite(value.item()):
+                    raise NotFinite(
+                        f"training: the loss became {value.item()} in epoch {epoch + 1}, "
+                        f"step {step + 1}; a lower learning_rate may help"
+                    )
+                optimizer.zero_grad()
+                value.backward()  # type: ignore[no-untyped-call]
+                optimizer.step()
+                schedule.step()
+                done = (epoch * steps + step + 1) / (how.epochs * steps)
+                progress(done, f"epoch {epoch + 1} of {how.epochs}")
+            scores.append(validation_score(network, task, validation))
+            if scores[-1] == max(scores) and scores.index(scores[-1]) == epoch:
+                best = copy.deepcopy(network.state_dict())
+        network.load_state_dict(best)
+    network.eval()
+    return Trained(tuple(scores), scores.index(max(scores)))
+
+
+def validation_score(network: nn.Module, task: Task, samples: Samples) -> float:
+    """The mean score of `network` on `samples`, with the arithmetic that training uses."""
+    outputs = outputs_of(network, samples)
+    named = {name: o.numpy() for name, o in zip(task.outputs, outputs, strict=True)}
+    return float(np.mean(task.score(named, samples.targets)))
+
+
+def outputs_of(network: nn.Module, samples: Samples) -> tuple[Tensor, ...]:
+    """Every output, float32 (n, ...), of `network` in eval mode, which it is left in."""
+    network.eval()
+    images = all(array.ndim == 4 for array in samples.inputs.values())
+    parts = []
+    with torch.no_grad(), _layout(network, images):
+        for rows in np.array_split(
+            np.arange(len(samples)), math.ceil(len(samples) / _EVALUATED_AT_ONCE)
+        ):
+            parts.append(_forward(network, samples, rows, images))
+    return tuple(torch.cat(column) for column in zip(*parts, strict=True))
+
+
+def has_fast_bf16() -> bool:
+    """Whether this CPU multiplies bf16 in hardware (AVX512-BF16 or AMX)."""
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+def _forward(network: nn.Module, samples: Samples, rows: Array, images: bool) -> tuple[Tensor, ...]:
+    inputs = [torch.from_numpy(np.ascontiguousarray(a[rows])) for a in samples.inputs.values()]
+    if images:
+        inputs = [tensor.to(memory_format=torch.channels_last) for tensor in inputs]
+    # Small matrix products lose more to the casts than they gain: images only.
+    with torch.autocast("cpu", torch.bfloat16, enabled=images and has_fast_bf16()):
+        returned = network(*inputs)
+    outputs = returned if isinstance(returned, tuple | list) else (returned,)
+    return tuple(o.float() if o.is_floating_point() else o for o in outputs)
+
+
+def _groups(network: nn.Module, decay: float) -> list[dict[str, Any]]:
+    """Weights decay; biases and norms do not, as is usual since He et al. 2019 (1812.01187)."""
+    there = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    return [
+        {"params": [p for p in there if p.ndim > 1], "weight_decay": decay},
+        {"params": [p for p in there if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+
+
+@contextmanager
+def _layout(network: nn.Module, images: bool) -> Iterator[None]:
+    if images:
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    try:
+        yield
+    finally:
+        # As it came: exporters take the strides for part of the network.
+        network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
