@@ -1,0 +1,159 @@
+"""`gearshift serve`: the server as a process, from its settings to a clean end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import signal
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from gateway import settings
+from gateway.catalog import StoreUnusable
+from gateway.cli.console import BAD_VALUE, STORE_PROBLEM, fail
+from gateway.cli.options import ConfigOption, LogLevelOption, with_settings
+from gateway.settings import Settings, SettingsError
+
+if TYPE_CHECKING:
+    from gateway.service import Service
+
+_LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+
+
+@with_settings()
+def serve(
+    *, config: ConfigOption = None, log_level: LogLevelOption = "warning", **options: Any
+) -> None:
+    """Serve every variant of a store behind one endpoint.
+
+    The port opens at once; "ready" is printed when every variant is loaded and warm, or has
+    failed, with the reason. A variant that fails keeps no other from serving. SIGTERM or Ctrl-C
+    lets running requests finish.
+
+    Each option is also a variable of the environment and a key of the file that --config names:
+    --max-queue is GEARSHIFT_MAX_QUEUE and max_queue. Command line > environment > file > default.
+
+    Example: gearshift serve --models models --port 8080 --default-min-accuracy 99%
+
+    Exit code: 0 after a clean end; 1 when the store, the address or the port cannot be used; 2 for
+    a setting that makes no sense.
+    """
+    chosen = load(options, config)
+    run(chosen, bind(chosen), log_level)
+
+
+def load(options: dict[str, Any], config: Path | None) -> Settings:
+    """The settings of all sources; exit 2 when one of them is not usable."""
+    try:
+        return settings.load(options, config)
+    except SettingsError as error:
+        fail(str(error), BAD_VALUE)
+
+
+def bind(chosen: Settings) -> socket.socket:
+    """The socket to serve on, so that a port in use is told before anything is loaded."""
+    where = f"{chosen.host}:{chosen.port}"
+    try:
+        family, kind, proto, _, address = socket.getaddrinfo(
+            chosen.host, chosen.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind, proto)
+    except OSError as error:
+        fail(f"cannot listen on {where}: {error.strerror}", STORE_PROBLEM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind(address)
+        # Two that bind the same port before either listens would both succeed.
+        listener.listen()
+    except OSError as error:
+        listener.close()
+        fail(f"cannot listen on {where}: {error.strerror}", STORE_PROBLEM)
+    return listener
+
+
+def address_of(chosen: Settings, listener: socket.socket) -> str:
+    """The URL at which this machine reaches `listener`."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(chosen.host, chosen.host)
+    port = listener.getsockname()[1]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def run(
+    chosen: Settings,
+    listener: socket.socket,
+    log_level: str,
+    on_ready: Callable[[str], None] | None = None,
+) -> None:
+    """Serve on `listener` until a signal ends it.
+
+    Args:
+        on_ready: called with the server's URL when every variant is settled.
+    """
+    # Here, so that the commands that serve nothing do not wait for a web framework.
+    import uvicorn
+
+    from gateway.app import create_app
+    from gateway.http_limits import limited
+
+    logging.basicConfig(level=log_level.upper(), format=_LOG_FORMAT)
+    url = address_of(chosen, listener)
+
+    def settled(service: Service) -> None:
+        _announce(service, url)
+        if on_ready is not None:
+            on_ready(url)
+
+    try:
+        app = create_app(chosen, settled)
+    except StoreUnusable as error:
+        listener.close()
+        fail(str(error), STORE_PROBLEM)
+    server = uvicorn.Server(
+        uvicorn.Config(
+            app,
+            loop="uvloop",
+            http=limited(chosen.max_header_bytes, chosen.read_timeout_seconds),
+            ws="none",
+            lifespan="on",
+            log_config=None,
+            log_level=log_level,
+            access_log=False,
+            server_header=False,
+            date_header=False,
+            proxy_headers=False,
+            timeout_graceful_shutdown=max(1, math.ceil(chosen.drain_seconds)),
+        )
+    )
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        del number, frame
+        server.should_exit = True
+
+    # uvicorn drains on these and then raises them again for the handlers that were here before
+    # it; the default ones would end a clean drain with the exit code of a kill.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
+    typer.echo(f"listening on {url}")
+    runner_factory = server.config.get_loop_factory()
+    with asyncio.Runner(loop_factory=runner_factory) as runner:
+        runner.run(server.serve(sockets=[listener]))
+    typer.echo("stopped")
+
+
+def _announce(service: Service, url: str) -> None:
+    """Say what serves and what does not. Flushed: whoever waits for it may read a pipe."""
+    for problem in service.catalog.problems:
+        typer.echo(f"left out: {problem}")
+    for model in service.fleet.models():
+        for state in model.states.values():
+            if state.state == "failed":
+                typer.echo(f"failed: {model.name}/{state.variant}: {state.why}")
+        serving = ", ".join(sorted(model.ready)) or "nothing"
+        typer.echo(f"{model.name}: {len(model.ready)} of {len(model.states)} serve: {serving}")
+    typer.echo(f"{'ready' if service.ready else 'not ready'}: {url}/")
