@@ -24,7 +24,7 @@ from gateway.about import VERSION
 from gateway.fleet import ServedModel
 from gateway.protocols import Parts
 from gateway.service import Service
-from gateway.v2 import dumps
+from gateway.tensors import dumps
 from router.card import VariantCard
 
 _FOLDER = Path(__file__).parent
