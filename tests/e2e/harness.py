@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -21,19 +21,6 @@ PATIENCE_S = 30.0
 _POLL_S = 0.01
 
 _Value = TypeVar("_Value")
-
-_SERVE = """
-import signal, sys, uvicorn
-from gateway.app import create_app
-from gateway.http_limits import limited
-from gateway.settings import load
-settings = load()
-signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-uvicorn.run(
-    create_app(settings), host=settings.host, port=settings.port, ws="none", access_log=False,
-    http=limited(settings.max_header_bytes, settings.read_timeout_seconds),
-)
-"""
 
 
 def until(condition: Callable[[], _Value], what: str, patience_s: float = PATIENCE_S) -> _Value:
@@ -56,34 +43,32 @@ class Server:
     """A server of `models`, as a context manager; ready, and gone without a trace afterwards.
 
     Args:
-        wait: what to wait for at the start, a path that answers 200.
+        wait: a path to wait for, until it answers 200.
         settings: as in `gateway.settings`, given by the environment.
     """
 
     def __init__(
         self, models: Path, *, wait: str = "/v2/health/ready", lanes: int = 1, **settings: Any
     ) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            self.port: int = probe.getsockname()[1]
-        self.address = f"127.0.0.1:{self.port}"
         self._wait = wait
-        own = {"models": models, "port": self.port, "lanes": lanes, **settings}
+        own = {"models": models, "port": 0, "lanes": lanes, **settings}
         inherited = {k: v for k, v in os.environ.items() if not k.startswith("GEARSHIFT_")}
         self._environment = inherited | {f"GEARSHIFT_{k.upper()}": str(v) for k, v in own.items()}
+
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
+        self.client = httpx.Client(timeout=PATIENCE_S, limits=limits)
 
     def __enter__(self) -> Self:
         self._log = tempfile.TemporaryFile()
         self.process = subprocess.Popen(
-            [sys.executable, "-c", _SERVE],
+            [sys.executable, "-m", "gateway.cli", "serve"],
             env=self._environment,
             stdout=self._log,
             stderr=subprocess.STDOUT,
         )
-        limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
-        self.client = httpx.Client(
-            base_url=f"http://{self.address}", timeout=PATIENCE_S, limits=limits
-        )
         try:
+            self.address = until(self._listens, "it listens")
+            self.client.base_url = f"http://{self.address}"
             until(self._answers, f"{self._wait} answers 200")
         except BaseException as error:
             error.add_note(self.log())
@@ -97,7 +82,6 @@ class Server:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.client.close()
         if error is not None:
             error.add_note(self.log())
             self._abandon()
@@ -168,6 +152,11 @@ class Server:
             ),
             "no lane is busy and nothing is queued",
         )
+
+    def _listens(self) -> str:
+        assert self.process.poll() is None, f"the server ended: {self.process.returncode}"
+        found = re.search(r"^listening on http://(\S+)$", self.log(), re.MULTILINE)
+        return found[1] if found else ""
 
     def _answers(self) -> bool:
         assert self.process.poll() is None, f"the server ended: {self.process.returncode}"
