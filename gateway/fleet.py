@@ -49,6 +49,8 @@ class ServedModel:
         self.reference = card.reference
         self.inputs: tuple[TensorSpec, ...] = card.inputs
         self.outputs: tuple[TensorSpec, ...] = card.outputs
+        self.inputs_by_name = {spec.name: spec for spec in card.inputs}
+        self.outputs_by_name = {spec.name: spec for spec in card.outputs}
         self.labels = card.task.labels
         self.menu = menu
         self.cards = {name: entry.card for name, entry in entries.items()}

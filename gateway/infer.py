@@ -31,7 +31,7 @@ from gateway.problems import Headers
 from gateway.service import Service
 from router import constraints
 from router.card import TensorSpec
-from router.errors import CallerLeft, DeadlinePassed, GearshiftError, InvalidRequest
+from router.errors import CallerLeft, GearshiftError, InvalidRequest
 
 _LOG = logging.getLogger(__name__)
 
@@ -79,10 +79,9 @@ class Infer:
             raise
         parsed_s = time.monotonic()
         response = await self._service.infer(request, partial(disconnected, receive))
-        if time.monotonic() > response.deadline_s:
-            self._metrics.withheld(model)
-            raise DeadlinePassed("the deadline passed before the answer could be sent")
-        return _encoded(request, response, wanted, (parsed_s - request.received_s) * 1000)
+        answer = _encoded(request, response, wanted, (parsed_s - request.received_s) * 1000)
+        self._service.sending(request, response)
+        return answer
 
     async def _read(
         self, model: str, scope: Scope, receive: Receive
@@ -98,8 +97,8 @@ class Infer:
         body = v2.decode(
             content,
             own.get(JSON_LENGTH),
-            {spec.name: spec for spec in served.inputs},
-            {spec.name: spec for spec in served.outputs},
+            served.inputs_by_name,
+            served.outputs_by_name,
         )
         demands = constraints.parse(headers, body.parameters)
         version: str | None = scope["path_params"].get("version")

@@ -146,10 +146,6 @@ class Metrics:
         if isinstance(error, DeadlinePassed):
             self._deadlines.labels(model, "missed").inc()
 
-    def withheld(self, model: str) -> None:
-        """An answer was ready, and its deadline had passed when it was about to be sent."""
-        self._deadlines.labels(self._known(model), "missed").inc()
-
     def batch(self, model: str, variant: str, rows: int, seconds: float) -> None:
         """One batch ran."""
         time, size = self._batch_children(model, variant)

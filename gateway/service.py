@@ -69,7 +69,7 @@ class Service:
     async def infer(
         self, request: InferRequest, left: Callable[[], Awaitable[None]]
     ) -> InferResponse:
-        """Answer one request as its constraints demand.
+        """Answer one request as its constraints demand; `sending` must follow.
 
         Args:
             left: makes an awaitable that returns when the caller has gone.
@@ -81,14 +81,25 @@ class Service:
             constraints = or_default(request.constraints, self._policy.default)
             decision = self._accepted(request.model, constraints, request.rows)
             ticket = self._enqueue(request, constraints, decision)
-            response = self._answered(ticket, decision, await self._result(ticket, left))
+            return self._answered(ticket, decision, await self._result(ticket, left))
         except GearshiftError as error:
             self._metrics.failed(request.model, error, time.monotonic() - request.received_s)
             raise
-        total_s = time.monotonic() - request.received_s
+
+    def sending(self, request: InferRequest, response: InferResponse) -> None:
+        """Count an answer; a protocol calls this when its bytes are ready to be sent.
+
+        Raises:
+            DeadlinePassed: it must not be sent any more.
+        """
+        now_s = time.monotonic()
+        total_s = now_s - request.received_s
+        if now_s > response.deadline_s:
+            error = DeadlinePassed("the deadline passed before the answer could be sent")
+            self._metrics.failed(request.model, error, total_s)
+            raise error
         self._telemetry.overhead(total_s * 1000 - response.queue_ms - response.infer_ms)
         self._metrics.answered(request, response, total_s)
-        return response
 
     def decide(self, model: str, constraints: Constraints, rows: int) -> Decision:
         """The decision for such a request now, accepted or not, without running it.
