@@ -44,9 +44,7 @@ def _runner(entry: EntryPoint) -> Callable[[typer.Context], None]:
             fail(f"`{entry.name}` needs packages that are missing ({error}): {_remedy(entry)}")
         except Exception as error:
             fail(f"`{entry.name}` ({entry.value}) cannot be loaded: {error!r}", STORE_PROBLEM)
-        own = typer.Typer(
-            add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown"
-        )
+        own = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
         own.command()(function)
         own(args=context.args, prog_name=context.command_path)
 

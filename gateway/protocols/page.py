@@ -1,182 +1,226 @@
-"""The page at `/`: what is served, how accurate, fast and dear it is, and how to call it.
-
-    GET /                          the page: HTML and style in one answer, no script
-    GET /models/M/frontier.png     the picture that `gearshift compress` drew beside the variants
-    GET /models/M/sample.json      a request body to try: the store's own, or one of zeros
-
-Everything the page shows comes from cards that were checked, and is escaped all the same.
-"""
+"""The page at `/`, for people: the variants, their picture, and how to call. No script in it."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
-import math
+import json
+import re
 from html import escape
 from pathlib import Path
 from string import Template
-from typing import Any
 
-from fastapi import FastAPI, HTTPException, Request
-from fastapi.responses import FileResponse, HTMLResponse, Response
+from fastapi import FastAPI, Request
+from fastapi.responses import FileResponse, HTMLResponse
+from starlette.exceptions import HTTPException
 
 from gateway.about import VERSION
-from gateway.fleet import ServedModel
+from gateway.fleet import ServedModel, VariantState
 from gateway.protocols import Parts
 from gateway.service import Service
-from gateway.tensors import dumps
-from router.card import VariantCard
+from router.menu import Offer
 
-_FOLDER = Path(__file__).parent
-_STYLE = (_FOLDER / "page.css").read_text(encoding="utf-8")
-_PAGE = Template((_FOLDER / "page.html").read_text(encoding="utf-8"))
-_STYLE_DIGEST = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
+PICTURE_FILE = "frontier.png"
 
-_SAFE = {
+_PAGE = Template((Path(__file__).parent / "page.html").read_text(encoding="utf-8"))
+_STYLE = _PAGE.template.partition("<style>")[2].partition("</style>")[0]
+_STYLE_HASH = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
+_HEADERS = {
     "content-security-policy": f"default-src 'none'; img-src 'self'; "
-    f"style-src 'sha256-{_STYLE_DIGEST}'; base-uri 'none'; form-action 'none'; "
+    f"style-src 'sha256-{_STYLE_HASH}'; base-uri 'none'; form-action 'none'; "
     "frame-ancestors 'none'",
     "x-content-type-options": "nosniff",
     "referrer-policy": "no-referrer",
-    "cache-control": "no-cache",
+    "cache-control": "no-store",
 }
+# What a `Host` may look like; anything else is not repeated in a command to be copied.
+_HOST = re.compile(r"[A-Za-z0-9.-]{1,253}(:[0-9]{1,5})?|\[[0-9A-Fa-f:.]{2,45}\](:[0-9]{1,5})?")
 
-_PICTURE = "frontier.png"
-_SAMPLE = "sample.json"
+_WORDS = {"ready": ("good", "serves"), "loading": ("wait", "loading"), "failed": ("bad", "failed")}
 
 
 def mount(app: FastAPI, parts: Parts) -> None:
-    """Add the page and the files that it shows."""
+    """Add the page and the pictures that it shows."""
     service, store = parts.service, parts.settings.models
 
+    # Neither is `async`: they read files, which FastAPI then does on another thread.
     @app.get("/", include_in_schema=False)
-    async def page(request: Request) -> HTMLResponse:
-        base = f"{request.url.scheme}://{request.url.netloc}"
-        return HTMLResponse(_render(service, store, base), headers=_SAFE)
+    def page(request: Request) -> HTMLResponse:
+        host = request.headers.get("host", "")
+        url = f"{request.url.scheme}://{host if _HOST.fullmatch(host) else 'localhost'}"
+        return HTMLResponse(render(service, store, url), headers=_HEADERS)
 
-    @app.get("/models/{model}/" + _PICTURE, include_in_schema=False)
-    async def picture(model: str) -> FileResponse:
-        path = _beside(store, service.fleet.model(model), _PICTURE)
-        if path is None:
-            raise HTTPException(404)
-        return FileResponse(path, media_type="image/png", headers=_SAFE)
-
-    @app.get("/models/{model}/" + _SAMPLE, include_in_schema=False)
-    async def sample(model: str) -> Response:
-        served = service.fleet.model(model)
-        path = _beside(store, served, _SAMPLE)
-        if path is not None:
-            return FileResponse(path, media_type="application/json", headers=_SAFE)
-        return Response(dumps(_zeros(served)), media_type="application/json", headers=_SAFE)
-
-
-def _beside(store: Path, served: ServedModel, name: str) -> Path | None:
-    """A file beside the variants of a model that the fleet knows; never one that a link names."""
-    path = store / served.name / name
-    return path if path.is_file() and not path.is_symlink() else None
-
-
-def _zeros(served: ServedModel) -> dict[str, Any]:
-    inputs = []
-    for spec in served.inputs:
-        shape = [max(size, 1) for size in spec.shape]
-        zero: Any = False if spec.datatype == "BOOL" else 0
-        inputs.append(
-            {
-                "name": spec.name,
-                "datatype": spec.datatype,
-                "shape": shape,
-                "data": [zero] * math.prod(shape),
-            }
+    @app.get("/models/{model}/" + PICTURE_FILE, include_in_schema=False)
+    def picture(model: str) -> FileResponse:
+        found = _picture(store, service.fleet.model(model))
+        if found is None:
+            raise HTTPException(404, f"{model} has no picture")
+        return FileResponse(
+            found,
+            media_type="image/png",
+            headers={"x-content-type-options": "nosniff", "cache-control": "no-cache"},
         )
-    return {"inputs": inputs}
 
 
-def _render(service: Service, store: Path, base: str) -> str:
+def render(service: Service, store: Path, url: str) -> str:
+    """The page as it is now; `url` is where the reader found it."""
+    models = service.fleet.models()
+    states = [state for model in models for state in model.states.values()]
+    settled = sum(state.state != "loading" for state in states)
+    refresh = ""
     if service.stopping:
-        state, good = "Stopping: running requests are finished, new ones refused.", False
+        tone, status = "wait", "Stopping: running requests finish, new ones are refused"
+    elif settled < len(states):
+        tone, status = "wait", f"Loading: {settled} of {len(states)} variants are settled"
+        refresh = '<meta http-equiv="refresh" content="2">\n'
     elif service.ready:
-        state, good = "Ready.", True
+        serving = sum(state.state == "ready" for state in states)
+        tone, status = "good", f"Ready: {serving} of {len(states)} variants serve"
     else:
-        state, good = "Not ready: variants are loading, or one could not be loaded.", False
+        idle = ", ".join(model.name for model in models if not model.ready)
+        tone, status = "bad", f"Not ready: nothing of {idle} serves"
+    body = [_model(model, store, url) for model in models]
+    body.append(_left_out(service.catalog.problems))
     return _PAGE.substitute(
-        style=_STYLE,
-        state=state,
-        state_class="good" if good else "bad",
+        title="Gearshift: " + escape(", ".join(model.name for model in models)),
+        refresh=refresh,
+        tone=tone,
+        status=escape(status),
+        body="\n".join(body),
         version=escape(VERSION),
-        models="\n".join(_section(served, store, base) for served in service.fleet.models()),
     )
 
 
-def _section(served: ServedModel, store: Path, base: str) -> str:
-    name = escape(served.name)
-    task = next(iter(served.cards.values())).task
-    if _beside(store, served, _PICTURE) is not None:
-        picture = (
-            f'<figure><img src="/models/{name}/{_PICTURE}" alt="Accuracy of each variant of '
-            f'{name} against its latency and its cost; the table below holds the same figures">'
-            "<figcaption>Up and to the left is better. Bars are 95 % intervals.</figcaption>"
-            "</figure>"
-        )
-    else:
-        picture = (
-            '<p class="absent">No picture of the frontier yet: <code>gearshift compress</code> '
-            "draws it beside the variants it builds.</p>"
-        )
-    cards = sorted(served.cards.values(), key=lambda card: -card.accuracy.value)
-    rows = "\n".join(_row(card, served) for card in cards)
-    return f"""<section>
-<h2>{name}</h2>
-<p class="quiet">{escape(task.metric)} on {task.samples:,} samples ({escape(task.split)}).
-Latency is of one row on one thread, cost of a million such requests.</p>
-{picture}
-<div class="wide"><table>
-<thead><tr><th>variant</th><th>{escape(task.metric)} [95 %]</th><th>p50 ms</th><th>p99 ms</th>
-<th>USD per million</th><th>MB on disk</th><th class="text">engine</th><th class="text">state</th>
+def _model(model: ServedModel, store: Path, url: str) -> str:
+    name = escape(model.name)
+    card = next(iter(model.cards.values()))
+    rows = "\n".join(_row(model, offer, card.task.metric) for offer in model.menu.offers)
+    source = "test samples"
+    if card.task.clusters != card.task.samples:
+        source += f" from {card.task.clusters:,} sources"
+    return f"""<section class="model" aria-labelledby="model-{name}">
+<h2 id="model-{name}">{name}</h2>
+<p class="quiet">{_count(len(model.cards))}, measured on {card.task.samples:,} {source},
+one thread of {escape(card.machine.cpu)}</p>
+{_notice(model)}{_figure(model, store)}
+<table role="table">
+<caption>Brackets: 95 % interval. Latency: one row alone, on one thread, as the card says. Cost: one
+row alone, at this server's price; in a batch it is less.</caption>
+<thead role="rowgroup"><tr role="row">
+<th role="columnheader" scope="col">Variant</th>
+<th role="columnheader" scope="col">State</th>
+<th role="columnheader" scope="col" class="figure">{escape(card.task.metric.capitalize())}</th>
+<th role="columnheader" scope="col" class="figure">p50 / p99</th>
+<th role="columnheader" scope="col" class="figure">USD per million</th>
 </tr></thead>
-<tbody>
+<tbody role="rowgroup">
 {rows}
-</tbody></table></div>
-{_calls(served, base)}
+</tbody>
+</table>
+{_calls(model, url)}
 </section>"""
 
 
-def _row(card: VariantCard, served: ServedModel) -> str:
-    accuracy, first = card.accuracy, card.latency[0]
-    state = served.states[card.variant]
-    shown = "good" if state.state == "ready" else "bad"
-    said = escape(f"{state.state}: {state.why}" if state.why else state.state)
-    reference = ' <span class="quiet">reference</span>' if card.variant == card.reference else ""
-    cost = served.menu.by_name[card.variant].cost_usd_per_million(1)
-    return (
-        f'<tr><td title="{escape(card.description)}">{escape(card.variant)}{reference}</td>'
-        f"<td>{100 * accuracy.value:.2f} % "
-        f"[{100 * accuracy.low:.2f}, {100 * accuracy.high:.2f}]</td>"
-        f"<td>{first.p50_ms:.3g}</td><td>{first.p99_ms:.3g}</td>"
-        f"<td>{cost:.3g}</td><td>{card.bytes_on_disk / 1e6:.2f}</td>"
-        f'<td class="text">{escape(card.engine.name)}</td>'
-        f'<td class="text {shown}">{said}</td></tr>'
-    )
+def _count(variants: int) -> str:
+    return "1 variant" if variants == 1 else f"{variants} variants"
 
 
-def _calls(served: ServedModel, base: str) -> str:
-    """Commands to try, each selected whole by one click."""
-    name = served.name
-    sample = f"curl -s {base}/models/{name}/{_SAMPLE} > {name}.json"
-    call = f"curl -si {base}/v2/models/{name}/infer --data @{name}.json"
-    steps = [
-        ("A request body to try", sample),
-        (
-            "At most 40 ms, at least 99 % of the reference's accuracy, as cheap as can be",
-            f"{call} \\\n  -H 'Gearshift-Max-Latency-Ms: 40' -H 'Gearshift-Min-Accuracy: 99%' "
-            "-H 'Gearshift-Optimize: cost'",
-        ),
-        ("The fastest, and the whole decision with it",
-         f"{call} \\\n  -H 'Gearshift-Optimize: latency' -H 'Gearshift-Explain: true'"),
-        ("More than any variant can promise: the answer says what would fit",
-         f"{call} \\\n  -H 'Gearshift-Min-Accuracy: 0.9999'"),
-    ]  # fmt: skip
-    return "<h3>How to call</h3>\n" + "\n".join(
-        f"<p>{escape(title)}</p>\n<pre><code>{escape(command)}</code></pre>"
-        for title, command in steps
-    )
+def _notice(model: ServedModel) -> str:
+    states = [state.state for state in model.states.values()]
+    if "ready" in states:
+        return ""
+    if "loading" in states:
+        text = "<strong>Loading.</strong> <span>Requests are answered 503 until a variant is warm. "
+        return f'<p class="notice wait">{text}This page looks again by itself.</span></p>\n'
+    text = "<strong>Nothing serves.</strong> <span>Every variant failed to start; "
+    return f'<p class="notice bad">{text}the table says why, and so does the log.</span></p>\n'
+
+
+def _figure(model: ServedModel, store: Path) -> str:
+    name = escape(model.name)
+    if _picture(store, model) is None:
+        return (
+            '<p class="empty">No picture here. <code>gearshift compress</code> draws one beside '
+            "the variants that it builds.</p>"
+        )
+    return f"""<figure>
+<img src="/models/{name}/{PICTURE_FILE}" alt="Variants of {name}: accuracy against latency and
+against cost; the table below has the same figures.">
+<figcaption>Up is more accurate, left is faster or cheaper. Drawn when the variants were
+built.</figcaption>
+</figure>"""
+
+
+def _row(model: ServedModel, offer: Offer, metric: str) -> str:
+    card, state = model.cards[offer.name], model.states[offer.name]
+    point = card.latency[0]
+    times = f"{point.p50_ms:.2f} / {point.p99_ms:.2f} ms"
+    tag = '<span class="tag">reference</span>' if offer.name == model.reference else ""
+    return f"""<tr role="row">
+<th role="rowheader" scope="row">{escape(offer.name)}{tag}
+<small>{escape(card.description)}</small></th>
+{_state(state)}
+<td role="cell" class="figure" data-label="{escape(metric.capitalize())}"><div>{100 * offer.accuracy:.2f} %
+<small>[{100 * offer.accuracy_low:.1f}, {100 * offer.accuracy_high:.1f}]</small></div></td>
+<td role="cell" class="figure" data-label="p50 / p99">{times}</td>
+<td role="cell" class="figure" data-label="USD per million">{offer.cost_usd_per_million(1):.3g}</td>
+</tr>"""
+
+
+def _state(state: VariantState) -> str:
+    tone, word = _WORDS[state.state]
+    why = f'<small class="why">{escape(state.why)}</small>' if state.why else ""
+    return f"""<td role="cell" data-label="State"><div><span class="dot {tone}">{word}</span>
+{why}</div></td>"""
+
+
+def _calls(model: ServedModel, url: str) -> str:
+    path = f"{url}/v2/models/{model.name}"
+    return f"""<h3>How to call it</h3>
+<p>40 ms, at least 99 % of the reference's accuracy, as cheap as can be (a body of zeros, made by
+python3):</p>
+<pre tabindex="0"><code>{escape(_body_command(model))} |
+  curl -si {escape(path)}/infer --data @- \\
+    -H 'Gearshift-Max-Latency-Ms: 40' \\
+    -H 'Gearshift-Min-Accuracy: 99%' \\
+    -H 'Gearshift-Optimize: cost'</code></pre>
+<p>Who would answer, who would not, and why, without running anything:</p>
+<pre tabindex="0"><code>curl -s {escape(path)}/decide --data '' \\
+  -H 'Gearshift-Max-Latency-Ms: 5'</code></pre>
+<p>Names, shapes and datatypes of the tensors:</p>
+<pre tabindex="0"><code>curl -s {escape(path)}</code></pre>"""
+
+
+def _body_command(model: ServedModel) -> str:
+    """A command that prints a request of one row of zeros; short, whatever the input's size."""
+    tensors = []
+    for spec in model.inputs:
+        shape = [1, *(max(size, 1) for size in spec.shape[1:])]
+        zero = "False" if spec.datatype == "BOOL" else "0"
+        product = "*".join(str(size) for size in shape)
+        tensors.append(
+            f'{{"name": {json.dumps(spec.name)}, "datatype": "{spec.datatype}",\n'
+            f'    "shape": {shape}, "data": [{zero}] * ({product})}}'
+        )
+    # In single quotes for the shell, where only a single quote has a meaning.
+    inputs = ",\n  ".join(tensors).replace("'", "'\\''")
+    return f"python3 -c 'import json; print(json.dumps({{\"inputs\": [\n  {inputs}]}}))'"
+
+
+def _left_out(problems: tuple[str, ...]) -> str:
+    if not problems:
+        return ""
+    items = "\n".join(f"<li>{escape(problem)}</li>" for problem in problems)
+    return f"""<section class="left-out" aria-labelledby="left-out">
+<h2 id="left-out">Left out of the store</h2>
+<p class="quiet">Not whole, or not what they say they are. They are not served.</p>
+<ul class="why">
+{items}
+</ul>
+</section>"""
+
+
+def _picture(store: Path, model: ServedModel) -> Path | None:
+    """The picture of a model of the fleet. A link could lead out of the store: not followed."""
+    path = store / model.name / PICTURE_FILE
+    return path if path.is_file() and not path.is_symlink() else None
