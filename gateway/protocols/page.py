@@ -94,7 +94,8 @@ def render(service: Service, store: Path, url: str) -> str:
 def _model(model: ServedModel, store: Path, url: str) -> str:
     name = escape(model.name)
     card = next(iter(model.cards.values()))
-    rows = "\n".join(_row(model, offer, card.task.metric) for offer in model.menu.offers)
+    metric = card.task.metric.capitalize()
+    rows = "\n".join(_row(model, offer, metric) for offer in model.menu.offers)
     source = "test samples"
     if card.task.clusters != card.task.samples:
         source += f" from {card.task.clusters:,} sources"
@@ -109,7 +110,7 @@ row alone, at this server's price; in a batch it is less.</caption>
 <thead role="rowgroup"><tr role="row">
 <th role="columnheader" scope="col">Variant</th>
 <th role="columnheader" scope="col">State</th>
-<th role="columnheader" scope="col" class="figure">{escape(card.task.metric.capitalize())}</th>
+<th role="columnheader" scope="col" class="figure">{escape(metric)}</th>
 <th role="columnheader" scope="col" class="figure">p50 / p99</th>
 <th role="columnheader" scope="col" class="figure">USD per million</th>
 </tr></thead>
@@ -160,7 +161,7 @@ def _row(model: ServedModel, offer: Offer, metric: str) -> str:
 <th role="rowheader" scope="row">{escape(offer.name)}{tag}
 <small>{escape(card.description)}</small></th>
 {_state(state)}
-<td role="cell" class="figure" data-label="{escape(metric.capitalize())}"><div>{100 * offer.accuracy:.2f} %
+<td role="cell" class="figure" data-label="{escape(metric)}"><div>{100 * offer.accuracy:.2f} %
 <small>[{100 * offer.accuracy_low:.1f}, {100 * offer.accuracy_high:.1f}]</small></div></td>
 <td role="cell" class="figure" data-label="p50 / p99">{times}</td>
 <td role="cell" class="figure" data-label="USD per million">{offer.cost_usd_per_million(1):.3g}</td>
