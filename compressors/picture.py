@@ -95,12 +95,13 @@ def _panel(axes: Any, cards: Sequence[VariantCard], across: list[float], title: 
             yerr=[[accuracy[index] - low], [high - accuracy[index]]],
             fmt="o", markersize=7, color=color, elinewidth=1, capsize=3, zorder=2,
         )  # fmt: skip
-    axes.set_xscale("log")
-    # Half a factor of room on both sides, so that labels stay inside.
-    axes.set_xlim(min(across) / 1.5, max(across) * 1.6)
     axes.set_xlabel(title, color=_INK)
-    axes.set_xticks(_ticks(min(across), max(across)))
-    axes.minorticks_off()
+    if min(across) > 0:  # a price of zero makes every cost zero
+        axes.set_xscale("log")
+        # Half a factor of room on both sides, so that labels stay inside.
+        axes.set_xlim(min(across) / 1.5, max(across) * 1.6)
+        axes.set_xticks(_ticks(min(across), max(across)))
+        axes.minorticks_off()
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axes.grid(color=_FAINT, alpha=0.5, linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)

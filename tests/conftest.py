@@ -6,8 +6,6 @@ from pathlib import Path
 
 import pytest
 
-STANDINS = Path(__file__).parent / "compressors" / "standins"
-
 TINY_RECIPES = """
 [variants.fp32]
 description = "the network as it was trained"
@@ -19,6 +17,10 @@ steps = [{ technique = "bf16" }]
 [variants.int8]
 description = "8-bit integers"
 steps = [{ technique = "int8", calibration_samples = 100 }]
+
+[variants.distilled]
+description = "the student, taught by the reference"
+steps = [{ technique = "distil", epochs = 20, learning_rate = 0.02 }]
 """
 
 
@@ -27,13 +29,11 @@ def tiny_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store with the model `tiny`, built once a session by the real pipeline: fp32, int8, a
     smaller `distilled`, and bf16 where the CPU has it. Tests must not change it: copy it."""
     # Imported here: the tests of the router run without torch.
-    import compressors.techniques
     from compressors import usertask
     from compressors.build import Options, build
     from compressors.progress import Silent
     from compressors.recipe import parse
 
-    compressors.techniques.__path__.append(str(STANDINS))
     store = tmp_path_factory.mktemp("store")
     task = usertask.load(str(Path(__file__).parent / "tiny_task.py"))
     outcomes = build(task, parse(TINY_RECIPES, "tiny recipes"), Options(store), Silent())

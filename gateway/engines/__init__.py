@@ -7,7 +7,9 @@ To add one, put a file here that defines `ENGINE`, an object with the three memb
 
         def version(self) -> str: ...
 
-        def load(self, folder: Path, card: VariantCard, *, threads: int, trusted: bool) -> Program: ...
+        def load(
+            self, folder: Path, card: VariantCard, *, threads: int, trusted: bool
+        ) -> Program: ...
 
     ENGINE = _Engine()
 

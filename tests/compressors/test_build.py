@@ -17,7 +17,11 @@ from compressors.measure import Scores
 from tests.compressors.builds import HERE, TASK, build_of, extra_techniques
 from tests.conftest import TINY_RECIPES
 
-FAULTY = sorted(path.stem for path in (HERE / "faulty").glob("*.py") if path.stem != "__init__")
+FAULTY = sorted(
+    path.stem.replace("_", "-")
+    for path in (HERE / "faulty").glob("*.py")
+    if path.stem != "__init__"
+)
 REFERENCE = "[variants.fp32]\n"
 
 
@@ -37,8 +41,7 @@ def store(tiny_store: Path, tmp_path: Path) -> Path:
 def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Outcome]:
     """One build of the reference, every faulty technique, and a sound variant at the end."""
     recipes = REFERENCE + "".join(
-        f'[variants.{name.replace("_", "-")}]\nsteps = [{{ technique = "{name.replace("_", "-")}" }}]\n'
-        for name in FAULTY
+        f'[variants.{name}]\nsteps = [{{ technique = "{name}" }}]\n' for name in FAULTY
     )
     recipes += '[variants.child]\nfrom = "raises"\nsteps = [{ technique = "int8" }]\n'
     recipes += '[variants.int8]\nsteps = [{ technique = "int8" }]\n'
@@ -48,14 +51,15 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Outcome]:
 
 def test_cards_say_what_was_built(tiny_store: Path) -> None:
     cards = {path.name: artifact.read(path) for path in sorted((tiny_store / "tiny").iterdir())}
-    assert {"fp32", "int8"} <= set(cards)
+    assert {"fp32", "int8", "distilled"} <= set(cards)
     for name, card in cards.items():
         assert (card.model, card.variant, card.reference) == ("tiny", name, "fp32")
         assert card.task.samples == card.task.clusters == 397
         assert card.accuracy.value > 0.9
         assert [point.batch for point in card.latency] == [1, 2, 4, 8, 16, 32]
         assert card.bytes_on_disk == sum(
-            (tiny_store / "tiny" / name / file).stat().st_size for file in ("model.xml", "model.bin")
+            (tiny_store / "tiny" / name / file).stat().st_size
+            for file in ("model.xml", "model.bin")
         )
         assert set(card.engine.kernels) == {card.precision}
         assert card.machine.fingerprint == machine.describe().fingerprint
@@ -66,6 +70,7 @@ def test_cards_say_what_was_built(tiny_store: Path) -> None:
     assert (fp32.paired.value, fp32.paired.low < 0) == (0, True)
     assert int8.recipe[0].settings["calibration_samples"] == 100
     assert int8.bytes_on_disk < fp32.bytes_on_disk
+    assert cards["distilled"].parameters < fp32.parameters
 
 
 def test_scores_are_kept_per_sample(tiny_store: Path) -> None:
@@ -88,7 +93,10 @@ def test_no_workspace_is_left(tiny_store: Path) -> None:
         ("makes-nan", "NotFinite: the network: output 'logits'"),
         ("drops-a-class", r"ShapeChanged: the network: output 'logits': expected float32 (64, 10)"),
         ("exports-otherwise", "ExportMismatch: output 'logits': relative error"),
-        ("claims-int8", "WrongKernels: the variant claims int8, and of its operations ran: 6 in fp32"),
+        (
+            "claims-int8",
+            "WrongKernels: the variant claims int8, and of its operations ran: 6 in fp32",
+        ),
         ("untraceable", "BuildError: torch.export cannot trace"),
         ("raises", "BuildError: raises: IndexError: list index out of range"),
         ("child", "BuildError: raises: IndexError: list index out of range"),
@@ -101,7 +109,7 @@ def test_each_fault_has_its_name(outcomes: dict[str, Outcome], variant: str, rea
 
 def test_every_faulty_technique_is_tried(outcomes: dict[str, Outcome]) -> None:
     failed = {name for name, outcome in outcomes.items() if outcome.state == "failed"}
-    assert failed == {name.replace("_", "-") for name in FAULTY} | {"child"}
+    assert failed == {*FAULTY, "child"}
 
 
 def test_the_rest_is_built_all_the_same(outcomes: dict[str, Outcome]) -> None:
@@ -146,13 +154,15 @@ def test_without_a_reference_the_build_stops(tmp_path: Path) -> None:
     (tmp_path / "branchy.py").write_text(
         Path(TASK)
         .read_text()
-        .replace("return network.eval()\n\n    def samples", "return Moody(network)\n\n    def samples")
+        .replace(
+            "return network.eval()\n\n    def samples", "return Moody(network)\n\n    def samples"
+        )
         + "\n\nclass Moody(nn.Module):\n"
         "    def __init__(self, inner):\n        super().__init__()\n        self.inner = inner\n\n"
         "    def forward(self, image):\n        logits = self.inner(image)\n"
         "        return logits * 2 if float(logits.sum()) > 1e9 else logits\n"
     )
-    with pytest.raises(BuildError, match="the reference 'fp32' was failed.*cannot trace"):
+    with pytest.raises(BuildError, match=r"the reference 'fp32' was failed.*cannot trace"):
         build_of(TINY_RECIPES, tmp_path / "store", task=str(tmp_path / "branchy.py"))
     assert list((tmp_path / "store" / "tiny").iterdir()) == []
 

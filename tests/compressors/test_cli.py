@@ -15,19 +15,14 @@ import pytest
 
 from compressors import artifact
 from tests.compressors.builds import TASK
-from tests.conftest import STANDINS, TINY_RECIPES
+from tests.conftest import TINY_RECIPES
 
-# The stand-in techniques are not installed, so the process is told about them.
-START = (
-    "import compressors.techniques as t; "
-    f"t.__path__.append({str(STANDINS)!r}); "
-    "from compressors.cli import main; main()"
-)
+COMMAND = [sys.executable, "-m", "compressors.cli"]
 
 
 def run(*arguments: object, timeout: float = 120) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-c", START, *map(str, arguments)],
+        [*COMMAND, *map(str, arguments)],
         capture_output=True,
         text=True,
         timeout=timeout,
@@ -52,7 +47,9 @@ def test_a_build_prints_table_and_draws_picture(tmp_path: Path, recipes: Path) -
     assert "[2/2] int8: built in" in done.stderr
     assert "Traceback" not in done.stderr
     # The exporters' own chatter stays away.
-    assert [line for line in done.stderr.splitlines() if not line.startswith(("[", "reading"))] == []
+    assert [
+        line for line in done.stderr.splitlines() if not line.startswith(("[", "reading"))
+    ] == []
 
 
 def test_a_failed_variant_is_exit_code_1(tiny_store: Path, tmp_path: Path, recipes: Path) -> None:
@@ -94,7 +91,7 @@ def test_a_task_that_raises_is_told_with_its_line(tmp_path: Path, recipes: Path)
 def test_ctrl_c_leaves_the_store_whole(tmp_path: Path, recipes: Path) -> None:
     out = tmp_path / "models"
     process = subprocess.Popen(
-        [sys.executable, "-c", START, TASK, "--out", str(out), "--recipes", str(recipes)],
+        [*COMMAND, TASK, "--out", str(out), "--recipes", str(recipes)],
         stderr=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         text=True,
@@ -120,7 +117,7 @@ def test_a_terminal_gets_bars(tiny_store: Path, tmp_path: Path, recipes: Path) -
     shutil.rmtree(store / "tiny" / "int8")
     leader, follower = pty.openpty()
     process = subprocess.Popen(
-        [sys.executable, "-c", START, TASK, "--out", str(store), "--recipes", str(recipes)],
+        [*COMMAND, TASK, "--out", str(store), "--recipes", str(recipes)],
         stderr=follower,
         stdout=follower,
         env={**os.environ, "TERM": "xterm-256color", "COLUMNS": "120"},

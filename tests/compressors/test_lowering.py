@@ -36,7 +36,11 @@ def load(name: str, network: Network, interface: Interface, folder: Path) -> eng
     target = lowering.get(name)
     target.lower(network, interface, folder)
     card = draft_card(
-        name, target.format(network), network.numerics.precision, interface.inputs, interface.outputs
+        name,
+        target.format(network),
+        network.numerics.precision,
+        interface.inputs,
+        interface.outputs,
     )
     return engines.get(name).load(folder, card, threads=1, trusted=True)
 
@@ -118,9 +122,11 @@ class _TwoHeadsTask(usertask.Task):
     def network(self) -> nn.Module:
         return _TwoHeads().eval()
 
-    def samples(self, split: str) -> Samples:  # type: ignore[override]
+    def samples(self, split: str) -> Samples:  # type: ignore[override]  # noqa: ARG002
         random = np.random.default_rng(0)
-        inputs = {n: random.random((6, s), dtype=np.float32) for n, s in (("left", 4), ("right", 5))}
+        inputs = {
+            n: random.random((6, s), dtype=np.float32) for n, s in (("left", 4), ("right", 5))
+        }
         return Samples(inputs, np.zeros(6, int))
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -22,6 +24,7 @@ LOGITS = (TensorSpec(name="logits", datatype="FP32", shape=(-1, 3)),)
 
 def silent(fraction: float, text: str) -> None:
     assert 0 <= fraction <= 1
+    assert text
 
 
 class Paced:
@@ -92,7 +95,7 @@ def test_scores_that_make_no_sense(returned: np.ndarray, told: str) -> None:
 
         def samples(self, split): ...  # type: ignore[no-untyped-def]
 
-        def score(self, outputs, targets):  # type: ignore[no-untyped-def]
+        def score(self, outputs, targets):  # type: ignore[no-untyped-def]  # noqa: ARG002
             return returned
 
     test = Samples({"image": np.zeros((6, 4), np.float32)}, np.zeros(6))
@@ -120,10 +123,7 @@ def test_the_reference_differs_from_itself_by_nothing() -> None:
     assert (paired.value, paired.low < 0 < paired.high) == (0.0, True)
 
 
-def test_resident_memory_runs_without_torch(tiny_store: Path) -> None:
-    import subprocess
-    import sys
-
+def test_resident_memory_runs_without_torch() -> None:
     done = subprocess.run(
         [
             sys.executable,
@@ -144,7 +144,9 @@ def test_resident_memory_grows_with_the_output(tmp_path: Path) -> None:
 
 def test_a_variant_that_does_not_run_in_a_fresh_process(tmp_path: Path) -> None:
     (tmp_path / "echo.json").write_text('{"fail_load": true}')
-    with pytest.raises(BuildError, match="does not run in a process of its own: .*refuses to load"):
+    with pytest.raises(
+        BuildError, match=r"does not run in a process of its own: .*refuses to load"
+    ):
         resident.measure(tmp_path, draft_card("echo", "echo", "fp32", IMAGE, LOGITS))
 
 

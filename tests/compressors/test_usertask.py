@@ -73,7 +73,10 @@ def test_names_that_lead_nowhere(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("x = 1\nraise RuntimeError('no data here')\n", r"task.py:2: import: RuntimeError: no data"),
+        (
+            "x = 1\nraise RuntimeError('no data here')\n",
+            r"task.py:2: import: RuntimeError: no data",
+        ),
         ("x = 1\nx = = 2\n", r"task.py:2: import: SyntaxError"),
         ("import there_is_none\n", r"task.py:1: import: ModuleNotFoundError: .*there_is_none"),
         ("import sys\nsys.exit(3)\n", r"task.py:2: import: SystemExit"),
@@ -124,7 +127,7 @@ def test_faults_found_on_loading(tmp_path: Path, text: str, told: str) -> None:
         ),
         (
             'name = "small"',
-            'name = "small"\n    def score(self, outputs, targets):\n        return outputs["nope"]',
+            'name = "small"\n    def score(self, outputs, targets):\n        return outputs["no"]',
             r"task.py:10: score\(\): KeyError",
         ),
         (

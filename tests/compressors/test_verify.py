@@ -29,7 +29,10 @@ def noisy(relative: float) -> dict[str, np.ndarray]:
 def test_shapes() -> None:
     verify.same_shapes(OUTPUTS, OUTPUTS, "it")
     for other, told in (
-        ({"logits": OUTPUTS["logits"][:, :9]}, r"expected float32 \(16, 10\), got float32 \(16, 9\)"),
+        (
+            {"logits": OUTPUTS["logits"][:, :9]},
+            r"expected float32 \(16, 10\), got float32 \(16, 9\)",
+        ),
         ({"logits": OUTPUTS["logits"].astype(np.float64)}, "got float64"),
         ({"scores": OUTPUTS["logits"]}, "expected outputs logits, got scores"),
     ):
