@@ -15,6 +15,7 @@ from compressors.build import Options, Outcome, build
 from compressors.errors import BuildError, NotSupported, RecipeError
 from compressors.progress import reporter
 from compressors.report import DEFAULT_PRICE_PER_LANE_HOUR
+from compressors.sample import write_sample
 
 BUNDLED_RECIPES = Path(__file__).parent / "recipes.toml"
 
@@ -86,6 +87,8 @@ def compress(
         with reporter(errors) as live:
             outcomes = build(loaded, book, options, live)
         _show(outcomes, out / loaded.name, price_per_lane_hour)
+        if all(outcome.state != "failed" for outcome in outcomes):
+            write_sample(loaded, out / loaded.name)  # the last file of a build that is complete
     except BuildError as error:
         _fail(errors, str(error), 1)
     except KeyboardInterrupt:
