@@ -145,8 +145,9 @@ def _figure(model: ServedModel, store: Path) -> str:
             "the variants that it builds.</p>"
         )
     return f"""<figure>
-<img src="/models/{name}/{PICTURE_FILE}" alt="Variants of {name}: accuracy against latency and
-against cost; the table below has the same figures.">
+<a href="/models/{name}/{PICTURE_FILE}"><img src="/models/{name}/{PICTURE_FILE}"
+alt="Variants of {name}: accuracy against latency and against cost; the table has the same
+figures."></a>
 <figcaption>Up is more accurate, left is faster or cheaper. Drawn when the variants were
 built.</figcaption>
 </figure>"""
