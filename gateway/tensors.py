@@ -139,7 +139,10 @@ def from_json(
         )
     wanted = NUMPY_TYPES[spec.datatype]
     good = {"b": "b", "u": "iu", "i": "iu", "f": "fiu"}[wanted.kind]
-    if found.dtype.kind not in good or (may_hold_bools and wanted.kind != "b" and _has_bool(raw)):
+    mixed = wanted.kind in "iu" and found.dtype.kind == "f"
+    if mixed and all(type(item) is int for item in _leaves(raw)):
+        found = np.array(raw, dtype=object)  # no integer of numpy's holds both 2**63 and 0
+    elif found.dtype.kind not in good or (may_hold_bools and wanted.kind != "b" and _has_bool(raw)):
         raise InvalidRequest(
             field, _odd_one(raw, good), f"{_ELEMENTS[wanted.kind]}, of {spec.datatype}"
         )

@@ -1,0 +1,365 @@
+"""The v2 codec: what is written is read back, and each malformed body is refused by its field."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from gateway import v2
+from gateway.engines import NUMPY_TYPES, Tensor
+from router.card import TensorSpec
+from router.errors import InvalidRequest
+
+IMAGE = TensorSpec(name="image", datatype="FP32", shape=(-1, 2, 3))
+MASK = TensorSpec(name="mask", datatype="BOOL", shape=(-1, -1))
+COUNT = TensorSpec(name="count", datatype="INT8", shape=(-1,))
+LOGITS = TensorSpec(name="logits", datatype="FP32", shape=(-1, 2))
+LABEL = TensorSpec(name="label", datatype="INT64", shape=(-1,))
+OUTPUTS = {"logits": LOGITS, "label": LABEL}
+
+
+def decode(
+    document: object, *specs: TensorSpec, tail: bytes = b"", length: int | None = None
+) -> v2.Body:
+    text = orjson.dumps(document)
+    if tail and length is None:
+        length = len(text)
+    header = None if length is None else b"%d" % length
+    return v2.decode(text + tail, header, {spec.name: spec for spec in specs or (IMAGE,)}, OUTPUTS)
+
+
+def tensor(**changes: Any) -> dict[str, Any]:
+    one = {"name": "image", "datatype": "FP32", "shape": [1, 2, 3], "data": [1, 2, 3, 4, 5, 6.5]}
+    return {key: value for key, value in {**one, **changes}.items() if value is not ...}
+
+
+def refusal(document: object, *specs: TensorSpec, **how: Any) -> InvalidRequest:
+    with pytest.raises(InvalidRequest) as error:
+        decode(document, *specs, **how)
+    assert "\n" not in error.value.detail
+    assert error.value.members["expected"]
+    return error.value
+
+
+_ARRAYS = st.sampled_from(sorted(NUMPY_TYPES)).flatmap(
+    lambda datatype: hnp.arrays(
+        NUMPY_TYPES[datatype],
+        hnp.array_shapes(min_dims=1, max_dims=4, max_side=4),
+        elements=hnp.from_dtype(NUMPY_TYPES[datatype], allow_nan=False, allow_infinity=False),
+    ).map(lambda array: (datatype, array))
+)
+
+
+@given(_ARRAYS, st.booleans(), st.integers(0, 7))
+def test_what_is_sent_is_what_is_read(
+    given_: tuple[str, Tensor], nested: bool, padding: int
+) -> None:
+    datatype, array = given_
+    spec = TensorSpec.model_validate(
+        {"name": "x", "datatype": datatype, "shape": (-1,) * array.ndim}
+    )
+    shape = list(array.shape)
+    data = array.tolist() if nested else array.reshape(-1).tolist()
+    one = {"name": "x", "datatype": datatype, "shape": shape, "data": data}
+    body = decode({"inputs": [one]}, spec)
+    assert body.rows == shape[0]
+    assert body.inputs["x"].dtype == array.dtype
+    np.testing.assert_array_equal(body.inputs["x"], array)
+
+    del one["data"]
+    raw = array.tobytes()
+    document = {
+        "id": "i" * padding,  # moves the bytes to every alignment
+        "inputs": [{**one, "parameters": {"binary_data_size": len(raw)}}],
+    }
+    viewed = decode(document, spec, tail=raw).inputs["x"]
+    assert viewed.dtype == array.dtype
+    assert viewed.flags.aligned
+    np.testing.assert_array_equal(viewed, array)
+
+
+@given(_ARRAYS, st.booleans())
+def test_an_answer_reads_back(given_: tuple[str, Tensor], binary: bool) -> None:
+    datatype, array = given_
+    spec = TensorSpec.model_validate(
+        {"name": "y", "datatype": datatype, "shape": (-1,) * array.ndim}
+    )
+    body, length = v2.encode({"model_name": "m"}, {"y": array}, ((spec, binary),))
+    head = json.loads(body if length is None else body[:length])
+    (one,) = head["outputs"]
+    assert (one["name"], one["datatype"], one["shape"]) == ("y", datatype, list(array.shape))
+    if binary:
+        assert length is not None
+        assert one["parameters"] == {"binary_data_size": array.nbytes}
+        found = np.frombuffer(body[length:], array.dtype)
+    else:
+        found = np.array(one["data"], array.dtype)
+    np.testing.assert_array_equal(found.reshape(array.shape), array)
+
+
+def test_two_binary_answers_follow_each_other() -> None:
+    tensors = {"logits": np.ones((1, 2), "<f4"), "label": np.array([7], "<i8")}
+    body, length = v2.encode({}, tensors, ((LABEL, True), (LOGITS, True)))
+    assert length is not None
+    assert body[length:] == tensors["label"].tobytes() + tensors["logits"].tobytes()
+
+
+def test_what_json_has_no_number_for_is_null() -> None:
+    body, _ = v2.encode({}, {"logits": np.array([[np.nan, np.inf]], "<f4")}, ((LOGITS, False),))
+    assert json.loads(body)["outputs"][0]["data"] == [None, None]
+
+
+def test_a_slice_that_is_not_contiguous_is_written_right() -> None:
+    array = np.arange(8, dtype="<f4").reshape(2, 4)[:, ::2]
+    body, _ = v2.encode({}, {"logits": array}, ((LOGITS, False),))
+    assert json.loads(body)["outputs"][0]["data"] == [0, 2, 4, 6]
+
+
+def test_json_and_binary_inputs_side_by_side() -> None:
+    count = {"name": "count", "datatype": "INT8", "shape": [1], "data": [-128]}
+    mask = {
+        "name": "mask",
+        "datatype": "BOOL",
+        "shape": [1, 2],
+        "parameters": {"binary_data_size": 2},
+    }
+    body = decode({"inputs": [count, mask]}, COUNT, MASK, tail=b"\x00\x01")
+    assert body.inputs["count"].tolist() == [-128]
+    assert body.inputs["mask"].tolist() == [[False, True]]
+
+
+def test_binary_tensors_are_views_of_the_body() -> None:
+    one = tensor(data=..., parameters={"binary_data_size": 24})
+    text = orjson.dumps({"inputs": [one]})
+    text += b" " * (-len(text) % 8)
+    content = text + bytes(24)
+    # The allocator aligns a bytes object's content to its header, 32 bytes on CPython.
+    body = v2.decode(content, b"%d" % len(text), {"image": IMAGE}, OUTPUTS)
+    assert body.inputs["image"].base is not None
+    assert not body.inputs["image"].flags.owndata
+
+
+def test_id_parameters_and_outputs() -> None:
+    body = decode(
+        {
+            "id": "42",
+            "parameters": {"priority": 1},
+            "inputs": [tensor()],
+            "outputs": [{"name": "label"}, {"name": "logits", "parameters": {"binary_data": True}}],
+        }
+    )
+    assert (body.id, body.parameters) == ("42", {"priority": 1})
+    assert body.outputs == ((LABEL, False), (LOGITS, True))
+
+
+def test_all_outputs_when_none_is_chosen() -> None:
+    assert decode({"inputs": [tensor()]}).outputs == ((LOGITS, False), (LABEL, False))
+    body = decode({"inputs": [tensor()], "parameters": {"binary_data_output": True}})
+    assert body.outputs == ((LOGITS, True), (LABEL, True))
+
+
+MALFORMED: dict[str, tuple[object, str]] = {
+    "no object": ([], "body"),
+    "unknown member": ({"input": []}, "body"),
+    "no inputs": ({}, "inputs"),
+    "inputs no list": ({"inputs": {}}, "inputs"),
+    "none of them": ({"inputs": []}, "inputs"),
+    "input no object": ({"inputs": [1]}, "inputs[0]"),
+    "unknown input": ({"inputs": [tensor(name="imgae")]}, "inputs[0].name"),
+    "name no text": ({"inputs": [tensor(name=["image"])]}, "inputs[0].name"),
+    "name missing": ({"inputs": [tensor(name=...)]}, "inputs[0].name"),
+    "input twice": ({"inputs": [tensor(), tensor()]}, "inputs[1].name"),
+    "wrong datatype": ({"inputs": [tensor(datatype="FP64")]}, "inputs[0].datatype"),
+    "datatype missing": ({"inputs": [tensor(datatype=...)]}, "inputs[0].datatype"),
+    "wrong shape": ({"inputs": [tensor(shape=[1, 3, 2])]}, "inputs[0].shape"),
+    "wrong rank": ({"inputs": [tensor(shape=[6])]}, "inputs[0].shape"),
+    "no rows": ({"inputs": [tensor(shape=[0, 2, 3], data=[])]}, "inputs[0].shape"),
+    "negative rows": ({"inputs": [tensor(shape=[-1, 2, 3])]}, "inputs[0].shape"),
+    "half a row": ({"inputs": [tensor(shape=[1.0, 2, 3])]}, "inputs[0].shape"),
+    "true rows": ({"inputs": [tensor(shape=[True, 2, 3])]}, "inputs[0].shape"),
+    "shape no list": ({"inputs": [tensor(shape="1,2,3")]}, "inputs[0].shape"),
+    "data missing": ({"inputs": [tensor(data=...)]}, "inputs[0].data"),
+    "data no list": ({"inputs": [tensor(data="abc")]}, "inputs[0].data"),
+    "too few elements": ({"inputs": [tensor(data=[1, 2])]}, "inputs[0].data"),
+    "too many elements": ({"inputs": [tensor(data=[1] * 7)]}, "inputs[0].data"),
+    "nested otherwise": ({"inputs": [tensor(data=[[1, 2], [3, 4], [5, 6]])]}, "inputs[0].data"),
+    "ragged": ({"inputs": [tensor(data=[[[1, 2, 3], [4, 5]]])]}, "inputs[0].data"),
+    "text": ({"inputs": [tensor(data=["1", 2, 3, 4, 5, 6])]}, "inputs[0].data"),
+    "all text": ({"inputs": [tensor(data=["1"] * 6)]}, "inputs[0].data"),
+    "null": ({"inputs": [tensor(data=[None, 2, 3, 4, 5, 6])]}, "inputs[0].data"),
+    "object": ({"inputs": [tensor(data=[{}, 2, 3, 4, 5, 6])]}, "inputs[0].data"),
+    "true among numbers": ({"inputs": [tensor(data=[True, 2, 3, 4, 5, 6])]}, "inputs[0].data"),
+    "beyond FP32": ({"inputs": [tensor(data=[1e39, 2, 3, 4, 5, 6])]}, "inputs[0].data"),
+    "id no text": ({"id": 1, "inputs": [tensor()]}, "id"),
+    "parameters no object": ({"parameters": [], "inputs": [tensor()]}, "parameters"),
+    "outputs no list": ({"outputs": {}, "inputs": [tensor()]}, "outputs"),
+    "output no object": ({"outputs": ["label"], "inputs": [tensor()]}, "outputs[0]"),
+    "unknown output": ({"outputs": [{"name": "x"}], "inputs": [tensor()]}, "outputs[0].name"),
+    "output twice": (
+        {"outputs": [{"name": "label"}] * 2, "inputs": [tensor()]},
+        "outputs[1].name",
+    ),
+    "flag no flag": (
+        {"parameters": {"binary_data_output": 1}, "inputs": [tensor()]},
+        "parameters.binary_data_output",
+    ),
+    "classification": (
+        {
+            "outputs": [{"name": "logits", "parameters": {"classification": 3}}],
+            "inputs": [tensor()],
+        },
+        "outputs[0].parameters.classification",
+    ),
+    "shared memory": (
+        {"inputs": [tensor(data=..., parameters={"shared_memory_region": "r"})]},
+        "inputs[0].parameters.shared_memory_region",
+    ),
+    "binary size without a header": (
+        {"inputs": [tensor(data=..., parameters={"binary_data_size": 24})]},
+        "inputs[0].parameters.binary_data_size",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", MALFORMED)
+def test_a_malformed_body_is_refused_by_its_field(case: str) -> None:
+    document, field = MALFORMED[case]
+    assert refusal(document).members["field"] == field
+
+
+@pytest.mark.parametrize(
+    ("element", "shown"),
+    [(1.5, "1.5"), (1.0, "1.0"), (128, "128"), (-129, "-129"), (2**64, "1.8446744073709552e+19"),
+     (True, "True"), ("7", "'7'"), (2**63, "9223372036854775808")],
+)  # fmt: skip
+def test_an_element_out_of_an_integer_datatype(element: object, shown: str) -> None:
+    count = {"name": "count", "datatype": "INT8", "shape": [2], "data": [0, element]}
+    # As plain JSON: orjson does not write integers beyond 64 bits.
+    with pytest.raises(InvalidRequest) as error:
+        v2.decode(json.dumps({"inputs": [count]}).encode(), None, {"count": COUNT}, OUTPUTS)
+    assert error.value.members["field"] == "inputs[0].data"
+    assert shown in str(error.value.members["received"])
+    assert "INT8" in str(error.value.members["expected"])
+
+
+def test_integers_that_no_signed_datatype_holds() -> None:
+    spec = TensorSpec(name="x", datatype="UINT64", shape=(-1, 2))
+    for data in ([0, 2**64 - 1], [[0, 2**64 - 1]]):
+        one = {"name": "x", "datatype": "UINT64", "shape": [1, 2], "data": data}
+        assert decode({"inputs": [one]}, spec).inputs["x"].tolist() == [[0, 2**64 - 1]]
+
+
+def test_booleans_are_true_and_false_alone() -> None:
+    mask = {"name": "mask", "datatype": "BOOL", "shape": [1, 2], "data": [True, 1]}
+    assert refusal({"inputs": [mask]}, MASK).members["received"] == "1"
+    mask["data"] = [[False, True]]
+    assert decode({"inputs": [mask]}, MASK).inputs["mask"].tolist() == [[False, True]]
+
+
+def test_rows_must_agree() -> None:
+    count = {"name": "count", "datatype": "INT8", "shape": [2], "data": [1, 2]}
+    error = refusal({"inputs": [tensor(), count]}, IMAGE, COUNT)
+    assert error.members["field"] == "inputs[1].shape"
+    assert "1 rows" in str(error.members["expected"])
+
+
+def test_every_missing_input_is_named() -> None:
+    assert "no mask" in refusal({"inputs": [tensor()]}, IMAGE, MASK).detail
+
+
+@pytest.mark.parametrize("size", [23, 25, 0, -24, 24.0, True, "24", None])
+def test_a_wrong_byte_count(size: object) -> None:
+    one = tensor(data=..., parameters={"binary_data_size": size})
+    error = refusal({"inputs": [one]}, tail=bytes(24))
+    assert error.members["field"] == "inputs[0].parameters.binary_data_size"
+    assert "24 bytes" in str(error.members["expected"])
+
+
+def test_bytes_that_are_missing_or_left_over() -> None:
+    one = tensor(data=..., parameters={"binary_data_size": 24})
+    assert "20 bytes left" in refusal({"inputs": [one]}, tail=bytes(20)).detail
+    assert "4 more bytes" in refusal({"inputs": [one]}, tail=bytes(28)).detail
+    assert "3 more bytes" in refusal({"inputs": [tensor()]}, tail=bytes(3)).detail
+
+
+def test_data_and_bytes_at_once() -> None:
+    one = tensor(parameters={"binary_data_size": 24})
+    assert refusal({"inputs": [one]}, tail=bytes(24)).members["field"] == "inputs[0].data"
+
+
+def test_a_byte_that_is_no_boolean() -> None:
+    mask = {
+        "name": "mask",
+        "datatype": "BOOL",
+        "shape": [1, 1],
+        "parameters": {"binary_data_size": 1},
+    }
+    assert refusal({"inputs": [mask]}, MASK, tail=b"\x02").members["received"] == "2"
+
+
+@pytest.mark.parametrize("header", [b"", b"-1", b"1e3", b"99999", b"\xb2", b"9" * 40, b" 5"])
+def test_a_json_length_that_is_none(header: bytes) -> None:
+    with pytest.raises(InvalidRequest) as error:
+        v2.decode(orjson.dumps({"inputs": [tensor()]}), header, {"image": IMAGE}, OUTPUTS)
+    assert error.value.members["field"] == "Inference-Header-Content-Length"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"",
+        b"\xff\xfe{}",
+        b'{"id": "\xe9"}',
+        b'{"inputs": [NaN]}',
+        b'{"inputs": [Infinity]}',
+        b'{"inputs": [1e999]}',
+        b'{"inputs": []} trailing',
+        b"{'inputs': []}",
+        b"[" * 100_000,
+        b'{"inputs":' * 5000,
+        b"nul",
+        b"\x00" * 64,
+    ],
+)
+def test_text_that_is_no_json(text: bytes) -> None:
+    with pytest.raises(InvalidRequest) as error:
+        v2.decode(text, None, {"image": IMAGE}, OUTPUTS)
+    assert error.value.members["field"] == "body"
+    assert "JSON object in UTF-8" in str(error.value.members["expected"])
+
+
+def test_a_list_too_deep_for_a_tensor() -> None:
+    deep: Any = 1
+    for _ in range(200):
+        deep = [deep]
+    assert refusal({"inputs": [tensor(data=deep)]}).members["field"] == "inputs[0].data"
+
+
+@given(st.binary(max_size=200), st.none() | st.integers(0, 250))
+def test_any_bytes_are_read_or_refused(content: bytes, length: int | None) -> None:
+    header = None if length is None else b"%d" % length
+    with pytest.raises(InvalidRequest):
+        v2.decode(content, header, {"image": IMAGE}, OUTPUTS)
+
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**63), 2**63) | st.floats(allow_nan=False)
+    | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner),
+    max_leaves=12,
+)  # fmt: skip
+
+
+@given(st.sampled_from(["name", "datatype", "shape", "data", "parameters"]), _JSON)
+def test_any_value_of_a_tensors_member_is_read_or_refused(member: str, value: object) -> None:
+    try:
+        decode({"inputs": [tensor(**{member: value})]})
+    except InvalidRequest as error:
+        assert str(error.members["field"]).startswith(("inputs", "body"))
