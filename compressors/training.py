@@ -38,7 +38,7 @@ class Training(Settings):
     """How to train; the settings that every training technique shares."""
 
     epochs: int = Field(4, ge=1, le=1000, description="passes over the training split")
-    batch_size: int = Field(128, ge=2, le=4096, description="samples a step")
+    batch_size: int = Field(64, ge=2, le=4096, description="samples a step")
     learning_rate: float = Field(2e-3, gt=0, le=1, description="at the peak of the one cycle")
     weight_decay: float = Field(0.02, ge=0, le=1, description="AdamW's, of weights alone")
 
