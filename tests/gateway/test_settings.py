@@ -9,9 +9,7 @@ import pytest
 from gateway import settings
 from gateway.cores import usable_cores
 from gateway.settings import CONFIG_VARIABLE, PREFIX, Settings, SettingsError, load
-from router.constraints import NONE, Constraints, Floor
-
-EXAMPLE = Path(__file__).parents[2] / "deploy" / "gearshift.toml"
+from router.constraints import NONE, Floor
 
 
 @pytest.fixture(autouse=True)
@@ -104,16 +102,6 @@ def test_a_file_that_is_absent_or_no_toml(tmp_path: Path) -> None:
         load(config=tmp_path / "absent.toml")
     with pytest.raises(SettingsError, match=r"gearshift\.toml: not TOML"):
         load(config=config(tmp_path, "port 8080"))
-
-
-def test_the_example_is_loaded_and_describes_itself_truly() -> None:
-    found = load(config=EXAMPLE)
-    assert found.default_constraints == Constraints(
-        min_accuracy=Floor(0.99, relative=True), optimize="cost"
-    )
-    unchanged = {"default_min_accuracy", "default_optimize"}
-    for name, value in found.model_dump(exclude=unchanged).items():
-        assert value == getattr(Settings(), name), name
 
 
 def test_without_defaults_of_the_operator_nothing_is_demanded() -> None:
