@@ -7,11 +7,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
+
 import compressors.techniques
 from compressors import usertask
 from compressors.build import Options, Outcome, build
 from compressors.progress import Silent
 from compressors.recipe import parse
+
+torch.set_num_threads(1)  # as in tests/conftest.py
 
 HERE = Path(__file__).parent
 TASK = str(HERE.parent / "tiny_task.py")

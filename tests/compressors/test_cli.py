@@ -17,12 +17,15 @@ from compressors import artifact
 from tests.compressors.builds import TASK
 from tests.conftest import TINY_RECIPES
 
+# One thread, as in tests/conftest.py.
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 COMMAND = [sys.executable, "-m", "compressors.cli"]
 
 
 def run(*arguments: object, timeout: float = 120) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [*COMMAND, *map(str, arguments)],
+        env=ENVIRONMENT,
         capture_output=True,
         text=True,
         timeout=timeout,
@@ -92,6 +95,7 @@ def test_ctrl_c_leaves_the_store_whole(tmp_path: Path, recipes: Path) -> None:
     out = tmp_path / "models"
     process = subprocess.Popen(
         [*COMMAND, TASK, "--out", str(out), "--recipes", str(recipes)],
+        env=ENVIRONMENT,
         stderr=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         text=True,
@@ -120,7 +124,7 @@ def test_a_terminal_gets_bars(tiny_store: Path, tmp_path: Path, recipes: Path) -
         [*COMMAND, TASK, "--out", str(store), "--recipes", str(recipes)],
         stderr=follower,
         stdout=follower,
-        env={**os.environ, "TERM": "xterm-256color", "COLUMNS": "120"},
+        env={**ENVIRONMENT, "TERM": "xterm-256color", "COLUMNS": "120"},
     )
     os.close(follower)
     seen = b""

@@ -47,9 +47,7 @@ def quiet(_fraction: float, _text: str) -> None: ...
 def test_it_learns_and_tells_how_far_it_is() -> None:
     network, told = fresh(), []
     before = training.validation_score(network, Few(), Few().samples("validation"))
-    trained = train(
-        network, Few(), HOW, seed=0, progress=lambda *step: told.append(step)
-    )
+    trained = train(network, Few(), HOW, seed=0, progress=lambda *step: told.append(step))
     assert trained.scores[trained.best] > before + 0.2
     fractions = [fraction for fraction, _ in told]
     assert fractions == sorted(fractions) and fractions[-1] == pytest.approx(1.0)
