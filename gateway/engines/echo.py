@@ -3,6 +3,7 @@
 A folder of format `echo` may hold `echo.json`, which makes the variant slow or faulty on purpose:
 
     {"delay_ms": 5}          each run takes that long, with the interpreter lock released
+    {"delay_after": 3}       only the third run and every later one is delayed
     {"fail_after": 3}        the third run and every later one fails
     {"fail_load": true}      loading fails
     {"wrong_shape": true}    outputs have one row too many
@@ -28,6 +29,7 @@ class _Options(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     delay_ms: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    delay_after: Annotated[int, Field(ge=1)] = 1
     fail_after: Annotated[int, Field(ge=1)] | None = None
     fail_load: bool = False
     wrong_shape: bool = False
@@ -52,7 +54,7 @@ class _Program:
     def infer(self, inputs: Tensors) -> dict[str, Tensor]:
         options = self._options
         self._runs += 1
-        if options.delay_ms:
+        if options.delay_ms and self._runs >= options.delay_after:
             time.sleep(options.delay_ms / 1000)
         if options.fail_after is not None and self._runs >= options.fail_after:
             raise EngineError(
