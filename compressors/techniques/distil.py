@@ -48,7 +48,9 @@ class _Distil(Technique):
                 or the student's differ in shape.
             NotFinite: the loss became NaN.
         """
-        student = context.task.student()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(context.seed)  # of its first weights
+            student = context.task.student()
         if student is None:
             raise NotApplicable("distil: the task's student() is None")
         teacher = _teacher_logits(context)

@@ -72,7 +72,10 @@ def split_layers(module: nn.Module, cost: float, round_to: int) -> list[str]:
         # This one reads its layers' weights by itself in eval mode, and a split has two.
         if not name or isinstance(parent, nn.TransformerEncoderLayer):
             continue
-        if type(layer) is nn.Conv2d and layer.groups == 1 and isinstance(layer.padding, tuple):
+        if type(layer) is nn.Conv2d:
+            # The split pads with zeros; "same" and "valid" hide how much is padded.
+            if layer.groups != 1 or layer.padding_mode != "zeros" or isinstance(layer.padding, str):
+                continue
             rank = _rank(_conv_share(layer), cost, round_to)
             changed = split_conv(layer, rank) if rank else None
         elif type(layer) is nn.Linear:

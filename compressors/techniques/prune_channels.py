@@ -77,11 +77,12 @@ def remove_channels(
     Raises:
         NotApplicable: the network cannot be traced, or fails with fewer channels.
     """
-    module.eval()
+    # Tracing follows gradients, and the fine-tuning that comes next needs them.
+    module.eval().requires_grad_(True)
     inputs = tuple(torch.from_numpy(array.copy()) for array in example.inputs.values())
     before = _shapes(module(*inputs))
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), torch.enable_grad():
             warnings.simplefilter("ignore")  # of parameters that it leaves alone, which is fine
             graph = tp.DependencyGraph().build_dependency(module, inputs, verbose=False)
             removed = _remove(module, graph, ratio, round_to)
@@ -107,9 +108,10 @@ def _remove(module: nn.Module, graph: Any, ratio: float, round_to: int) -> dict[
     importance = tp.importance.GroupMagnitudeImportance(p=2)
     names = {layer: name for name, layer in module.named_modules()}
     kept = list(_output_layers(graph))
-    removed: dict[str, list[int]] = {}
-    groups = graph.get_all_groups(ignored_layers=kept, root_module_types=list(_PRUNED))
-    for group in list(groups):
+    lightest: list[tuple[nn.Module, Any, list[int]]] = []
+    # All are weighed before any goes: a removal shifts the places at which other groups' channels
+    # enter a concatenation.
+    for group in graph.get_all_groups(ignored_layers=kept, root_module_types=list(_PRUNED)):
         root, function = group[0].dep.target.module, group[0].dep.handler
         channels = graph.get_out_channels(root)
         # Groups of a grouped convolution must stay equal: those are left as they are.
@@ -119,8 +121,11 @@ def _remove(module: nn.Module, graph: Any, ratio: float, round_to: int) -> dict[
         weights = importance(group)
         if staying >= channels or weights is None:
             continue
-        lightest = weights.argsort(stable=True)[: channels - staying].tolist()
-        removal = graph.get_pruning_group(root, function, sorted(lightest))
+        gone = weights.argsort(stable=True)[: channels - staying].tolist()
+        lightest.append((root, function, sorted(gone)))
+    removed: dict[str, list[int]] = {}
+    for root, function, channels_gone in lightest:
+        removal = graph.get_pruning_group(root, function, channels_gone)
         for dependency, indices in removal:
             target = dependency.target.module
             if target in names and graph.is_out_channel_pruning_fn(dependency.handler):
