@@ -6,6 +6,7 @@ routing, queueing and answering do together.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from dataclasses import dataclass
@@ -31,7 +32,7 @@ from gateway.problems import Headers
 from gateway.service import Service
 from router import constraints
 from router.card import TensorSpec
-from router.errors import CallerLeft, GearshiftError, InvalidRequest
+from router.errors import CallerLeft, GearshiftError, InvalidRequest, NotReady
 
 _LOG = logging.getLogger(__name__)
 
@@ -61,6 +62,11 @@ class Infer:
             return
         except GearshiftError as error:
             status, headers, body = problems.of(error)
+        except asyncio.CancelledError:
+            # By the server alone, when a stop has waited for this request as long as it may.
+            stopped = NotReady("the server stopped before it could answer this request")
+            self._metrics.failed(model, stopped, 0.0)
+            status, headers, body = problems.of(stopped)
         except Exception:
             _LOG.exception("a request for %s failed", model)
             unexpected = GearshiftError("an unexpected error; the server's log says more")
