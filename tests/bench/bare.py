@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastapi import Body, FastAPI
+from fastapi import FastAPI
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
@@ -32,7 +32,7 @@ fastapi_app = FastAPI()
 
 
 @fastapi_app.post(PATH)
-async def infer(body: bytes = Body(media_type="application/octet-stream")) -> Any:
-    """FastAPI's own way: the body injected, the answer encoded by the framework."""
+async def infer(body: dict[str, Any]) -> Any:
+    """FastAPI's own way: the body parsed and injected, the answer encoded by the framework."""
     del body
     return {"model_name": "noop", "model_version": "fp32", "outputs": [{"data": [0.0] * 10}]}
