@@ -7,10 +7,10 @@ serves does without, and whose import would make every other command wait.
 from __future__ import annotations
 
 import ast
-import inspect
 from collections.abc import Callable
 from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
+from pathlib import Path
 
 import typer
 
@@ -58,14 +58,16 @@ def _remedy(entry: EntryPoint) -> str:
 
 
 def _summary(entry: EntryPoint) -> str:
-    """The first line of the function's docstring, read from its source without running it."""
-    try:
-        spec = find_spec(entry.module)
-        source = spec.loader.get_source(entry.module)  # type: ignore[union-attr]
-        for node in ast.parse(source or "").body:
+    """The first line of the function's docstring, read from its source and not by importing it."""
+    package, *inner = entry.module.split(".")
+    spec = find_spec(package)  # of the package alone: for a module in it, it would be imported
+    for folder in (spec and spec.submodule_search_locations) or ():
+        try:
+            source = Path(folder, *inner).with_suffix(".py").read_text(encoding="utf-8")
+            body = ast.parse(source).body
+        except (OSError, ValueError, SyntaxError):
+            continue  # what is wrong with it is told when it is run, not by `--help`
+        for node in body:
             if isinstance(node, ast.FunctionDef) and node.name == entry.attr:
-                return inspect.cleandoc(ast.get_docstring(node) or "").partition("\n")[0]
-    except Exception:
-        # Whatever is wrong with it is told when it is run, not by `--help`.
-        return ""
+                return (ast.get_docstring(node) or "").partition("\n")[0]
     return ""
