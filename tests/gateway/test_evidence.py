@@ -147,3 +147,14 @@ def test_input_that_makes_no_sense() -> None:
     with pytest.raises(ValueError, match="scores"):
         paired_lower_bounds({"a": np.ones(3), "b": np.ones(4)})
     assert paired_lower_bounds({}) == {}
+
+
+def test_the_first_difference_seen_does_not_sharpen_the_interval() -> None:
+    # One differing answer says hardly more than none about how answers of a source go together.
+    ones, groups = np.ones(3600), clusters_of(360, 10)
+    other = ones.copy()
+    other[17] = 0.0
+    widths = [
+        high - low for _, low, high, _ in (paired_interval(x, ones, groups) for x in (ones, other))
+    ]
+    assert widths[1] > widths[0] / 2
