@@ -85,8 +85,13 @@ def train(
         torch.manual_seed(seed)
         shuffle = np.random.default_rng(seed)
         optimizer = torch.optim.AdamW(_groups(network, how.weight_decay), lr=how.learning_rate)
+        total = how.epochs * steps + 1
         schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, how.learning_rate, total_steps=how.epochs * steps + 1, pct_start=_WARM_UP
+            optimizer,
+            how.learning_rate,
+            total_steps=total,
+            # Under 1.5 steps OneCycleLR divides by zero where the whole training is a few steps.
+            pct_start=max(_WARM_UP, 1.5 / total),
         )
         scores: list[float] = []
         best: dict[str, Any] = {}

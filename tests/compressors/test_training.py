@@ -144,14 +144,16 @@ def test_several_inputs_and_outputs() -> None:
     torch.testing.assert_close(odds, logits.exp())
 
 
-def test_fewer_samples_than_a_batch() -> None:
+@pytest.mark.parametrize("batch_size", [64, 20, 10, 6, 5, 4, 2])
+def test_few_samples_and_few_steps(batch_size: int) -> None:
     class Handful(Few):
         def samples(self, split: Split) -> Samples:
             return super().samples(split).batch(slice(0, 20))
 
     network = fresh()
     before = copy.deepcopy(network.state_dict())
-    train(network, Handful(), Training(epochs=1, batch_size=64), seed=0, progress=quiet)
+    how = Training(epochs=1, batch_size=batch_size)
+    train(network, Handful(), how, seed=0, progress=quiet)
     assert not torch.equal(before["0.weight"], network.state_dict()["0.weight"])
 
 

@@ -1,0 +1,64 @@
+"""What the tests of techniques share: a short task, and small networks of several kinds."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import nn
+
+from compressors import technique
+from compressors.task import Samples, Split
+from compressors.tasks.digits import Residual
+from compressors.technique import Context, Network, Technique
+from compressors.training import Training
+from tests.tiny_task import Tiny
+
+
+class Few(Tiny):
+    """The tiny task, short, and its test split out of bounds."""
+
+    def samples(self, split: Split) -> Samples:
+        assert split != "test"
+        return super().samples(split).batch(slice(0, 200))
+
+
+def context_of(task: Tiny, seed: int = 0) -> Context:
+    return Context(task, task.network(), seed, lambda _fraction, _text: None, {})
+
+
+def short(name: str) -> tuple[Technique, object]:
+    """The technique and its settings, for one epoch where it trains."""
+    found = technique.get(name)
+    trains = issubclass(found.Config, Training)
+    return found, found.Config.model_validate({"epochs": 1} if trains else {})
+
+
+def applied(name: str, task: Tiny, seed: int = 0) -> Network:
+    found, config = short(name)
+    return found.apply(Network(task.network()), context_of(task, seed), config)
+
+
+def conv_net() -> nn.Module:
+    torch.manual_seed(0)
+    return Residual(16, (2, 1, 1))
+
+
+def perceptron() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Flatten(), nn.Linear(576, 64), nn.ReLU(), nn.Linear(64, 32), nn.GELU(), nn.Linear(32, 10)
+    )
+
+
+def flattened() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(1, 32, 3, stride=4), nn.ReLU(), nn.Flatten(), nn.Linear(32 * 36, 10)
+    )
+
+
+EXAMPLE = Samples(
+    {"image": np.random.default_rng(0).random((4, 1, 24, 24), dtype=np.float32)},
+    np.zeros(4, np.int64),
+)
+X = torch.from_numpy(EXAMPLE.inputs["image"])

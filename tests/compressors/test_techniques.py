@@ -1,0 +1,125 @@
+"""Every technique, by discovery."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from pydantic import ValidationError
+from torch import Tensor, nn
+
+from compressors import technique
+from compressors.errors import NotApplicable, RecipeError
+from compressors.recipe import parse
+from compressors.technique import Network
+from compressors.verify import weights_digest
+from tests.compressors.few import Few, applied, context_of, short
+
+NAMES = technique.names()
+
+
+class Doubling(nn.Module):
+    """Nothing that any technique knows, and nothing to train."""
+
+    def forward(self, image: Tensor) -> Tensor:
+        return 2 * image.flatten(1)[:, :10]
+
+
+class Unteachable(Few):
+    def network(self) -> nn.Module:
+        return Doubling()
+
+    def student(self) -> None:  # type: ignore[override]
+        return None
+
+
+def test_the_techniques_of_the_bundled_recipes_are_there() -> None:
+    assert {"bf16", "distil", "int8", "low-rank", "prune-channels"} <= set(NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_unknown_settings_are_refused_by_name(name: str) -> None:
+    with pytest.raises(RecipeError, match=r"steps\[0\].no_such_setting: unknown key"):
+        parse(
+            "[variants.fp32]\n[variants.x]\n"
+            f'steps = [{{ technique = "{name}", no_such_setting = 1 }}]',
+            "recipes.toml",
+        )
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_settings_are_described_and_numbers_are_bounded(name: str) -> None:
+    for key, field in technique.get(name).Config.model_fields.items():
+        assert field.description, key
+        if field.annotation in (int, float):
+            for value in (-1, 10**9):
+                with pytest.raises(ValidationError, match=key):
+                    technique.get(name).Config.model_validate({key: value})
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_network_with_nothing_to_act_on_is_refused(name: str) -> None:
+    with pytest.raises(NotApplicable, match=name):
+        applied(name, Unteachable())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_comes_out_has_the_same_outputs_and_is_not_what_came_in(name: str) -> None:
+    task = Few()
+    inputs = torch.from_numpy(task.samples("validation").inputs["image"][:5])
+    network = applied(name, task)
+    assert network.module.eval()(inputs).shape == (5, 10)
+    asked = technique.get(name).precision
+    if asked is None:
+        assert weights_digest(network.module) != weights_digest(task.network())
+    else:
+        assert network.numerics.precision == asked
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_seed_gives_the_same_network(name: str) -> None:
+    def once(seed: int) -> str:
+        torch.manual_seed(seed)  # as the build does
+        network = applied(name, Few(), seed)
+        calibration = network.numerics.calibration
+        seen = b"" if calibration is None else calibration.inputs["image"].tobytes()
+        return weights_digest(network.module) + str(hash(seen))
+
+    assert once(1) == once(1)
+    if name != "bf16":  # which chooses nothing
+        assert once(1) != once(2)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_reference_is_not_changed(name: str) -> None:
+    task = Few()
+    context = context_of(task)
+    before = weights_digest(context.reference)
+    found, config = short(name)
+    found.apply(Network(task.network()), context, config)
+    assert weights_digest(context.reference) == before
+
+
+def test_calibration_is_drawn_from_the_training_split_without_repeats() -> None:
+    found = technique.get("int8")
+    network = found.apply(
+        Network(Few().network()),
+        context_of(Few()),
+        found.Config.model_validate({"calibration_samples": 150, "fast_bias_correction": False}),
+    )
+    calibration, train = network.numerics.calibration, Few().samples("train")
+    assert calibration is not None and len(calibration) == 150
+    rows = {image.tobytes() for image in train.inputs["image"]}
+    drawn = [image.tobytes() for image in calibration.inputs["image"]]
+    assert set(drawn) <= rows and len(set(drawn)) == 150
+    assert network.numerics.options == {"fast_bias_correction": False}
+    more = found.Config.model_validate({"calibration_samples": 1000})
+    whole = found.apply(Network(Few().network()), context_of(Few()), more).numerics.calibration
+    assert whole is not None and len(whole) == 200
+
+
+def test_a_technique_goes_on_from_another_s_network() -> None:
+    task = Few()
+    network = applied("low-rank", task)
+    found, config = short("prune-channels")
+    changed = found.apply(network, context_of(task), config)
+    assert changed.module(torch.zeros(2, 1, 8, 8)).shape == (2, 10)
