@@ -4,6 +4,7 @@ A folder of format `echo` may hold `echo.json`, which makes the variant slow or 
 
     {"delay_ms": 5}          each run takes that long, with the interpreter lock released
     {"delay_after": 3}       only the third run and every later one is delayed
+    {"mirror": true}         each row of the outputs is filled with that row's first input value
     {"fail_after": 3}        the third run and every later one fails
     {"fail_load": true}      loading fails
     {"wrong_shape": true}    outputs have one row too many
@@ -30,6 +31,7 @@ class _Options(BaseModel):
 
     delay_ms: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     delay_after: Annotated[int, Field(ge=1)] = 1
+    mirror: bool = False
     fail_after: Annotated[int, Field(ge=1)] | None = None
     fail_load: bool = False
     wrong_shape: bool = False
@@ -62,6 +64,10 @@ class _Program:
             )
         rows = len(inputs[self._input]) + options.wrong_shape
         outputs = {name: np.zeros((rows, *shape), kind) for name, shape, kind in self._outputs}
+        if options.mirror:
+            first = inputs[self._input].reshape(len(inputs[self._input]), -1)[:, 0]
+            for output in outputs.values():
+                output.T[:] = first
         if options.nan:
             for output in outputs.values():
                 if output.dtype.kind == "f":

@@ -1,0 +1,83 @@
+"""Lanes in one process, of a store whose engine answers each row with its own first value."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gateway import catalog
+from gateway.fleet import Fleet
+from gateway.lanes import Lanes, Result, Ticket
+from gateway.messages import InferRequest
+from gateway.telemetry import Telemetry
+from router.constraints import NONE
+
+MAX_BATCH = 4
+PATIENCE_S = 20.0
+_numbers = iter(range(1, 10**6))
+
+
+class Rig:
+    """Lanes, and what they did: (model, variant, rows) of each batch."""
+
+    def __init__(self, lanes: Lanes, fleet: Fleet, batches: list[tuple[str, str, int]]) -> None:
+        self.lanes = lanes
+        self.fleet = fleet
+        self.batches = batches
+
+    def submit(
+        self, rows: int = 1, choices: tuple[str, ...] = ("fp32",), *, within_s: float = math.inf,
+        model: str = "echo", soft: bool = False,
+    ) -> Ticket:  # fmt: skip
+        """Queue a request whose rows hold numbers that no other request's hold."""
+        image = np.array([[next(_numbers)] * 4 for _ in range(rows)], np.float32)
+        now_s = time.monotonic()
+        request = InferRequest(model, {"image": image}, rows, NONE, now_s)
+        return self.lanes.submit(request, choices, now_s + within_s, soft)
+
+    async def busy(self) -> Ticket:
+        """Occupy the one lane; returns the request that does."""
+        ticket = self.submit(model="slow")
+        while not (self.lanes.busy and not self.lanes.queued):
+            await asyncio.sleep(0.001)
+        return ticket
+
+
+@asynccontextmanager
+async def running(models: Path, *, count: int = 1) -> AsyncIterator[Rig]:
+    fleet = Fleet.of(catalog.usable(models), percentile=99, usd_per_lane_hour=0.05)
+    fleet.load(lanes=count, threads=1, max_batch=MAX_BATCH, trust=False)
+    batches: list[tuple[str, str, int]] = []
+    lanes = Lanes(
+        fleet,
+        Telemetry(),
+        count=count,
+        max_batch=MAX_BATCH,
+        on_batch=lambda model, variant, rows, _: batches.append((model, variant, rows)),
+    )
+    try:
+        yield Rig(lanes, fleet, batches)
+    finally:
+        lanes.stop()
+        fleet.close()
+
+
+def run(models: Path, test: Callable[[Rig], Awaitable[None]], **how: Any) -> None:
+    async def main() -> None:
+        async with running(models, **how) as rig:
+            await asyncio.wait_for(test(rig), PATIENCE_S)
+
+    asyncio.run(main())
+
+
+def assert_own(ticket: Ticket, result: Result) -> None:
+    """The caller got the rows that are its own, all of them, in order."""
+    sent = ticket.request.inputs["image"][:, :1]
+    np.testing.assert_array_equal(result.outputs["logits"], np.repeat(sent, 3, axis=1))

@@ -1,0 +1,131 @@
+"""The queue: leaving it, its order, deadlines, stopping, and what a snapshot says of it."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from router.errors import DeadlinePassed, NotReady, UnknownModel
+from tests.gateway.lane_rig import MAX_BATCH, Rig, assert_own, run
+from tests.stores import write_variant
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> Path:
+    write_variant(tmp_path, "slow", "fp32", delay_ms=100, delay_after=MAX_BATCH + 1)
+    return tmp_path
+
+
+def test_who_withdraws_from_the_queue_is_not_run(models: Path) -> None:
+    write_variant(models, "echo", "fp32", mirror=True)
+
+    async def test(rig: Rig) -> None:
+        await rig.busy()
+        before, leaving, after = rig.submit(), rig.submit(2), rig.submit()
+        assert rig.lanes.queued == 3
+        rig.lanes.withdraw(leaving)
+        rig.lanes.withdraw(leaving)  # once more changes nothing
+        assert rig.lanes.queued == 2
+        for ticket in (before, after):
+            assert_own(ticket, await ticket.done)
+        assert rig.batches[1:] == [("echo", "fp32", 2)]
+        assert not leaving.done.done()
+
+    run(models, test)
+
+
+def test_who_withdraws_while_the_batch_runs_does_not_disturb_it(models: Path) -> None:
+    async def test(rig: Rig) -> None:
+        await rig.busy()
+        leaving, staying = rig.submit(model="slow"), rig.submit(model="slow")
+        while rig.lanes.queued:
+            await asyncio.sleep(0.001)
+        leaving.done.cancel()
+        rig.lanes.withdraw(leaving)
+        assert (await staying.done).batch_rows == 2
+        assert rig.batches == [("slow", "fp32", 1), ("slow", "fp32", 2)]
+
+    run(models, test)
+
+
+def test_deadline_that_cannot_be_met_is_refused_unrun(models: Path) -> None:
+    write_variant(models, "echo", "fp32", latency_ms_at_1=50, latency_ms_at_32=50)
+
+    async def test(rig: Rig) -> None:
+        await rig.busy()
+        late = rig.submit(within_s=0.12)  # gone is a part, left is less than the 50 ms it takes
+        soft = rig.submit(within_s=0.12, soft=True)
+        easy = rig.submit()
+        with pytest.raises(DeadlinePassed):
+            await late.done
+        await asyncio.gather(soft.done, easy.done)
+        assert rig.batches[1:] == [("echo", "fp32", 2)]
+
+    run(models, test)
+
+
+def test_slack_that_shrank_takes_the_next_choice(models: Path) -> None:
+    write_variant(models, "echo", "fp32", latency_ms_at_1=90, latency_ms_at_32=90)
+    write_variant(models, "echo", "small", accuracy=0.9, latency_ms_at_1=1, latency_ms_at_32=1)
+
+    async def test(rig: Rig) -> None:
+        await rig.busy()
+        hurried = rig.submit(1, ("fp32", "small"), within_s=0.15)
+        patient = rig.submit(1, ("fp32", "small"), within_s=10)
+        assert (await hurried.done).variant == "small"
+        assert (await patient.done).variant == "fp32"
+
+    run(models, test)
+
+
+def test_the_most_urgent_goes_first(models: Path) -> None:
+    for name in ("a", "b", "c"):
+        write_variant(models, name, "fp32")
+
+    async def test(rig: Rig) -> None:
+        await rig.busy()
+        tickets = [rig.submit(model="a"), rig.submit(model="b", within_s=9)]
+        tickets.append(rig.submit(model="c", within_s=0.5))
+        await asyncio.gather(*(ticket.done for ticket in tickets))
+        # Who has no deadline waits no longer than somebody with a patience of a second.
+        assert [model for model, _, _ in rig.batches[1:]] == ["c", "a", "b"]
+
+    run(models, test)
+
+
+def test_stop_refuses_what_is_queued_and_ends_the_threads(models: Path) -> None:
+    async def test(rig: Rig) -> None:
+        running = await rig.busy()
+        waiting = rig.submit(model="slow")
+        await asyncio.to_thread(rig.lanes.stop)
+        assert (await running.done).variant == "fp32"
+        with pytest.raises(NotReady):
+            await waiting.done
+        assert not [thread for thread in threading.enumerate() if thread.name.startswith("lane-")]
+
+    run(models, test)
+
+
+def test_snapshot_counts_what_waits(models: Path) -> None:
+    write_variant(models, "echo", "fp32", latency_ms_at_1=10, latency_ms_at_32=320)
+
+    async def test(rig: Rig) -> None:
+        model = rig.fleet.model("echo")
+        idle = rig.lanes.snapshot(model, time.monotonic())
+        assert (idle.lane_free_in_ms, idle.backlog_ms, dict(idle.queued_rows)) == ((0.0,), 0.0, {})
+        await rig.busy()
+        tickets = [rig.submit(1), rig.submit(2)]
+        loaded = rig.lanes.snapshot(model, time.monotonic())
+        assert dict(loaded.queued_rows) == {"fp32": 3}
+        assert loaded.backlog_ms == pytest.approx(30)
+        await asyncio.gather(*(ticket.done for ticket in tickets))
+        rig.lanes.snapshot(model, time.monotonic())
+        assert rig.lanes.snapshot(model, time.monotonic()).backlog_ms == 0
+        with pytest.raises(UnknownModel):
+            rig.fleet.model("absent")
+
+    run(models, test)
