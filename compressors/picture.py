@@ -108,7 +108,9 @@ def _panel(axes: Any, cards: Sequence[VariantCard], across: list[float], title: 
 
 
 def _ticks(low: float, high: float) -> list[float]:
-    steps = [digit * 10.0**power for power in range(-9, 9) for digit in (1, 2, 5)]
+    """Round values, more to the decade where the range is short."""
+    digits = (1, 2, 5) if high > 8 * low else (1, 1.5, 2, 3, 4, 5, 7)
+    steps = [digit * 10.0**power for power in range(-9, 9) for digit in digits]
     return [step for step in steps if low / 1.5 <= step <= high * 1.6]
 
 
