@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -21,6 +20,8 @@ from gateway.cli.serve import bind, load, run
 _MODEL = "digits"
 # The last file that a build writes, when all its variants are there.
 _SAMPLE_FILE = "sample.json"
+# After Ctrl-C, the time in which the build should have noticed it too.
+_GRACE_S = 2.0
 
 _NEXT = """
 The page with the variants and the picture: {url}/
@@ -99,15 +100,19 @@ def _compress(models: Path) -> int:
 
     def stop(number: int, frame: FrameType | None) -> None:
         del frame
-        child.send_signal(signal.SIGINT)
-        child.wait()
-        os._exit(128 + number)
+        raise SystemExit(128 + number)
 
     before = signal.signal(signal.SIGTERM, stop)
     try:
         return child.wait()
-    except KeyboardInterrupt:
-        # The terminal sent it to the child too, which now cleans up after itself.
-        return child.wait()
+    except (KeyboardInterrupt, SystemExit):
+        # A terminal's Ctrl-C reaches the child by itself, and a second one would disturb it while
+        # it cleans up; what was sent to this process alone has to be passed on.
+        try:
+            child.wait(_GRACE_S)
+        except subprocess.TimeoutExpired:
+            child.send_signal(signal.SIGINT)
+            child.wait()
+        raise
     finally:
         signal.signal(signal.SIGTERM, before)
