@@ -127,7 +127,7 @@ def run(
             server_header=False,
             date_header=False,
             proxy_headers=False,
-            timeout_graceful_shutdown=max(1, math.ceil(chosen.drain_seconds)),
+            timeout_graceful_shutdown=math.ceil(chosen.drain_seconds),
         )
     )
 
