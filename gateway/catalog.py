@@ -149,13 +149,18 @@ def digests(folder: Path) -> dict[str, str]:
 
 
 def menu_of(
-    entries: Mapping[str, Entry], *, percentile: Percentile, usd_per_lane_hour: float
+    entries: Mapping[str, Entry],
+    *,
+    percentile: Percentile,
+    usd_per_lane_hour: float,
+    max_batch: int,
 ) -> Menu:
     """The menu of one model's entries, with the evidence of their per-sample scores."""
     return menu(
         [entry.card for entry in entries.values()],
         percentile=percentile,
         usd_per_lane_hour=usd_per_lane_hour,
+        max_batch=max_batch,
         not_worse=evidence(entries),
     )
 

@@ -104,14 +104,19 @@ class Fleet:
         self._models = models
 
     @classmethod
-    def of(cls, store: Catalog, *, percentile: Percentile, usd_per_lane_hour: float) -> Fleet:
+    def of(
+        cls, store: Catalog, *, percentile: Percentile, usd_per_lane_hour: float, max_batch: int
+    ) -> Fleet:
         """The fleet of a catalogue; nothing is loaded yet."""
         return cls(
             {
                 name: ServedModel(
                     entries,
                     catalog.menu_of(
-                        entries, percentile=percentile, usd_per_lane_hour=usd_per_lane_hour
+                        entries,
+                        percentile=percentile,
+                        usd_per_lane_hour=usd_per_lane_hour,
+                        max_batch=max_batch,
                     ),
                 )
                 for name, entries in store.models.items()

@@ -57,6 +57,7 @@ class Service:
             self.catalog,
             percentile=settings.latency_percentile,
             usd_per_lane_hour=settings.usd_per_lane_hour,
+            max_batch=settings.max_batch,
         )
         self._policy = Policy(
             accuracy_margin=settings.accuracy_margin,

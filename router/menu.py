@@ -98,9 +98,14 @@ def menu(
     *,
     percentile: Percentile,
     usd_per_lane_hour: float,
+    max_batch: int | None = None,
     not_worse: Mapping[str, Mapping[str, float]] | None = None,
 ) -> Menu:
     """The menu of one model's cards.
+
+    Args:
+        max_batch: rows of a batch, at most, where that is fewer than the cards measured: what
+            would have been one batch is then several, and takes as long.
 
     Raises:
         ValueError: no cards, or cards of several models or references.
@@ -113,7 +118,7 @@ def menu(
         )
     ((model, reference),) = models
     price = usd_per_lane_hour / SECONDS_PER_HOUR / 1000 * 1_000_000
-    offers = [_offer(card, percentile, price) for card in cards]
+    offers = [_offer(card, percentile, price, max_batch) for card in cards]
     offers.sort(key=lambda offer: (-offer.accuracy, offer.name))
     return Menu(
         model, reference, tuple(offers), not_worse or {}, {offer.name: offer for offer in offers}
@@ -148,7 +153,13 @@ def by_rows(points: tuple[LatencyPoint, ...], percentile: Percentile) -> tuple[f
     return tuple(table)
 
 
-def _offer(card: VariantCard, percentile: Percentile, usd_per_million_lane_ms: float) -> Offer:
+def _offer(
+    card: VariantCard,
+    percentile: Percentile,
+    usd_per_million_lane_ms: float,
+    max_batch: int | None,
+) -> Offer:
+    end = None if max_batch is None else max_batch + 1
     # Paired: the reference's own accuracy on these samples is this card's less the difference.
     reference = card.accuracy.value - card.paired.value
     low = 0.0 if card.variant == card.reference else card.paired.low
@@ -158,7 +169,7 @@ def _offer(card: VariantCard, percentile: Percentile, usd_per_million_lane_ms: f
         accuracy_low=card.accuracy.low,
         accuracy_high=card.accuracy.high,
         share_low=1.0 + low / reference if reference > 0 else 0.0,
-        promised_ms=by_rows(card.latency, percentile),
-        typical_ms=by_rows(card.latency, 50),
+        promised_ms=by_rows(card.latency, percentile)[:end],
+        typical_ms=by_rows(card.latency, 50)[:end],
         usd_per_million_lane_ms=usd_per_million_lane_ms,
     )

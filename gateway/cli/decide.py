@@ -121,6 +121,7 @@ def _menu(found: Catalog, models: Path, model: str, operator: Settings) -> Menu:
         entries,
         percentile=operator.latency_percentile,
         usd_per_lane_hour=operator.usd_per_lane_hour,
+        max_batch=operator.max_batch,
     )
 
 

@@ -19,6 +19,8 @@ from tests.stores import write_variant
 
 SLOW_MS = 600
 QUICK_MS = 5
+# Enough for one slow batch, not for two; the rest is room for a busy machine.
+HURRY_MS = 1.5 * SLOW_MS
 
 
 @pytest.fixture
@@ -33,7 +35,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     # One for each test: what the gateway has learnt about a model is part of what is tested.
     for model in ("queued", "running", "behind", "shifted", "floor", "relaxed"):
         write_stalling(models, model)
-    for name, accuracy, ms in (("fp32", 0.95, 300), ("small", 0.90, QUICK_MS)):
+    for name, accuracy, ms in (("fp32", 0.95, SLOW_MS), ("small", 0.90, QUICK_MS)):
         write_variant(
             models,
             "honest",
@@ -114,9 +116,9 @@ def test_slack_that_shrank_shifts_to_a_faster_variant(
 ) -> None:
     running = stall(server, pool, "shifted")
     # On arrival there is time for `fp32`; behind the stalled batch there is not.
-    response, took_ms = timed(server, "honest", within(SLOW_MS + 150))
+    response, took_ms = timed(server, "honest", within(HURRY_MS))
     assert response.status_code == 200
-    assert took_ms <= SLOW_MS + 150
+    assert took_ms < 2 * SLOW_MS
     assert response.headers["gearshift-variant"] == response.json()["model_version"] == "small"
     assert response.headers["gearshift-reason"] == "shifted-at-dispatch"
     assert float(response.headers["gearshift-accuracy"]) == 0.90
@@ -127,7 +129,7 @@ def test_slack_that_shrank_shifts_to_a_faster_variant(
 def test_shift_never_breaks_a_floor(server: Server, pool: ThreadPoolExecutor) -> None:
     running = stall(server, pool, "floor")
     floor = {"Gearshift-Min-Accuracy": "0.93"}
-    response, took_ms = timed(server, "honest", within(SLOW_MS + 150, **floor))
+    response, took_ms = timed(server, "honest", within(HURRY_MS, **floor))
     assert is_expired(response)
     assert took_ms < 2 * SLOW_MS
     assert running.result().status_code == 200
@@ -153,18 +155,18 @@ def test_what_would_fit_but_not_now_is_shed(server: Server, pool: ThreadPoolExec
     server.await_busy()
     running += [pool.submit(server.infer, "honest", headers=pinned) for _ in range(4)]
     server.await_busy(queued=4)
-    response, took_ms = timed(server, "honest", within(350, **pinned))
+    response, took_ms = timed(server, "honest", within(HURRY_MS, **pinned))
     assert response.status_code == 429
-    assert took_ms < 200
+    assert took_ms < SLOW_MS
     assert int(response.headers["retry-after"]) >= 1
     problem = response.json()
     assert (problem["code"], problem["retryable"]) == ("overloaded", True)
     assert problem["retry_after_s"] > 0
-    assert problem["nearest"]["max_latency_ms"] > 350
+    assert problem["nearest"]["max_latency_ms"] > HURRY_MS
     assert [one.result().status_code for one in running] == [200] * 5
     server.await_idle()
     # As it says: the same request fits when the load has gone.
-    assert server.infer("honest", headers=within(350, **pinned)).status_code == 200
+    assert server.infer("honest", headers=within(HURRY_MS, **pinned)).status_code == 200
 
 
 def test_low_priority_is_shed_first(tmp_path: Path, pool: ThreadPoolExecutor) -> None:

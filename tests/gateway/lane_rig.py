@@ -52,7 +52,9 @@ class Rig:
 
 @asynccontextmanager
 async def running(models: Path, *, count: int = 1) -> AsyncIterator[Rig]:
-    fleet = Fleet.of(catalog.usable(models), percentile=99, usd_per_lane_hour=0.05)
+    fleet = Fleet.of(
+        catalog.usable(models), percentile=99, usd_per_lane_hour=0.05, max_batch=MAX_BATCH
+    )
     fleet.load(lanes=count, threads=1, max_batch=MAX_BATCH, trust=False)
     batches: list[tuple[str, str, int]] = []
     lanes = Lanes(

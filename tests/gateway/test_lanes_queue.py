@@ -118,10 +118,10 @@ def test_snapshot_counts_what_waits(models: Path) -> None:
         idle = rig.lanes.snapshot(model, time.monotonic())
         assert (idle.lane_free_in_ms, idle.backlog_ms, dict(idle.queued_rows)) == ((0.0,), 0.0, {})
         await rig.busy()
-        tickets = [rig.submit(1), rig.submit(2)]
+        tickets = [rig.submit(1), rig.submit(2), rig.submit(4)]
         loaded = rig.lanes.snapshot(model, time.monotonic())
-        assert dict(loaded.queued_rows) == {"fp32": 3}
-        assert loaded.backlog_ms == pytest.approx(30)
+        assert dict(loaded.queued_rows) == {"fp32": 7}
+        assert loaded.backlog_ms == pytest.approx(40 + 30)  # a full batch, and three rows
         await asyncio.gather(*(ticket.done for ticket in tickets))
         rig.lanes.snapshot(model, time.monotonic())
         assert rig.lanes.snapshot(model, time.monotonic()).backlog_ms == 0
