@@ -20,7 +20,7 @@ from typing import Literal
 from compressors import artifact, lowering, machine, measure, record, resident, verify
 from compressors.artifact import Workspace
 from compressors.draft import draft_card
-from compressors.errors import BuildError, NotSupported, StoreError
+from compressors.errors import BuildError, NotApplicable, NotSupported, StoreError
 from compressors.interface import Interface, describe, run
 from compressors.measure import Scores
 from compressors.networks import Networks
@@ -46,6 +46,9 @@ class Options:
         engine: the engine to build every variant for, whatever its recipe says.
         seed: of every random choice.
         replace: build anew what the store holds in another form.
+        bundled: whether the recipes are those that come with Gearshift. Nobody chose them for this
+            task, so one that finds nothing to act on is skipped; in a recipe that somebody wrote
+            it is an error.
     """
 
     store: Path
@@ -53,6 +56,7 @@ class Options:
     engine: str | None = None
     seed: int = 0
     replace: bool = False
+    bundled: bool = False
 
 
 @dataclass(frozen=True)
@@ -129,10 +133,12 @@ class _Job:
                 say(f"{label}: in the store already")
                 return Outcome(recipe.name, "reused", card)
             card = self._build(recipe, label)
-        except NotSupported as error:
-            say(f"{label}: skipped: {error}")
-            return Outcome(recipe.name, "skipped", reason=str(error))
         except (BuildError, EngineError) as error:
+            if isinstance(error, NotSupported) or (
+                self.options.bundled and isinstance(error, NotApplicable)
+            ):
+                say(f"{label}: skipped: {error}")
+                return Outcome(recipe.name, "skipped", reason=str(error))
             say(f"{label}: {type(error).__name__}: {error}")
             return Outcome(recipe.name, "failed", reason=f"{type(error).__name__}: {error}")
         say(f"{label}: built in {time.monotonic() - begun:.1f} s")

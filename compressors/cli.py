@@ -71,7 +71,8 @@ def compress(
     way is kept. Ctrl-C loses the variant that is being built and nothing else.
 
     Without --recipes, the variants are those of compressors/recipes.toml; copy that file to make
-    your own. A variant that this machine cannot run, such as bf16 on a CPU without it, is skipped.
+    your own. A variant that this machine cannot run, such as bf16 on a CPU without it, is skipped,
+    and so is one of the bundled recipes that finds nothing in the network to act on.
 
     Exit code: 0 when all variants were built, kept or skipped; 1 when one failed; 2 for a task, a
     recipe or an option that makes no sense.
@@ -79,7 +80,9 @@ def compress(
     errors = Console(file=sys.stderr)  # this one, also while an exporter's own output is muted
     try:
         book = recipe.read(recipes or BUNDLED_RECIPES)
-        options = Options(out, _names(only, book), _engine(engine), seed, replace)
+        options = Options(
+            out, _names(only, book), _engine(engine), seed, replace, bundled=recipes is None
+        )
         loaded = usertask.load(task)
     except BuildError as error:
         _fail(errors, str(error), 2)

@@ -105,6 +105,7 @@ class Metrics:
         # Looking a child up by its labels costs as much as using it.
         self._answer_children = cache(self._of_answers)
         self._batch_children = cache(self._of_batches)
+        self._deadline_child = cache(self._deadlines.labels)
 
     def watch(
         self, *, queued: Callable[[], float], busy_lanes: Callable[[], float], lanes: int
@@ -126,17 +127,19 @@ class Metrics:
     def answered(self, request: InferRequest, response: InferResponse, total_s: float) -> None:
         """One request was answered, `total_s` after its last byte."""
         decision = response.decision
-        requests, latency, queue, charged = self._answer_children(request.model, decision.variant)
+        requests, latency, queue, charged, chosen = self._answer_children(
+            request.model, decision.variant, decision.reason
+        )
         requests.inc()
         latency.observe(total_s)
         queue.observe(response.queue_ms / 1000)
         charged.inc(response.cost_usd_per_million / 1e6)
-        self._decisions.labels(request.model, decision.reason).inc()
+        chosen.inc()
         for constraint in decision.relaxed:
             self._relaxed.labels(request.model, constraint).inc()
         if request.constraints.max_latency_ms is not None:
             outcome = "relaxed" if "latency" in decision.relaxed else "kept"
-            self._deadlines.labels(request.model, outcome).inc()
+            self._deadline_child(request.model, outcome).inc()
 
     def failed(self, model: str, error: GearshiftError, total_s: float) -> None:
         """One request ended without an answer, `total_s` after its last byte."""
@@ -167,13 +170,14 @@ class Metrics:
         return model if model in self._models else UNKNOWN_MODEL
 
     def _of_answers(
-        self, model: str, variant: str
-    ) -> tuple[Counter, Histogram, Histogram, Counter]:
+        self, model: str, variant: str, reason: str
+    ) -> tuple[Counter, Histogram, Histogram, Counter, Counter]:
         return (
             self._requests.labels(model, variant, "ok"),
             self._latency.labels(model, variant, "ok"),
             self._queue.labels(model, variant),
             self._charged.labels(model, variant),
+            self._decisions.labels(model, reason),
         )
 
     def _of_batches(self, model: str, variant: str) -> tuple[Histogram, Histogram]:
