@@ -178,6 +178,24 @@ def test_what_the_machine_cannot_run_is_skipped(tmp_path: Path) -> None:
     assert "runs no int8" in outcome.reason
 
 
+def test_what_finds_nothing_to_act_on_is_skipped_only_in_bundled_recipes(tmp_path: Path) -> None:
+    file = tmp_path / "task.py"
+    file.write_text(
+        "from tests.tiny_task import Tiny\nclass Lone(Tiny):\n    student = lambda _: None\n"
+    )
+    recipes = """
+        [variants.fp32]
+        description = "as trained"
+        [variants.distilled]
+        description = "there is no student"
+        steps = [{ technique = "distil" }]
+    """
+    own = build_of(recipes, tmp_path / "own", f"{file}:Lone")["distilled"]
+    assert (own.state, own.reason.split(":")[0]) == ("failed", "NotApplicable")
+    bundled = build_of(recipes, tmp_path / "bundled", f"{file}:Lone", bundled=True)["distilled"]
+    assert bundled.state == "skipped"
+
+
 def test_cards_are_plain_json(tiny_store: Path) -> None:
     text = (tiny_store / "tiny" / "int8" / "card.json").read_text()
     assert json.loads(text)["variant"] == "int8"
