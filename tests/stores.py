@@ -156,3 +156,21 @@ def noop_store(models: Path) -> None:
         inputs=(TensorSpec(name="image", datatype="FP32", shape=(-1, 1, 28, 28)),),
         outputs=(TensorSpec(name="logits", datatype="FP32", shape=(-1, 10)),),
     )
+
+
+def write_honest(models: Path, model: str = "echo") -> None:
+    """A frontier of three that are as slow as their cards say: 40, 20 and 2 ms.
+
+    The gateway believes what it sees more than the card, so an engine that does nothing would
+    soon be predicted to take no time.
+    """
+    for variant, accuracy, ms in (("fp32", 0.95, 40), ("int8", 0.93, 20), ("small", 0.90, 2)):
+        write_variant(
+            models,
+            model,
+            variant,
+            accuracy=accuracy,
+            latency_ms_at_1=ms,
+            latency_ms_at_32=4 * ms,
+            delay_ms=ms,
+        )
