@@ -38,7 +38,7 @@ def test_decide_decides_as_infer_does_and_runs_nothing(server: Server) -> None:
     before = server.batches()
     for demands, variant in (
         ({}, "fp32"),
-        ({LATENCY: "35"}, "int8"),
+        ({LATENCY: "150"}, "int8"),
         ({OPTIMIZE: "cost"}, "small"),
     ):
         for body in ({}, infer_body()):
@@ -47,7 +47,7 @@ def test_decide_decides_as_infer_does_and_runs_nothing(server: Server) -> None:
             assert answer.json()["verdict"] == "accepted"
             assert answer.json()["variant"] == variant
     # 32 rows take four times as long as one.
-    assert decide(server, {LATENCY: "35"}, rows=32).json()["variant"] == "small"
+    assert decide(server, {LATENCY: "150"}, rows=32).json()["variant"] == "small"
     assert decide(server, {ACCURACY: "1"}).json()["verdict"] == "unsatisfiable"
     assert decide(server, {"Gearshift-Variant": "absent"}).status_code == 404
     assert server.batches() == before
@@ -61,7 +61,7 @@ def test_decide_decides_as_infer_does_and_runs_nothing(server: Server) -> None:
         ({"min_accuracy": "100%", "max_latency_ms": 30}, {"min_accuracy", "max_latency_ms"}),
         ({"max_cost_usd_per_million": 0.001}, {"max_cost_usd_per_million"}),
         (
-            {"min_accuracy": 0.91, "max_cost_usd_per_million": 30},
+            {"min_accuracy": 0.91, "max_cost_usd_per_million": 50},
             {"min_accuracy", "max_cost_usd_per_million"},
         ),
     ],
@@ -87,7 +87,7 @@ def test_the_nearest_value_of_a_422_is_accepted(
 
 
 def test_default_policy_is_for_those_that_ask_for_nothing(models: Path) -> None:
-    with Server(models, max_batch=4, default_max_latency_ms=35, default_optimize="cost") as server:
+    with Server(models, max_batch=4, default_max_latency_ms=150, default_optimize="cost") as server:
         assert server.infer().headers["gearshift-variant"] == "small"
         own = server.infer(headers={ACCURACY: "0.93", OPTIMIZE: "accuracy"})
         assert own.headers["gearshift-variant"] == "fp32"

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tritonclient.http as triton
 import tritonclient.http.aio as triton_aio
-from tritonclient.utils import InferenceServerException
+from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 from tests.e2e.harness import Server
 from tests.stores import write_variant
@@ -23,11 +23,19 @@ def server(tmp_path_factory: pytest.TempPathFactory, tiny_store: Path) -> Iterat
     models = tmp_path_factory.mktemp("models")
     (models / "tiny").symlink_to(tiny_store / "tiny")
     # As slow as their cards say: the gateway believes what it sees more than the card.
-    write_variant(models, "echo", "fp32", accuracy=0.95, latency_ms_at_1=20.0, delay_ms=20)
-    write_variant(models, "echo", "small", accuracy=0.90, latency_ms_at_1=1.0, delay_ms=1)
+    write_variant(
+        models,
+        "echo",
+        "fp32",
+        accuracy=0.95,
+        latency_ms_at_1=100,
+        latency_ms_at_32=100,
+        delay_ms=100,
+    )
+    write_variant(models, "echo", "small", accuracy=0.90, latency_ms_at_1=1, delay_ms=1)
     write_variant(models, "broken", "fp32", fail_load=True)
     write_variant(models, "broken", "small")
-    with Server(models) as server:
+    with Server(models, max_batch=4) as server:
         yield server
 
 
@@ -38,17 +46,13 @@ def client(server: Server) -> Iterator[triton.InferenceServerClient]:
 
 
 def image(values: np.ndarray = ROWS, *, binary: bool = True) -> triton.InferInput:
-    tensor = triton.InferInput("image", list(values.shape), "FP32")
+    tensor = triton.InferInput("image", list(values.shape), np_to_triton_dtype(values.dtype))
     tensor.set_data_from_numpy(values, binary_data=binary)
     return tensor
 
 
 def logits(*, binary: bool) -> triton.InferRequestedOutput:
     return triton.InferRequestedOutput("logits", binary_data=binary)
-
-
-def status_of(error: InferenceServerException) -> str:
-    return str(error.status())
 
 
 def test_health_and_metadata(client: triton.InferenceServerClient) -> None:
@@ -107,7 +111,7 @@ def test_constraints_by_header_and_by_parameter(client: triton.InferenceServerCl
         return str(response["model_version"])
 
     assert variant() == "fp32"
-    assert variant(headers={"Gearshift-Max-Latency-Ms": "15"}) == "small"
+    assert variant(headers={"Gearshift-Max-Latency-Ms": "80"}) == "small"
     assert variant(parameters={"max_cost_usd_per_million": 0.1}) == "small"
     assert variant(parameters={"optimize": "latency"}) == "small"
     assert variant(
@@ -128,11 +132,11 @@ def test_request_id_comes_back(client: triton.InferenceServerClient) -> None:
 
 
 def test_timeout_is_a_deadline(client: triton.InferenceServerClient) -> None:
-    response = client.infer("echo", [image()], timeout=15_000).get_response()
+    response = client.infer("echo", [image()], timeout=80_000).get_response()
     assert response["model_version"] == "small"
     with pytest.raises(InferenceServerException) as caught:
         client.infer("echo", [image()], timeout=10)
-    assert status_of(caught.value) == "422"
+    assert caught.value.status() == "422"
 
 
 def test_compressed_answer_is_never_forced_on_the_client(
@@ -151,6 +155,7 @@ def test_compressed_answer_is_never_forced_on_the_client(
         ({"headers": {"Gearshift-Min-Acuracy": "0.9"}}, "400", "gearshift-min-acuracy"),
         ({"headers": {"Gearshift-Min-Accuracy": "0.99"}}, "422", "would fit: min_accuracy 0.93"),
         ({"inputs": [image(ROWS[:, :3])]}, "400", "inputs[0].shape"),
+        ({"inputs": [image(ROWS.astype("f8"))]}, "400", "inputs[0].datatype: expected FP32"),
         ({"inputs": [image(binary=False), image(binary=False)]}, "400", "each input once"),
         ({"outputs": [triton.InferRequestedOutput("odds")]}, "400", "outputs[0].name"),
         ({"request_compression_algorithm": "gzip"}, "400", "Content-Encoding"),
@@ -161,16 +166,9 @@ def test_errors_are_readable(
 ) -> None:
     with pytest.raises(InferenceServerException) as caught:
         client.infer(**{"model_name": "echo", "inputs": [image()], **how})
-    assert status_of(caught.value) == status
+    assert caught.value.status() == status
     assert message in caught.value.message()
     assert client.infer("echo", [image()]).as_numpy("logits").shape == (2, 3)
-
-
-def test_wrong_datatype(client: triton.InferenceServerClient) -> None:
-    tensor = triton.InferInput("image", [2, 4], "FP64")
-    tensor.set_data_from_numpy(ROWS.astype(np.float64))
-    with pytest.raises(InferenceServerException, match=r"inputs\[0\].datatype: expected FP32"):
-        client.infer("echo", [tensor])
 
 
 def test_asyncio_client(server: Server) -> None:
@@ -195,6 +193,9 @@ def test_asyncio_client(server: Server) -> None:
 
 def test_many_requests_at_once(client: triton.InferenceServerClient, server: Server) -> None:
     with triton.InferenceServerClient(server.address, concurrency=8) as client:
-        pending = [client.async_infer("echo", [image()], request_id=str(n)) for n in range(64)]
+        pending = [
+            client.async_infer("echo", [image()], model_version="small", request_id=str(number))
+            for number in range(64)
+        ]
         ids = [request.get_result().get_response()["id"] for request in pending]
     assert ids == [str(number) for number in range(64)]
