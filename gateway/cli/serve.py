@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import math
 import signal
@@ -105,6 +106,10 @@ def run(
     url = address_of(chosen, listener)
 
     def settled(service: Service) -> None:
+        # Everything so far lives as long as the process. The collector would walk through all of
+        # it again and again while requests wait.
+        gc.collect()
+        gc.freeze()
         _announce(service, url)
         if on_ready is not None:
             on_ready(url)
