@@ -14,7 +14,7 @@ import pytest
 from tests.e2e.harness import Server, infer_body, until
 from tests.stores import write_variant
 
-BATCH_MS = 400
+BATCH_MS = 600
 
 
 @pytest.fixture(scope="module")

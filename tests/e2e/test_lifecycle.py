@@ -134,16 +134,16 @@ def test_stop_answers_everything_that_was_accepted(
     tmp_path: Path, pool: ThreadPoolExecutor
 ) -> None:
     write_variant(
-        tmp_path, "echo", "fp32", latency_ms_at_1=300, latency_ms_at_32=300, delay_ms=300,
-        delay_after=5,
+        tmp_path, "echo", "fp32", latency_ms_at_1=1000, latency_ms_at_32=1000, delay_ms=1000,
+        delay_after=9,
     )  # fmt: skip
-    with Server(tmp_path, max_batch=4) as server:
+    with Server(tmp_path, max_batch=8) as server:
         running = [pool.submit(server.infer)]
         server.await_busy()
-        running += [pool.submit(server.infer) for _ in range(12)]
-        server.await_busy(queued=12)
+        running += [pool.submit(server.infer) for _ in range(8)]
+        server.await_busy(queued=8)
         server.terminate()
-        assert [one.result().status_code for one in running] == [200] * 13
+        assert [one.result().status_code for one in running] == [200] * 9
         assert server.process.wait(PATIENCE_S) == 0
         assert server.log().rstrip().endswith("stopped")
         with pytest.raises(httpx.TransportError):
