@@ -156,8 +156,12 @@ class Lanes:
             ready=model.ready,
         )
 
-    def stop(self) -> None:
-        """End the threads after the batches they run; what is still queued is refused."""
+    def stop(self, patience_s: float) -> bool:
+        """End the threads after the batches they run; what is still queued is refused.
+
+        Returns:
+            Whether all have ended within `patience_s`: an engine may hang in its own code.
+        """
         with self._work:
             self._stopping = True
             left = [self._tickets.pop(waiting.ticket) for waiting in self._queue]
@@ -166,8 +170,10 @@ class Lanes:
             self._work.notify_all()
         for ticket in left:
             _fail(ticket, NotReady("the server is stopping"))
+        give_up_s = time.monotonic() + patience_s
         for thread in self._threads:
-            thread.join()
+            thread.join(max(0.0, give_up_s - time.monotonic()))
+        return not any(thread.is_alive() for thread in self._threads)
 
     # Everything below `_serve` down to `_run` runs on a lane's thread.
 

@@ -11,6 +11,7 @@ snapshot.
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import time
 from collections.abc import Awaitable, Callable
@@ -37,9 +38,15 @@ from router.errors import (
 )
 from router.route import Policy, route
 
+_LOG = logging.getLogger(__name__)
+
 # A caller is watched only once it has waited this long: most are answered sooner, and watching
 # costs a task. One that leaves sooner is noticed when the watch begins.
 _WATCH_AFTER_S = 0.002
+
+
+# How long an idle lane may take to end. One that runs a batch still has been waited for already.
+_ENDING_S = 1.0
 
 
 class Service:
@@ -242,8 +249,10 @@ class Service:
         give_up_s = time.monotonic() + self._settings.drain_seconds
         while (self._lanes.queued or self._lanes.busy) and time.monotonic() < give_up_s:
             await asyncio.sleep(0.01)
-        await asyncio.to_thread(self._lanes.stop)
-        self.fleet.close()
+        if await asyncio.to_thread(self._lanes.stop, _ENDING_S):
+            self.fleet.close()
+        else:
+            _LOG.error("a lane still runs its batch; the process ends without it")
 
 
 def _shifted(decision: Decision, served: ServedModel, variant: str, rows: int) -> Decision:

@@ -67,7 +67,7 @@ async def running(models: Path, *, count: int = 1) -> AsyncIterator[Rig]:
     try:
         yield Rig(lanes, fleet, batches)
     finally:
-        lanes.stop()
+        assert lanes.stop(PATIENCE_S)
         fleet.close()
 
 

@@ -101,7 +101,7 @@ def test_stop_refuses_what_is_queued_and_ends_the_threads(models: Path) -> None:
     async def test(rig: Rig) -> None:
         running = await rig.busy()
         waiting = rig.submit(model="slow")
-        await asyncio.to_thread(rig.lanes.stop)
+        assert await asyncio.to_thread(rig.lanes.stop, 10)
         assert (await running.done).variant == "fp32"
         with pytest.raises(NotReady):
             await waiting.done
