@@ -133,7 +133,12 @@ def _encoded(
     body, json_length = v2.encode(head, response.outputs, wanted.outputs)
     queue_ms = max(0.0, response.queue_ms - parse_ms)
     headers = [
-        *_said(decision.variant, decision.reason, decision.accuracy, decision.relaxed),
+        *_said(
+            decision.variant,
+            f"{decision.reason}; {decision.why}",
+            decision.accuracy,
+            decision.relaxed,
+        ),
         (b"gearshift-cost-usd-per-million", b"%.6g" % response.cost_usd_per_million),
         (b"gearshift-predicted-latency-ms", b"%.3f" % decision.predicted_latency_ms),
         (

@@ -55,9 +55,7 @@ def decode(
     start = None if json_length is None else _json_length(json_length, len(body))
     text = body if start is None else body[:start]
     document = parse_object(text)
-    if not document.keys() <= _KNOWN:
-        odd = min(document.keys() - _KNOWN)
-        raise InvalidRequest("body", odd, f"no members but {', '.join(sorted(_KNOWN))}")
+    only_known(document)
     request_id = document.get("id")
     if request_id is not None and not isinstance(request_id, str):
         raise InvalidRequest("id", request_id, "text")
@@ -118,6 +116,18 @@ def parse_object(text: bytes) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise InvalidRequest("body", type(document).__name__, "a JSON object")
     return document
+
+
+def only_known(document: Mapping[str, Any], *more: str) -> None:
+    """Refuse members of a body that mean nothing: one misspelt would silently demand nothing.
+
+    Raises:
+        InvalidRequest: there is one that is neither the protocol's nor among `more`.
+    """
+    if not document.keys() <= _KNOWN:
+        known = _KNOWN.union(more)
+        for odd in sorted(document.keys() - known):
+            raise InvalidRequest("body", odd, f"no members but {', '.join(sorted(known))}")
 
 
 def members(field: str, raw: object) -> Mapping[str, Any]:

@@ -146,16 +146,18 @@ def write_three(models: Path, model: str = "echo", **echo: Any) -> None:
 
 
 def noop_store(models: Path) -> None:
-    """The model `noop` with one variant that does nothing: what is left is the gateway's cost."""
-    write_variant(
-        models,
-        "noop",
-        "fp32",
-        latency_ms_at_1=0.1,
-        latency_ms_at_32=0.1,
-        inputs=(TensorSpec(name="image", datatype="FP32", shape=(-1, 1, 28, 28)),),
-        outputs=(TensorSpec(name="logits", datatype="FP32", shape=(-1, 10)),),
-    )
+    """The model `noop`: eight variants that do nothing, so what is left is the gateway's cost."""
+    for number in range(8):
+        write_variant(
+            models,
+            "noop",
+            f"v{number}" if number else "fp32",
+            accuracy=0.95 - 0.01 * number,
+            latency_ms_at_1=0.1 - 0.01 * number,
+            latency_ms_at_32=0.1 - 0.01 * number,
+            inputs=(TensorSpec(name="image", datatype="FP32", shape=(-1, 1, 28, 28)),),
+            outputs=(TensorSpec(name="logits", datatype="FP32", shape=(-1, 10)),),
+        )
 
 
 def write_honest(models: Path, model: str = "echo") -> None:

@@ -1,1 +1,1 @@
-"""Bundled tasks: one file = one task, named as `gearshift compress NAME` names it, defining `TASK`."""
+"""Bundled tasks: one file = one task, called as the file is, defining `TASK`."""

@@ -1,1 +1,1 @@
-"""Techniques: one file = one technique. The contract and how to add one: `compressors/technique.py`."""
+"""Techniques: one file = one technique. How to add one: `compressors/technique.py`."""

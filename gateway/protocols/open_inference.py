@@ -53,6 +53,7 @@ def mount(app: FastAPI, parts: Parts) -> None:
             request.receive, own.get(CONTENT_LENGTH), parts.settings.max_body_bytes
         )
         document = v2.parse_object(text) if text else {}
+        v2.only_known(document, "rows")
         parameters = v2.members("parameters", document.get("parameters"))
         demands = constraints.parse(headers, parameters)
         decision = parts.service.decide(model, demands, _rows(document))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 
 from router.constraints import Constraints, Floor
 from router.dispatch import Pace, Waiting, dispatch, order
@@ -34,16 +35,14 @@ def decisions(variants: int = 20) -> dict[str, float]:
         ),
     }
     figures = {
-        name: _median_us(lambda wanted=wanted: route(wanted, plate, snapshot, policy))  # type: ignore[misc]
+        name: _median_us(partial(route, wanted, plate, snapshot, policy))
         for name, wanted in demands.items()
     }
+    paces = {"m": Pace(plate, {}, snapshot.ready)}
     for queued in (32, 1000, 10_000):
         queue = _queue(plate, queued)
-        paces = {"m": Pace(plate, {}, snapshot.ready)}
-        figures[f"dispatch, {queued} queued"] = _median_us(
-            lambda queue=queue: dispatch(queue, 0.0, paces, max_batch=32, overhead_ms=0.5),  # type: ignore[misc]
-            calls=200,
-        )
+        call = partial(dispatch, queue, 0.0, paces, max_batch=32, overhead_ms=0.5)
+        figures[f"dispatch, {queued} queued"] = _median_us(call, calls=200)
     return figures
 
 

@@ -148,6 +148,7 @@ def test_body_that_is_no_request(server: Server, body: bytes, field: str) -> Non
     [
         (b"[]", "body"), (b"\xff\xfe", "body"), (b'{"parameters": 1}', "parameters"),
         (b'{"parameters": {"min_accuracy": 2}}', "parameters.min_accuracy"),
+        (b'{"parmeters": {"min_accuracy": 0.99}}', "body"),
         (b'{"rows": 0}', "rows"), (b'{"rows": true}', "rows"), (b'{"rows": "many"}', "rows"),
         (b'{"inputs": [{"shape": []}]}', "inputs[0].shape"), (b'{"inputs": 3}', "inputs[0].shape"),
     ],
