@@ -13,12 +13,14 @@ from sources of the same split alone, so no pixel of a test digit is ever seen i
 that share a source are not independent: `clusters` holds the source's index in scikit-learn's data.
 
 The reference is a residual network (He et al. 2016, arXiv 1512.03385) of 0.88 M parameters.
-Its weights lie beside this file; this reproduces them, in about 10 minutes on 2 cores:
+It reaches 96.0 % on validation and 96.9 % on test. Its weights lie beside this file; this makes
+them anew, in about 7 minutes on 2 idle cores (24 s an epoch):
 
     python -m compressors.tasks.digits
 
 It draws fresh canvases from the training sources every epoch, keeps the epoch that scores best on
-validation, and then reports the accuracy on test, once.
+validation, and then reports the accuracy on test, once. How sums are ordered depends on the CPU and
+its number of threads, so the weights come out alike and not bit for bit.
 """
 
 from __future__ import annotations
