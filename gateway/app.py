@@ -6,12 +6,13 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable
+from functools import cached_property
 
 from fastapi import FastAPI, Request
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 from starlette.routing import Match, Route
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from gateway import problems, protocols
 from gateway.about import VERSION
@@ -31,24 +32,22 @@ class _App(FastAPI):
     much as a routing decision.
     """
 
-    def build_middleware_stack(self) -> ASGIApp:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """As FastAPI's, behind the direct routes."""
-        rest = super().build_middleware_stack()
-        direct = [
+        if scope["type"] == "http" and scope["method"] == "POST":
+            for route in self._direct:
+                match, more = route.matches(scope)
+                if match is Match.FULL:
+                    scope.update(more)
+                    await route.app(scope, receive, send)
+                    return
+        await super().__call__(scope, receive, send)
+
+    @cached_property
+    def _direct(self) -> list[Route]:
+        return [
             route for route in self.routes if type(route) is Route and route.app is route.endpoint
         ]
-
-        async def stack(scope: Scope, receive: Receive, send: Send) -> None:
-            if scope["type"] == "http" and scope["method"] == "POST":
-                for route in direct:
-                    match, more = route.matches(scope)
-                    if match is Match.FULL:
-                        scope.update(more)
-                        await route.app(scope, receive, send)
-                        return
-            await rest(scope, receive, send)
-
-        return stack
 
 
 def create_app(settings: Settings, on_settled: Callable[[Service], None] | None = None) -> FastAPI:

@@ -11,16 +11,24 @@ from __future__ import annotations
 
 import time
 from asyncio import BaseTransport, TimerHandle, Transport
+from functools import partial
 from http import HTTPStatus
 from typing import cast
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import (
+    STATUS_LINE,
+    HttpToolsProtocol,
+    RequestResponseCycle,
+)
 
 from gateway import problems
+from gateway.problems import Headers
 
 # The key of an ASGI scope under which the monotonic time of the request's last byte stands.
 RECEIVED_S = "gearshift.received_s"
+# The key under which a function stands that writes a whole answer at once; see `_answer`.
+ANSWER = "gearshift.answer"
 
 # A refused client may be sending still. Closing at once would reset the connection, and the
 # answer could be lost with it; what it sends meanwhile is thrown away.
@@ -90,6 +98,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         if not self.parser.should_upgrade():
             super().on_headers_complete()
             self._in_head, self._got_on = False, True
+            self.scope[ANSWER] = partial(self._answer, self.cycle)  # type: ignore[literal-required]
 
     def on_body(self, body: bytes) -> None:
         self._got_on = True
@@ -101,6 +110,31 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         self._in_head, self._got_on = True, True
         self.scope[RECEIVED_S] = time.monotonic()  # type: ignore[literal-required]
         super().on_message_complete()
+
+    def _answer(
+        self, cycle: RequestResponseCycle, status: int, headers: Headers, body: bytes
+    ) -> bool:
+        """What uvicorn's `send` does for a head and a body that are a whole answer, in one write.
+
+        Apart they are two system calls, and each wakes the client; and uvicorn looks through each
+        header for what ours, made of names and numbers, cannot hold.
+
+        Returns:
+            Whether it was written; if not, `send` must do it, which can wait for a slow reader.
+        """
+        if self.flow.write_paused or cycle.disconnected:
+            return False
+        cycle.response_started = cycle.response_complete = True
+        cycle.waiting_for_100_continue = False
+        lines = [b"%b: %b\r\n" % header for header in (*cycle.default_headers, *headers)]
+        if not cycle.keep_alive:
+            lines.append(b"connection: close\r\n")
+        self.transport.write(b"".join((STATUS_LINE[status], *lines, b"\r\n", body)))
+        cycle.message_event.set()
+        if not cycle.keep_alive:
+            self.transport.close()
+        cycle.on_response()
+        return True
 
     def _stay_on_http1(self, rest: bytes) -> None:
         """Read the request again without its wish for another protocol, which it may be denied.

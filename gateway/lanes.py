@@ -80,6 +80,7 @@ class Lanes:
         self._numbers = itertools.count()
         self._lock = threading.Lock()
         self._work = threading.Condition(self._lock)
+        self._arrivals: list[Waiting] = []
         self._queue: list[Waiting] = []
         self._tickets: dict[int, Ticket] = {}
         self._rows: dict[str, dict[str, int]] = {}
@@ -96,7 +97,7 @@ class Lanes:
     @property
     def queued(self) -> int:
         """Requests waiting for a lane."""
-        return len(self._queue)
+        return len(self._queue) + len(self._arrivals)
 
     @property
     def busy(self) -> int:
@@ -121,25 +122,42 @@ class Lanes:
             soft=soft,
         )
         ticket = Ticket(waiting, request, self._loop.create_future())
-        with self._work:
-            bisect.insort(self._queue, waiting, key=order)
+        with self._lock:
             self._tickets[waiting.ticket] = ticket
             self._count(waiting, +1)
-            self._work.notify()
+        if not self._arrivals:
+            self._loop.call_soon(self._publish)
+        self._arrivals.append(waiting)
         return ticket
 
     def withdraw(self, ticket: Ticket) -> None:
         """Take a request out of the queue; one that a lane runs already is left to finish."""
         with self._lock:
-            if self._tickets.pop(ticket.waiting.ticket, None) is not None:
+            if self._tickets.pop(ticket.waiting.ticket, None) is None:
+                return
+            self._count(ticket.waiting, -1)
+            if ticket.waiting in self._arrivals:
+                self._arrivals.remove(ticket.waiting)
+            else:
                 del self._queue[bisect.bisect_left(self._queue, order(ticket.waiting), key=order)]
-                self._count(ticket.waiting, -1)
+
+    def _publish(self) -> None:
+        """Show the lanes what arrived in this turn of the loop, all of it at once.
+
+        A lane that saw each request at once would take the interpreter's lock between two of them
+        and run the first alone, where a turn later they make one batch.
+        """
+        with self._work:
+            for waiting in self._arrivals:
+                bisect.insort(self._queue, waiting, key=order)
+            self._work.notify(len(self._arrivals))
+        self._arrivals.clear()
 
     def snapshot(self, model: ServedModel, now_s: float) -> Snapshot:
         """What is true now, for a request of `model`."""
         slowdown = self._telemetry.slowdown(model.name, now_s)
         backlog = 0.0
-        if self._queue:
+        if self._rows:
             for name, queued in list(self._rows.items()):
                 offers = self._fleet.model(name).menu.by_name
                 factors = self._telemetry.slowdown(name, now_s)
@@ -164,12 +182,14 @@ class Lanes:
         """
         with self._work:
             self._stopping = True
-            left = [self._tickets.pop(waiting.ticket) for waiting in self._queue]
+            unrun = [*self._queue, *self._arrivals]
+            left = [self._tickets.pop(waiting.ticket) for waiting in unrun]
             self._queue.clear()
             self._rows.clear()
             self._work.notify_all()
+        self._arrivals.clear()
         for ticket in left:
-            _fail(ticket, NotReady("the server is stopping"))
+            self._loop.call_soon_threadsafe(_fail, ticket, NotReady("the server is stopping"))
         give_up_s = time.monotonic() + patience_s
         for thread in self._threads:
             thread.join(max(0.0, give_up_s - time.monotonic()))
