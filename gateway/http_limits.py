@@ -9,11 +9,12 @@ before anything is queued on a busy loop.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from asyncio import BaseTransport, TimerHandle, Transport
 from functools import partial
 from http import HTTPStatus
-from typing import cast
+from typing import ClassVar, cast
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import (
@@ -38,6 +39,8 @@ _LINGER_S = 2.0
 class LimitedHttpProtocol(HttpToolsProtocol):
     """uvicorn's protocol, with limits. `limited` makes the class that a server uses."""
 
+    # Answers to be written at the loop's next turn; one list for all connections of a server.
+    outbox: ClassVar[list[tuple[RequestResponseCycle, bytes]]] = []
     max_header_bytes = 64 << 10
     read_timeout_s = 60.0
 
@@ -111,29 +114,28 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         self.scope[RECEIVED_S] = time.monotonic()  # type: ignore[literal-required]
         super().on_message_complete()
 
-    def _answer(
+    async def _answer(
         self, cycle: RequestResponseCycle, status: int, headers: Headers, body: bytes
     ) -> bool:
         """What uvicorn's `send` does for a head and a body that are a whole answer, in one write.
 
-        Apart they are two system calls, and each wakes the client; and uvicorn looks through each
-        header for what ours, made of names and numbers, cannot hold.
+        Apart they are two system calls; and uvicorn looks through each header for what ours, made
+        of names and numbers, cannot hold. The answers of one turn of the loop go out together at
+        the next: written one by one between the work for the others, each would wake a client that
+        then takes the processor for itself.
 
         Returns:
             Whether it was written; if not, `send` must do it, which can wait for a slow reader.
         """
         if self.flow.write_paused or cycle.disconnected:
             return False
-        cycle.response_started = cycle.response_complete = True
-        cycle.waiting_for_100_continue = False
         lines = [b"%b: %b\r\n" % header for header in (*cycle.default_headers, *headers)]
         if not cycle.keep_alive:
             lines.append(b"connection: close\r\n")
-        self.transport.write(b"".join((STATUS_LINE[status], *lines, b"\r\n", body)))
-        cycle.message_event.set()
-        if not cycle.keep_alive:
-            self.transport.close()
-        cycle.on_response()
+        if not self.outbox:
+            self.loop.call_soon(_send_out, self.outbox)
+        self.outbox.append((cycle, b"".join((STATUS_LINE[status], *lines, b"\r\n", body))))
+        await asyncio.sleep(0)  # by the next turn it is written
         return True
 
     def _stay_on_http1(self, rest: bytes) -> None:
@@ -213,7 +215,24 @@ class LimitedHttpProtocol(HttpToolsProtocol):
             self._timer = None
 
 
+def _send_out(outbox: list[tuple[RequestResponseCycle, bytes]]) -> None:
+    for cycle, answer in outbox:
+        cycle.response_started = cycle.response_complete = True
+        cycle.waiting_for_100_continue = False
+        cycle.message_event.set()
+        if not (cycle.disconnected or cycle.transport.is_closing()):
+            cycle.transport.write(answer)
+            if not cycle.keep_alive:
+                cycle.transport.close()
+        cycle.on_response()
+    outbox.clear()
+
+
 def limited(max_header_bytes: int, read_timeout_seconds: float) -> type[HttpToolsProtocol]:
     """The class to give to uvicorn as `http`, with these limits."""
-    limits = {"max_header_bytes": max_header_bytes, "read_timeout_s": read_timeout_seconds}
+    limits = {
+        "max_header_bytes": max_header_bytes,
+        "read_timeout_s": read_timeout_seconds,
+        "outbox": [],
+    }
     return type("LimitedHttpProtocol", (LimitedHttpProtocol,), limits)

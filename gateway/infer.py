@@ -74,7 +74,7 @@ class Infer:
             status, headers, body = problems.of(unexpected)
         # Present where our own server runs the app, which writes the answer in one piece.
         whole = scope.get("gearshift.answer")
-        if whole is None or not whole(status, headers, body):
+        if whole is None or not await whole(status, headers, body):
             await respond(send, status, headers, body)
 
     async def _answer(

@@ -26,6 +26,7 @@ class Telemetry:
     def __init__(self) -> None:
         self._ratios: dict[tuple[str, str], deque[tuple[float, float]]] = {}
         self._slowdown: dict[str, Mapping[str, float]] = {}
+        self._fresh_until_s: dict[str, float] = {}
         self._overheads: deque[float] = deque(maxlen=_OVERHEAD_WINDOW)
         self.overhead_ms = _OVERHEAD_START_MS
 
@@ -39,11 +40,18 @@ class Telemetry:
             window.popleft()
         if len(window) >= _FEWEST:
             factor = median([ratio for _, ratio in window])
-            self._slowdown[model] = {**self._slowdown.get(model, {}), variant: factor}
+            factors = {**self._slowdown.get(model, {}), variant: factor}
+            # First, because another thread may read between the two.
+            self._fresh_until_s[model] = _OLDEST_S + min(
+                self._ratios[model, name][-1][0] for name in factors
+            )
+            self._slowdown[model] = factors
 
     def slowdown(self, model: str, now_s: float) -> Mapping[str, float]:
         """By variant, how many times longer than its card's median its batches took lately."""
         factors = self._slowdown.get(model, {})
+        if not factors or now_s <= self._fresh_until_s[model]:
+            return factors
         return {
             variant: factor
             for variant, factor in factors.items()
