@@ -42,8 +42,8 @@ def table(cards: Sequence[VariantCard], price_per_lane_hour: float, width: int) 
             title=f"{first.model}: {first.task.metric} on {first.task.samples:,} test samples "
             f"from {first.task.clusters:,} sources; one thread of {first.machine.cpu}",
             caption="Brackets: 95 % interval. Δ: difference to the reference on the same samples, "
-            "in points. Cost: USD per million rows at the best batch, "
-            f"{price_per_lane_hour:g} USD per lane-hour.",
+            "in points. Faster, and cost (USD per million rows at "
+            f"{price_per_lane_hour:g} USD per lane-hour): a row's share of the best batch.",
             title_justify="left",
             caption_justify="left",
         )
