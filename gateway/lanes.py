@@ -21,10 +21,9 @@ import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-import numpy as np
-
-from gateway.engines import Program, Tensor
-from gateway.fleet import Fleet, ServedModel, check_outputs
+from gateway import batch
+from gateway.engines import Tensor
+from gateway.fleet import Fleet, ServedModel
 from gateway.messages import InferRequest
 from gateway.telemetry import Telemetry
 from router.dispatch import Assignment, Pace, Waiting, dispatch, order
@@ -195,7 +194,7 @@ class Lanes:
             thread.join(max(0.0, give_up_s - time.monotonic()))
         return not any(thread.is_alive() for thread in self._threads)
 
-    # Everything below `_serve` down to `_run` runs on a lane's thread.
+    # From `_serve` down to `_remove` everything runs on a lane's thread.
 
     def _serve(self, lane: int) -> None:
         while (taken := self._take(lane)) is not None:
@@ -203,7 +202,13 @@ class Lanes:
             started_s = time.monotonic()
             outcome: dict[str, Tensor] | GearshiftError
             try:
-                outcome = self._run(lane, assignment, tickets)
+                model = self._fleet.model(assignment.model)
+                outcome = batch.run(
+                    model.programs[assignment.variant][lane],
+                    [ticket.request for ticket in tickets],
+                    model.outputs,
+                    self._max_batch,
+                )
             except Exception as error:
                 # Whatever an engine raises ends this batch, not the lane.
                 _LOG.exception("%s/%s failed on a batch", assignment.model, assignment.variant)
@@ -254,24 +259,6 @@ class Lanes:
             self._count(waiting, -1)
         return [self._tickets.pop(waiting.ticket) for waiting in leaving]
 
-    def _run(
-        self, lane: int, assignment: Assignment, tickets: Sequence[Ticket]
-    ) -> dict[str, Tensor]:
-        model = self._fleet.model(assignment.model)
-        program = model.programs[assignment.variant][lane]
-        requests = [ticket.request for ticket in tickets]
-        if len(requests) == 1:
-            inputs = requests[0].inputs
-        else:
-            inputs = {
-                spec.name: np.concatenate([request.inputs[spec.name] for request in requests])
-                for spec in model.inputs
-            }
-        rows = sum(request.rows for request in requests)
-        outputs = _in_pieces(program, inputs, rows, self._max_batch)
-        check_outputs(outputs, model.outputs, rows)
-        return outputs
-
     # From here on everything runs on the event loop's thread, but `_count`, which needs the lock.
 
     def _settle(
@@ -297,15 +284,12 @@ class Lanes:
             finished_s,
         )
         self._on_batch(assignment.model, assignment.variant, rows, seconds)
-        first = 0
-        for ticket in tickets:
-            last = first + ticket.waiting.rows
+        shares = batch.shares(outcome, [ticket.waiting.rows for ticket in tickets])
+        for ticket, mine in zip(tickets, shares, strict=True):
             if not ticket.done.done():  # its caller may have left, or its deadline passed
-                mine = {name: tensor[first:last] for name, tensor in outcome.items()}
                 ticket.done.set_result(
                     Result(mine, assignment.variant, started_s, finished_s, rows)
                 )
-            first = last
 
     def _expire(self, tickets: Sequence[Ticket]) -> None:
         for ticket in tickets:
@@ -322,19 +306,6 @@ class Lanes:
             del rows[variant]
             if not rows:
                 del self._rows[waiting.model]
-
-
-def _in_pieces(
-    program: Program, inputs: dict[str, Tensor], rows: int, largest: int
-) -> dict[str, Tensor]:
-    """Run a batch; one of more rows than `largest` in several pieces."""
-    if rows <= largest:
-        return program.infer(inputs)
-    pieces = [
-        program.infer({name: tensor[start : start + largest] for name, tensor in inputs.items()})
-        for start in range(0, rows, largest)
-    ]
-    return {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
 
 
 def _fail(ticket: Ticket, error: GearshiftError) -> None:

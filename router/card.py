@@ -78,38 +78,37 @@ class TaskRecord(_Record):
     """SHA-256 of the samples and their targets: scores on other samples cannot be compared."""
 
 
-class Accuracy(_Record):
-    """The task's metric on the test split with its 95 % interval. `method` names the interval."""
+class _Estimate(_Record):
+    """A figure with its 95 % interval; `method` names how the interval was found."""
+
+    value: float
+    low: float
+    high: float
+    method: str
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if not self.low <= self.value <= self.high:
+            raise ValueError(
+                f"expected low <= value <= high, got {self.low}, {self.value}, {self.high}"
+            )
+        return self
+
+
+class Accuracy(_Estimate):
+    """The task's metric on the test split."""
 
     value: Score
     low: Score
     high: Score
-    method: str
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Self:
-        if not self.low <= self.value <= self.high:
-            raise ValueError(
-                f"expected low <= value <= high, got {self.low}, {self.value}, {self.high}"
-            )
-        return self
 
 
-class PairedDifference(_Record):
-    """This variant's score minus the reference's on the same samples, with its 95 % interval."""
+class PairedDifference(_Estimate):
+    """This variant's score minus the reference's on the same samples."""
 
     value: ScoreDifference
     low: ScoreDifference
     high: ScoreDifference
-    method: str
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Self:
-        if not self.low <= self.value <= self.high:
-            raise ValueError(
-                f"expected low <= value <= high, got {self.low}, {self.value}, {self.high}"
-            )
-        return self
 
 
 class LatencyPoint(_Record):
