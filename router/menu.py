@@ -127,9 +127,9 @@ def menu(
 
 def batch_ms(table: tuple[float, ...], rows: int) -> float:
     """Time of `rows` rows by a table by rows; more rows than it holds run in several batches."""
-    largest = len(table) - 1
-    if rows <= largest:
+    if rows < len(table):
         return table[rows]
+    largest = len(table) - 1
     full, rest = divmod(rows, largest)
     return full * table[largest] + (table[rest] if rest else 0.0)
 

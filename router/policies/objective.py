@@ -24,7 +24,8 @@ def rank(options: Sequence[Option], objective: Objective, menu: Menu, margin: fl
         return Ranking(sorted(options, key=_by_cost), "cheapest", f"cheapest of {count} allowed")
     if objective == "latency":
         return Ranking(sorted(options, key=_by_latency), "fastest", f"fastest of {count} allowed")
-    best = min(options, key=_by_accuracy).offer
+    top = max([option.offer.accuracy for option in options])
+    best = min([o for o in options if o.offer.accuracy == top], key=_by_accuracy).offer
     equals: list[Option] = []
     others: list[Option] = []
     for option in options:
