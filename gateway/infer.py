@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from typing import Any
 
@@ -112,7 +112,9 @@ class Infer:
         demands = constraints.parse(headers, body.parameters)
         version: str | None = scope["path_params"].get("version")
         if version is not None:
-            served.resolve(version)
+            version = served.resolve(version).variant
+            if demands.variant is not None:
+                demands = replace(demands, variant=served.resolve(demands.variant).variant)
             demands = constraints.pin(demands, version, "versions/" + version)
         request = InferRequest(model, body.inputs, body.rows, demands, received_s)
         return request, _Wanted(body.id, body.outputs, _explain(headers))

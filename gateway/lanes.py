@@ -25,7 +25,7 @@ from gateway import batch
 from gateway.engines import Tensor
 from gateway.fleet import Fleet, ServedModel
 from gateway.messages import InferRequest
-from gateway.telemetry import Telemetry
+from gateway.telemetry import OVERHEAD_START_MS, Telemetry
 from router.dispatch import Assignment, Pace, Waiting, dispatch, order
 from router.errors import DeadlinePassed, EngineFailed, GearshiftError, NotReady
 from router.menu import batch_ms
@@ -152,43 +152,68 @@ class Lanes:
             self._work.notify(len(self._arrivals))
         self._arrivals.clear()
 
-    def snapshot(self, model: ServedModel, now_s: float) -> Snapshot:
-        """What is true now, for a request of `model`."""
+    def snapshot(self, model: ServedModel, now_s: float, due_s: float = math.inf) -> Snapshot:
+        """What is true now for a request of `model` that is due at `due_s`.
+
+        Only what is due before it counts as queued: the lanes take the most urgent first.
+        """
         slowdown = self._telemetry.slowdown(model.name, now_s)
         backlog = 0.0
-        if self._rows:
-            for name, queued in list(self._rows.items()):
-                offers = self._fleet.model(name).menu.by_name
-                factors = self._telemetry.slowdown(name, now_s)
-                for variant, rows in list(queued.items()):
-                    backlog += batch_ms(offers[variant].typical_ms, rows) * factors.get(variant, 1)
+        ahead = self._ahead(due_s) if self._rows else {}
+        for name, queued in ahead.items():
+            offers = self._fleet.model(name).menu.by_name
+            factors = self._telemetry.slowdown(name, now_s)
+            for variant, rows in queued.items():
+                backlog += batch_ms(offers[variant].typical_ms, rows) * factors.get(variant, 1)
         return Snapshot(
             lane_free_in_ms=tuple(
                 [(until - now_s) * 1000 if until > now_s else 0.0 for until in self._busy_until_s]
             ),
             backlog_ms=backlog,
-            queued_rows=dict(self._rows.get(model.name, ())),
+            queued_rows=ahead.get(model.name, {}),
             slowdown=slowdown,
-            overhead_ms=self._telemetry.overhead_ms,
+            overhead_ms=self._telemetry.overhead_ms(now_s),
+            least_overhead_ms=OVERHEAD_START_MS,
             ready=model.ready,
         )
 
-    def stop(self, patience_s: float) -> bool:
-        """End the threads after the batches they run; what is still queued is refused.
+    def _ahead(self, due_s: float) -> dict[str, dict[str, int]]:
+        """Rows queued that are due by `due_s`, by model and variant."""
+        with self._lock:
+            end = bisect.bisect_right(self._queue, (due_s, math.inf), key=order)
+            later = [w for w in self._arrivals if w.due_s > due_s]
+            if end > len(self._queue) // 2:
+                # Few are due later: take them off what is kept of all.
+                rows = {name: dict(queued) for name, queued in self._rows.items()}
+                for waiting in itertools.chain(self._queue[end:], later):
+                    rows[waiting.model][waiting.choices[0]] -= waiting.rows
+                return rows
+            rows = {}
+            sooner = [w for w in self._arrivals if w.due_s <= due_s]
+            for waiting in itertools.chain(self._queue[:end], sooner):
+                queued = rows.setdefault(waiting.model, {})
+                variant = waiting.choices[0]
+                queued[variant] = queued.get(variant, 0) + waiting.rows
+            return rows
 
-        Returns:
-            Whether all have ended within `patience_s`: an engine may hang in its own code.
-        """
+    def refuse_queued(self) -> None:
+        """Refuse what is still queued, and let the threads end after the batches they run."""
         with self._work:
             self._stopping = True
             unrun = [*self._queue, *self._arrivals]
             left = [self._tickets.pop(waiting.ticket) for waiting in unrun]
             self._queue.clear()
+            self._arrivals.clear()
             self._rows.clear()
             self._work.notify_all()
-        self._arrivals.clear()
         for ticket in left:
-            self._loop.call_soon_threadsafe(_fail, ticket, NotReady("the server is stopping"))
+            _fail(ticket, NotReady("the server is stopping"))
+
+    def join(self, patience_s: float) -> bool:
+        """Whether all threads have ended within `patience_s`: an engine may hang in its own code.
+
+        Blocks; `refuse_queued` comes first.
+        """
         give_up_s = time.monotonic() + patience_s
         for thread in self._threads:
             thread.join(max(0.0, give_up_s - time.monotonic()))
@@ -229,7 +254,7 @@ class Lanes:
                         now_s,
                         self._paces(now_s),
                         max_batch=self._max_batch,
-                        overhead_ms=self._telemetry.overhead_ms,
+                        overhead_ms=self._telemetry.overhead_ms(now_s),
                     )
                     expired = self._remove(assignment.expired)
                     if expired:

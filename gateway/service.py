@@ -19,7 +19,7 @@ from dataclasses import replace
 
 from gateway import catalog
 from gateway.fleet import Fleet, ServedModel
-from gateway.lanes import Lanes, Result, Ticket
+from gateway.lanes import PATIENCE_S, Lanes, Result, Ticket
 from gateway.messages import InferRequest, InferResponse
 from gateway.metrics import Metrics
 from gateway.settings import Settings
@@ -36,6 +36,7 @@ from router.errors import (
     Overloaded,
     Unsatisfiable,
 )
+from router.menu import batch_ms
 from router.route import Policy, route
 
 _LOG = logging.getLogger(__name__)
@@ -107,7 +108,7 @@ class Service:
             error = DeadlinePassed("the deadline passed before the answer could be sent")
             self._metrics.failed(request.model, error, total_s)
             raise error
-        self._telemetry.overhead(total_s * 1000 - response.queue_ms - response.infer_ms)
+        self._telemetry.overhead(total_s * 1000 - response.queue_ms - response.infer_ms, now_s)
         self._metrics.answered(request, response, total_s)
 
     def decide(self, model: str, constraints: Constraints, rows: int) -> Decision:
@@ -123,7 +124,11 @@ class Service:
         if self.stopping:
             raise NotReady("the server is stopping")
         served = self.fleet.model(model)
-        snapshot = self._lanes.snapshot(served, time.monotonic())
+        now_s = time.monotonic()
+        limit_ms = constraints.max_latency_ms
+        # As `Lanes.submit` would queue it.
+        due_s = now_s + min(PATIENCE_S, math.inf if limit_ms is None else limit_ms / 1000)
+        snapshot = self._lanes.snapshot(served, now_s, due_s)
         return route(constraints, served.menu, snapshot, self._policy, rows)
 
     def _accepted(self, model: str, constraints: Constraints, rows: int) -> Decision:
@@ -156,6 +161,8 @@ class Service:
         pace_ms = menu.by_name[chosen].promised_ms[1]
         faster = [name for name in others if menu.by_name[name].promised_ms[1] < pace_ms]
         soft = "latency" in constraints.relax
+        if "latency" in decision.relaxed:
+            faster = []  # it gave way already, and not for another constraint to follow
         return self._lanes.submit(request, (chosen, *faster), deadline_s, soft)
 
     async def _result(self, ticket: Ticket, left: Callable[[], Awaitable[None]]) -> Result:
@@ -195,7 +202,7 @@ class Service:
         if late and not waiting.soft:
             raise DeadlinePassed("the deadline passed while the batch ran")
         if result.variant != decision.variant:
-            decision = _shifted(decision, served, result.variant, request.rows)
+            decision = _shifted(decision, served, result, request)
         if late and "latency" not in decision.relaxed:
             decision = replace(decision, relaxed=(*decision.relaxed, "latency"))
         infer_ms = (result.finished_s - result.started_s) * 1000
@@ -250,20 +257,25 @@ class Service:
         give_up_s = time.monotonic() + self._settings.drain_seconds
         while (self._lanes.queued or self._lanes.busy) and time.monotonic() < give_up_s:
             await asyncio.sleep(0.01)
-        if await asyncio.to_thread(self._lanes.stop, _ENDING_S):
+        self._lanes.refuse_queued()
+        if await asyncio.to_thread(self._lanes.join, _ENDING_S):
             self.fleet.close()
         else:
             _LOG.error("a lane still runs its batch; the process ends without it")
 
 
-def _shifted(decision: Decision, served: ServedModel, variant: str, rows: int) -> Decision:
+def _shifted(
+    decision: Decision, served: ServedModel, result: Result, request: InferRequest
+) -> Decision:
     """`decision` with the variant that ran instead, since less time was left than predicted."""
-    offer = served.menu.by_name[variant]
+    offer = served.menu.by_name[result.variant]
+    waited_ms = (result.started_s - request.received_s) * 1000
     return replace(
         decision,
-        variant=variant,
+        variant=result.variant,
         reason="shifted-at-dispatch",
         why=f"{decision.variant} was chosen, but would have been late when a lane came free",
+        predicted_latency_ms=waited_ms + batch_ms(offer.promised_ms, result.batch_rows),
         accuracy=offer.accuracy,
-        cost_usd_per_million=offer.cost_usd_per_million(rows),
+        cost_usd_per_million=offer.cost_usd_per_million(request.rows),
     )

@@ -15,8 +15,9 @@ _WINDOW = 32
 _FEWEST = 5
 _OLDEST_S = 30.0
 _OVERHEAD_WINDOW = 128
+_OVERHEAD_OLDEST_S = 2.0
 # Until answers were seen: parsing, a thread hop and answering on a 2020s server core.
-_OVERHEAD_START_MS = 0.5
+OVERHEAD_START_MS = 0.5
 
 
 class Telemetry:
@@ -27,8 +28,9 @@ class Telemetry:
         self._ratios: dict[tuple[str, str], deque[tuple[float, float]]] = {}
         self._slowdown: dict[str, Mapping[str, float]] = {}
         self._fresh_until_s: dict[str, float] = {}
-        self._overheads: deque[float] = deque(maxlen=_OVERHEAD_WINDOW)
-        self.overhead_ms = _OVERHEAD_START_MS
+        self._overheads: list[float] = []
+        self._overhead_ms = OVERHEAD_START_MS
+        self._overhead_until_s = 0.0
 
     def batch(
         self, model: str, variant: str, expected_ms: float, actual_ms: float, now_s: float
@@ -58,11 +60,20 @@ class Telemetry:
             if now_s - self._ratios[model, variant][-1][0] <= _OLDEST_S
         }
 
-    def overhead(self, ms: float) -> None:
+    def overhead(self, ms: float, now_s: float) -> None:
         """An answer took `ms` outside queue and inference."""
         self._overheads.append(ms)
         # Sorting at each answer would cost more than the answer's own overhead.
         if len(self._overheads) == _OVERHEAD_WINDOW:
-            ordered = sorted(self._overheads)
-            self.overhead_ms = ordered[int(0.95 * (_OVERHEAD_WINDOW - 1))]
+            self._overheads.sort()
+            self._overhead_ms = self._overheads[int(0.95 * (_OVERHEAD_WINDOW - 1))]
+            self._overhead_until_s = now_s + _OVERHEAD_OLDEST_S
             self._overheads.clear()
+
+    def overhead_ms(self, now_s: float) -> float:
+        """What an answer costs outside queue and inference, as seen lately.
+
+        What was learnt in a burst is soon forgotten: it would turn away every request with a tight
+        deadline, and those that are turned away teach nothing better.
+        """
+        return self._overhead_ms if now_s <= self._overhead_until_s else OVERHEAD_START_MS

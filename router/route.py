@@ -158,7 +158,8 @@ def _refuse(
     pinned: Offer | None,
 ) -> Decision:
     """Never, not now, or not loaded: which of the three, and what would fit."""
-    empty = replace(idle(snapshot.ready), overhead_ms=snapshot.overhead_ms)
+    overhead_ms = min(snapshot.overhead_ms, snapshot.least_overhead_ms)
+    empty = replace(idle(snapshot.ready), overhead_ms=overhead_ms)
     offers = menu.offers if pinned is None else (pinned,)
     ever = [
         option

@@ -12,11 +12,12 @@ class Snapshot:
 
     Attributes:
         lane_free_in_ms: for each lane, predicted time until its running batch ends; 0 when idle.
-        backlog_ms: predicted lane-time of everything queued, of every model, at the median: each
+        backlog_ms: predicted lane-time of what is queued ahead, of every model, at the median: each
             variant's rows in as few batches as they fit.
-        queued_rows: rows queued for this model, by variant.
+        queued_rows: rows queued ahead for this model, by variant.
         slowdown: by variant, how many times longer its batches took lately than its card says.
         overhead_ms: what a request costs outside queue and inference: parsing, answering.
+        least_overhead_ms: the same on a server with nothing else to do.
         ready: variants of this model that are loaded, warm and healthy.
     """
 
@@ -25,6 +26,7 @@ class Snapshot:
     queued_rows: Mapping[str, int] = field(default_factory=dict)
     slowdown: Mapping[str, float] = field(default_factory=dict)
     overhead_ms: float = 0.0
+    least_overhead_ms: float = 0.0
     ready: frozenset[str] = frozenset()
 
 

@@ -67,7 +67,8 @@ async def running(models: Path, *, count: int = 1) -> AsyncIterator[Rig]:
     try:
         yield Rig(lanes, fleet, batches)
     finally:
-        assert lanes.stop(PATIENCE_S)
+        lanes.refuse_queued()
+        assert lanes.join(PATIENCE_S)
         fleet.close()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 import time
 from pathlib import Path
@@ -101,7 +102,8 @@ def test_stop_refuses_what_is_queued_and_ends_the_threads(models: Path) -> None:
     async def test(rig: Rig) -> None:
         running = await rig.busy()
         waiting = rig.submit(model="slow")
-        assert await asyncio.to_thread(rig.lanes.stop, 10)
+        rig.lanes.refuse_queued()
+        assert await asyncio.to_thread(rig.lanes.join, 10)
         assert (await running.done).variant == "fp32"
         with pytest.raises(NotReady):
             await waiting.done
@@ -127,5 +129,29 @@ def test_snapshot_counts_what_waits(models: Path) -> None:
         assert rig.lanes.snapshot(model, time.monotonic()).backlog_ms == 0
         with pytest.raises(UnknownModel):
             rig.fleet.model("absent")
+
+    run(models, test)
+
+
+def test_what_is_due_later_does_not_count_as_queued_ahead(models: Path) -> None:
+    write_variant(models, "echo", "fp32")
+
+    async def test(rig: Rig) -> None:
+        await rig.busy()
+        tickets = [rig.submit(4) for _ in range(6)] + [rig.submit(within_s=0.3)]
+        echo, now_s = rig.fleet.model("echo"), time.monotonic()
+
+        def queued(due_s: float) -> dict[str, int]:
+            return dict(rig.lanes.snapshot(echo, now_s, due_s).queued_rows)
+
+        # Before the loop has turned, and after: what has just arrived is counted as well.
+        for _ in range(2):
+            assert queued(now_s + 0.1) == {}
+            assert queued(now_s + 0.5) == {"fp32": 1}
+            assert queued(now_s + 60) == queued(math.inf) == {"fp32": 25}
+            assert rig.lanes.snapshot(echo, now_s, now_s + 0.1).backlog_ms == 0
+            await asyncio.sleep(0.001)
+        for ticket in tickets:
+            rig.lanes.withdraw(ticket)
 
     run(models, test)

@@ -164,3 +164,10 @@ def test_a_decision_as_json_holds_plain_values() -> None:
     refused = route(demands, MENU, QUIET, POLICY).as_json()
     assert refused["nearest"] == {"max_latency_ms": 2.5, "min_accuracy": "99.49%"}
     assert {r["variant"] for r in refused["refused"]} == {"fp32", "int8", "small"}
+
+
+def test_a_loaded_gateways_own_cost_is_no_reason_to_say_never() -> None:
+    loaded = replace(QUIET, overhead_ms=20.0, least_overhead_ms=0.5)
+    assert route(Constraints(max_latency_ms=5.0), MENU, loaded, POLICY).verdict == "overloaded"
+    never = route(Constraints(max_latency_ms=0.5), MENU, loaded, POLICY)
+    assert never.verdict == "unsatisfiable"
