@@ -5,7 +5,7 @@ The specification: KServe's "Open Inference Protocol", REST, with the binary ten
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -164,14 +164,7 @@ def _inputs(
     rows = 0
     for number, item in enumerate(raw):
         field = f"inputs[{number}]"
-        if not isinstance(item, dict):
-            raise InvalidRequest(field, item, "an object")
-        name = item.get("name")
-        spec = specs.get(name) if isinstance(name, str) else None
-        if spec is None:
-            raise InvalidRequest(f"{field}.name", name, f"one of {names}")
-        if spec.name in tensors:
-            raise InvalidRequest(f"{field}.name", name, "each input once")
+        spec = _named(field, item, specs, tensors, "each input once")
         if item.get("datatype") != spec.datatype:
             raise InvalidRequest(f"{field}.datatype", item.get("datatype"), spec.datatype)
         shape = shape_of(field, item.get("shape"), spec)
@@ -207,14 +200,7 @@ def _outputs(
     chosen: dict[str, tuple[TensorSpec, bool]] = {}
     for number, item in enumerate(raw):
         field = f"outputs[{number}]"
-        if not isinstance(item, dict):
-            raise InvalidRequest(field, item, "an object")
-        name = item.get("name")
-        spec = specs.get(name) if isinstance(name, str) else None
-        if spec is None:
-            raise InvalidRequest(f"{field}.name", name, f"one of {', '.join(specs)}")
-        if spec.name in chosen:
-            raise InvalidRequest(f"{field}.name", name, "each output once")
+        spec = _named(field, item, specs, chosen, "each output once")
         own = members(f"{field}.parameters", item.get("parameters"))
         _no_shared_memory(field, own)
         if own.get("classification"):
@@ -226,6 +212,25 @@ def _outputs(
         binary = _flag(f"{field}.parameters.binary_data", own.get("binary_data"), default)
         chosen[spec.name] = (spec, binary)
     return tuple(chosen.values())
+
+
+def _named(
+    field: str,
+    item: Any,
+    specs: Mapping[str, TensorSpec],
+    taken: Container[str],
+    once: str,
+) -> TensorSpec:
+    """The tensor that an item of `inputs` or `outputs` names, which none before it did."""
+    if not isinstance(item, dict):
+        raise InvalidRequest(field, item, "an object")
+    name = item.get("name")
+    spec = specs.get(name) if isinstance(name, str) else None
+    if spec is None:
+        raise InvalidRequest(f"{field}.name", name, f"one of {', '.join(specs)}")
+    if spec.name in taken:
+        raise InvalidRequest(f"{field}.name", name, once)
+    return spec
 
 
 def _no_shared_memory(field: str, parameters: Mapping[str, Any]) -> None:

@@ -11,8 +11,6 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
-SCHEMA_VERSION = 1
-
 CARD_FILE = "card.json"
 SCORES_FILE = "scores.safetensors"
 
@@ -24,7 +22,6 @@ Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Score = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 ScoreDifference = Annotated[float, Field(ge=-1, le=1, allow_inf_nan=False)]
 Milliseconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(ge=1)]
 
 # Datatypes of the Open Inference Protocol v2, "Tensor Data Types", less BYTES: no engine here

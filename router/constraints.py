@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Literal, cast, get_args
+from typing import Literal, get_args
 
 from router.card import NAME_PATTERN
 from router.errors import InvalidRequest
@@ -119,11 +119,8 @@ def parse(
                     field, parameters[key], f"what the header {header} says, or only one of them"
                 )
         deadlines.extend(_timeout(parameters.get(TIMEOUT_PARAMETER)))
-    if deadlines:
-        own = stated.get("max_latency_ms")
-        tightest = min(deadlines) if own is None else min([cast(float, own), *deadlines])
-        stated = {**stated, "max_latency_ms": tightest}
-    return Constraints(**stated) if stated else NONE  # type: ignore[arg-type]
+    demanded = Constraints(**stated) if stated else NONE  # type: ignore[arg-type]
+    return tighten(demanded, min(deadlines, default=None))
 
 
 def pin(constraints: Constraints, variant: str, field: str) -> Constraints:
