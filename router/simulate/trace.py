@@ -553,8 +553,11 @@ def _counts(name: str, rows: list[_Row], field: str, bin_s: float) -> Counts:
     expected = f"a whole number of requests, 0 or more, of {_COUNT_DIGITS} digits at most"
     counts: list[int] = []
     for row in rows:
+        # Millions of counts may stand on one line: those that are plain are not looked at singly.
         joined = "".join(row.cells)
-        if joined.isascii() and joined.isdigit() and max(map(len, row.cells)) <= _COUNT_DIGITS:
+        lengths = set(map(len, row.cells))
+        plain = joined.isascii() and joined.isdigit()
+        if plain and min(lengths) > 0 and max(lengths) <= _COUNT_DIGITS:
             counts.extend(map(int, row.cells))
             continue
         for at, cell in enumerate(row.cells, 1):

@@ -9,6 +9,7 @@ import json
 import math
 import random
 import tarfile
+from decimal import Decimal
 from itertools import pairwise
 from typing import get_args
 
@@ -304,6 +305,7 @@ def test_a_refusal_names_place_expected_and_received(
          f"line 1: header: expected a column of counts ({COUNTS}), got 'id,t'"),
         ("id,count\n2,2\n", "arrivals",
          f"line 1: header: expected a column of time ({TIMES}), got 'id,count'"),
+        ("1,", "counts", f"line 1: count 2: expected {WHOLE}, got 'nothing'"),
         (MOONCAKE, "counts", "line 1: format: expected counts, as format says, got 'JSON lines'"),
         ("1.5\n1.25\n", "arrivals", "line 2: arrival: expected no time before 1.5 of line 1, got "
          "'1.25'"),
@@ -391,7 +393,8 @@ def test_what_was_written_is_read(gaps: list[float]) -> None:
     if written[-1] == written[0]:
         return
     read = times("arrival_s\n" + "".join(f"{time!r}\n" for time in written))
-    assert read == pytest.approx([time - written[0] for time in written], abs=1e-9)
+    first = Decimal(repr(written[0]))
+    assert read == tuple(float(Decimal(repr(time)) - first) for time in written)
 
 
 # Windows.
