@@ -7,7 +7,7 @@ mirrors of one data set:
 1.  gzip and bzip2 are known by their first bytes and undone; a tar must hold one file.
 2.  A first line that starts with `{` makes it JSON lines: arrivals, by the first key that is one of
     `TIME_COLUMNS`. A number called `timestamp` is in milliseconds (Mooncake, arXiv 2407.00079).
-3.  A first line whose first cell is neither a number nor a date with a time is a header. A column
+3.  A first line whose first cell is neither a number nor a date is a header. A column
     of `COUNT_COLUMNS` makes it counts, one of `TIME_COLUMNS` arrivals (Azure LLM inference, Patel
     et al. 2024), both together counts in bins as long as the steps of time. Other columns are not
     looked at; without either there is nothing to go by, and it is refused.
@@ -74,10 +74,11 @@ _COUNT_DIGITS = 15
 _WHOLE = re.compile(rf"[+-]?[0-9]{{1,{_COUNT_DIGITS}}}", re.ASCII)
 _NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]{1,4})?", re.ASCII)
 _NOT_FINITE = re.compile(r"[+-]?(nan|inf|infinity)", re.ASCII | re.IGNORECASE)
-# RFC 3339, also without an offset; fractions of any length, for datetime reads 6 digits at most.
+# RFC 3339, also without the offset, the seconds or the time of day; fractions of up to 12 digits,
+# where datetime keeps 6.
 _STAMP = re.compile(
-    r"([0-9]{4}-[0-9]{2}-[0-9]{2})[Tt ]([0-9]{2}:[0-9]{2}:[0-9]{2})(\.[0-9]{1,12})?"
-    r"\s?([Zz]|UTC|[+-][0-9]{2}:?[0-9]{2})?",
+    r"([0-9]{4}-[0-9]{2}-[0-9]{2})(?:[Tt ]([0-9]{2}:[0-9]{2}(?::[0-9]{2})?)(\.[0-9]{1,12})?"
+    r"\s?([Zz]|UTC|[+-][0-9]{2}:?[0-9]{2})?)?",
     re.ASCII,
 )
 
@@ -509,12 +510,12 @@ def _moment(name: str, line: int, field: str, cell: str, unit_s: Decimal) -> _Mo
         day, clock, fraction, offset = stamp.groups()
         zone = "+00:00" if offset in (None, "Z", "z", "UTC") else offset
         try:
-            whole = datetime.fromisoformat(f"{day}T{clock}{zone}") - _EPOCH
+            whole = datetime.fromisoformat(f"{day}T{clock or '00:00'}{zone}") - _EPOCH
         except ValueError as error:
-            raise _bad(name, line, field, cell, f"a date and a time of day ({error})") from error
+            raise _bad(name, line, field, cell, f"a date and a time ({error})") from error
         seconds = Decimal(whole.days * 86_400 + whole.seconds)
         return _Moment(line, field, cell, seconds + Decimal(fraction or 0))
-    number = _number(name, line, field, cell, "a number of seconds or a time of day")
+    number = _number(name, line, field, cell, "a number of seconds, or a date and a time")
     return _Moment(line, field, cell, number * unit_s)
 
 

@@ -74,19 +74,20 @@ def test_a_log_with_token_counts(format: Format) -> None:
 
 
 @pytest.mark.parametrize(
-    "stamps",
+    ("first", "second", "length_s"),
     [
-        ("2024-05-10T23:59:59Z", "2024-05-11T00:00:01.5Z"),
-        ("2024-05-10 23:59:59.25+00:00", "2024-05-11 02:00:01.75+0200"),
-        ("2024-05-10 23:59:59", "2024-05-11 00:00:01.500000000 UTC"),
-        ("1715385599", "1715385600.5"),
-        ("1715385599.1234567", "1715385600.6234567"),
+        ("2024-05-10T23:59:59Z", "2024-05-11T00:00:01.5Z", 2.5),
+        ("2024-05-10 23:59:59.25+00:00", "2024-05-11 02:00:01.75+0200", 2.5),
+        ("2024-05-10 23:59:59", "2024-05-11 00:00:01.500000000 UTC", 2.5),
+        ("2024-05-10 23:59", "2024-05-11 00:01", 120.0),
+        ("2024-05-10", "2024-05-11", 86_400.0),
+        ("1715385599", "1715385600.5", 1.5),
+        ("1715385599.1234567", "1715385600.6234567", 1.5),
     ],
 )
-def test_times_of_day_and_plain_numbers(stamps: tuple[str, str]) -> None:
-    length = (times("\n".join(stamps), "arrivals"))[1]
-    assert length == (1.5 if stamps[0].startswith("1715") else 2.5)
-    assert times("id,TIMESTAMP\n" + "".join(f"7,{stamp}\n" for stamp in stamps)) == (0.0, length)
+def test_dates_with_times_and_plain_numbers(first: str, second: str, length_s: float) -> None:
+    assert times(f"{first}\n{second}\n") == (0.0, length_s)
+    assert times(f"id,TIMESTAMP\n7,{first}\n7,{second}\n") == (0.0, length_s)
 
 
 def test_a_time_keeps_all_its_digits() -> None:
@@ -182,7 +183,7 @@ TIMES = (
     "_s, _ms, _us, _ns)"
 )
 COUNTS = "one of count, counts, requests, request_count, num_requests"
-MOMENT = "a number of seconds or a time of day"
+MOMENT = "a number of seconds, or a date and a time"
 WHOLE = "a whole number of requests, 0 or more, of 15 digits at most"
 
 
@@ -256,7 +257,7 @@ WHOLE = "a whole number of requests, 0 or more, of 15 digits at most"
         (
             "t\n2024-02-30 00:00:00\n",
             "line 2: t",
-            "a date and a time of day (day is out of range for month)",
+            "a date and a time (day is out of range for month)",
             "2024-02-30 00:00:00",
         ),
         (
