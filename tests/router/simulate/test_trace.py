@@ -500,6 +500,14 @@ def test_a_window_of_counts_is_as_long_as_the_requests_need() -> None:
     assert 999 < span(10**6) < 1000
 
 
+@pytest.mark.parametrize("bin_s", [0.5, 60.0])
+def test_a_window_of_bins_of_another_length(bin_s: float) -> None:
+    recorded = Counts("x", (1, 3) * 500, bin_s)
+    found = arrivals(recorded, rate_per_s=20.0 / bin_s, requests=10_000, rng=random.Random(1))
+    assert len(found) == pytest.approx(10_000, rel=0.03)
+    assert 499 * bin_s < found[-1] < 500 * bin_s
+
+
 def test_every_window_is_drawn() -> None:
     drawn = [trace._start(((0, 3), (10, 40), (50, 83)), 30, random.Random(n)) for n in range(200)]
     assert set(drawn) == {10, 50, 51, 52, 53}
