@@ -36,9 +36,9 @@ _ALARM = 3.5
 _NORMAL_MAD = 1.4826
 
 
-# Plain tuples, as one is made for each batch: when, its number, and the logarithm of its ratio.
-_Batch = tuple[float, int, Key, float]
-_Left = tuple[float, int, float]
+# Plain tuples, as some are made for each batch: when, whose, and the logarithm of its ratio.
+_Batch = tuple[float, Key, float]
+_Left = tuple[float, float]
 # The machine's factor and until when it holds; by key the variant's own, and until when.
 _State = tuple[float, float, Mapping[Key, tuple[float, float]]]
 
@@ -120,11 +120,11 @@ class Drift:
             usually = _NORMAL_MAD * _median(list(self._usual))
             self._usually = max(_LEAST_USUALLY_OFF, usually)
         recent = self._recent
-        recent.append((now_s, self._number, key, took))
+        recent.append((now_s, key, took))
         if self._run.changed(off, self._usually):
             self._cut()
         machine, others = [], []
-        for _, _, other, other_took in recent:
+        for _, other, other_took in recent:
             less = other_took - own.get(other, 0.0)
             machine.append(less)
             if other != key:
@@ -160,23 +160,9 @@ class Drift:
     def _cut(self) -> None:
         """The machine's speed changed with the first batch of the run: forget what was before."""
         self.changes += 1
-        length = self._run.length
+        while len(self._recent) > self._run.length:
+            self._recent.popleft()
         self._run.clear()
-        for _ in range(min(length, len(self._usual))):
-            self._usual.pop()
-        recent = self._recent
-        while len(recent) > length:
-            recent.popleft()
-        keys = {key for _, _, key, _ in recent}
-        for key in keys & self._runs.keys():
-            self._runs[key].clear()
-        if len(keys) > 1:
-            # Each was compared with others' from before the change.
-            first = recent[0][1]
-            for key in keys & self._left.keys():
-                left = self._left[key]
-                while left and left[-1][1] >= first:
-                    left.pop()
 
     def _attribute(self, key: Key, took: float, others: list[float], now_s: float) -> None:
         """Learn what of a batch is its variant's own: what it took beyond `others` lately.
@@ -190,9 +176,9 @@ class Drift:
             self._runs[key] = _Run()
         own = self._own
         if len(others) >= _FEWEST - 1:
-            common = _median([own.get(ran, 0.0) for ran in {batch[2] for batch in self._recent}])
+            common = _median([own.get(ran, 0.0) for ran in {batch[1] for batch in self._recent}])
             beyond = took - _median(others) - common
-            left.append((now_s, self._number, beyond))
+            left.append((now_s, beyond))
             run = self._runs[key]
             if run.changed(beyond - own.get(key, 0.0), self._usually):
                 while len(left) > run.length:
@@ -205,7 +191,7 @@ class Drift:
             own.pop(key, None)
         else:
             # Shrunk while there are few: half of it with 3, all but a fifteenth with 16.
-            own[key] = _median([beyond for _, _, beyond in left]) * (count - 2) / (count - 1)
+            own[key] = _median([beyond for _, beyond in left]) * (count - 2) / (count - 1)
 
 
 def _median(values: list[float]) -> float:

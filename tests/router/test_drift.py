@@ -87,11 +87,26 @@ def test_steady_noise_is_seldom_taken_for_a_change(sigma: float, per_thousand: f
     assert factors[-1000] < 1 + sigma
 
 
+def test_what_noise_is_usual_is_forgotten_too() -> None:
+    rng = random.Random(1)
+    clock = fed([noise(rng, 0.8) for _ in range(500)])
+    clock.run(A, *[1.0] * 80)
+    clock.run(A, *[2.0] * 4)
+    assert clock.factor(A) == pytest.approx(2.0)
+
+
 def test_an_outlier_now_and_then_moves_nothing() -> None:
     clock = fed([1.0] * 10)
     for _ in range(20):
         clock.run(A, 5.0, 1.0, 1.0)
         assert clock.factor(A) == pytest.approx(1.0)
+    assert clock.drift.changes == 0
+
+
+def test_two_batches_however_far_off_are_no_change() -> None:
+    clock = fed([1.0] * 20)
+    clock.run(A, 1000.0, 1000.0, 1.3)
+    assert clock.factor(A) == pytest.approx(1.0)
     assert clock.drift.changes == 0
 
 
@@ -134,6 +149,27 @@ def test_a_variant_that_turns_slow_by_itself_is_followed_while_others_run() -> N
     assert clock.drift.changes == 0
 
 
+def test_variants_that_take_turns_are_told_apart() -> None:
+    clock = Clock(Drift())
+    for _ in range(10):
+        clock.run(A, 2.0, 2.0, 2.0, 2.0)
+        clock.run(B, 1.0, 1.0, 1.0, 1.0)
+    assert clock.factor(A) == pytest.approx(2.0, rel=0.1)
+    assert clock.factor(B) == pytest.approx(1.0, rel=0.1)
+
+
+def test_where_a_variant_runs_alone_all_is_the_machines() -> None:
+    clock = Clock(Drift())
+    for _ in range(30):
+        for key, ratio in ((A, 2.0), (B, 1.0), (C, 1.0)):
+            clock.run(key, ratio)
+    for _ in range(50):
+        clock.now_s += 1
+        clock.run(A, 2.0)
+    for key in (A, B, UNSEEN):
+        assert clock.factor(key) == pytest.approx(2.0)
+
+
 def test_few_batches_of_a_variant_count_for_less_than_many() -> None:
     def after(batches: int) -> float:
         clock = Clock(Drift())
@@ -157,11 +193,25 @@ def test_a_variant_is_believed_again_when_it_has_not_run_for_a_while() -> None:
     clock.run(B, 1.0)
     assert clock.factor(A) == pytest.approx(slow, rel=0.1)
     clock.now_s += 2
+    assert clock.factor(A) == clock.factor(UNSEEN) == pytest.approx(1.0, rel=0.1)
     clock.run(B, 1.0, 1.0, 1.0)
     assert clock.factor(A) == clock.factor(UNSEEN) == pytest.approx(1.0, rel=0.1)
-    # And learnt afresh, of which nothing of before is part.
-    clock.run(A, 1.0)
+    # And learnt afresh: its batches surprise from the first.
+    clock.run(A, 2.0)
     assert clock.factor(A) == clock.factor(UNSEEN)
+    assert clock.drift.changes == 0
+    clock.run(A, 2.0, 2.0)
+    assert clock.drift.changes == 1
+
+
+def test_batches_that_are_too_old_are_dropped_and_later_ones_are_not() -> None:
+    clock = fed([1.0] * 8)
+    clock.now_s = OLDEST_S - 1
+    clock.run(A, 1.2, 1.2)
+    assert clock.factor(A) == pytest.approx(1.0)
+    clock.now_s += 2
+    clock.run(A, 1.2)
+    assert clock.factor(A) == pytest.approx(1.2)
 
 
 def test_after_a_quiet_while_every_card_is_believed() -> None:
