@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from router.constraints import Floor, Relaxable
+
+if TYPE_CHECKING:
+    from router.choices import Choices
 
 Verdict = Literal["accepted", "unsatisfiable", "overloaded", "not-ready"]
 
@@ -15,6 +18,7 @@ Reason = Literal[
     "cheapest-equal",
     "cheapest",
     "fastest",
+    "under-load",
     "relaxed",
     "shifted-at-dispatch",
 ]
@@ -83,7 +87,10 @@ class Decision:
         allowed: variants that meet every constraint, best first by the objective; when accepted,
             the first is `variant`.
         refused: why each other one does not, one entry for each constraint that it breaks.
+        predicted_latency_ms: what the answer stays within at the promised percentile.
+        estimate_ms: the same before what was learnt of how far such estimates err.
         relaxed: constraints that gave way.
+        choices: what may answer in its place, by the slack that is left when a lane comes free.
         retry_after_ms: when overloaded, the time until it should fit.
     """
 
@@ -94,6 +101,7 @@ class Decision:
     reason: Reason = "most-accurate"
     why: str = ""
     predicted_latency_ms: float = 0.0
+    estimate_ms: float = 0.0
     accuracy: float = 0.0
     cost_usd_per_million: float = 0.0
     allowed: tuple[str, ...] = ()
@@ -101,6 +109,7 @@ class Decision:
     relaxed: tuple[Relaxable, ...] = ()
     nearest: Nearest = Nearest()
     retry_after_ms: float = 0.0
+    choices: Choices | None = None
 
     def as_json(self) -> dict[str, Any]:
         """The whole decision as plain JSON values; units are in the names."""

@@ -1,10 +1,15 @@
 """dispatch(): what a lane that has come free should run, decided now that the slack is known.
 
-The queue is in order of urgency. Its head, the request with the least time left, decides: it takes
-the best of its choices that still makes its deadline. Others of the same model join the batch
-where the same variant is also their own best choice and the longer batch still makes every
-member's deadline, so nobody is late, or is answered less well, for company's sake. A request that
-cannot make its deadline by any choice, even at the median, is not run.
+The plan says what lane time is worth now. The head of the queue, the request with the least time
+left, takes its best choice at that price that still makes its deadline. Others of the same model
+join the batch where the same variant is among their choices, is worth as much to them as their own
+choice less what riding along saves, and the longer batch still makes every member's deadline: so
+nobody is late, or is answered less well, for company's sake. A request that cannot make its
+deadline by any choice, even at the median, is not run.
+
+Scarcity is met in the order that a caller would want: first accuracy gives way, within each
+request's own choices, as the price rises; when no price suffices, those of the lowest priority
+are shed, and among them those of the model that has had more than its share.
 """
 
 from __future__ import annotations
@@ -13,37 +18,35 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from router.menu import Menu, Offer, batch_ms
+from router.menu import Offer
+from router.pace import Pace
+from router.plan import Plan, plan
+from router.queue import Expected, Waiting
 
-# How far behind the head the batch is filled from. Further back lie requests with more time to
+# How far behind the head a batch is filled from. Further back lie requests with more time to
 # spare; looking at all of a long queue would cost more than the batch saves.
 REACH = 256
 
 
 @dataclass(frozen=True, slots=True)
-class Waiting:
-    """One queued request.
+class Moment:
+    """What is true when a lane comes free.
 
     Attributes:
-        ticket: its number; earlier ones are smaller.
-        model: whose variants its choices are.
-        rows: rows of its tensors.
-        due_s: monotonic time by which it is wanted; orders the queue. A request without a
-            deadline has one all the same, some patience after its arrival, so that it does not
-            wait for ever behind those that have one.
-        deadline_s: monotonic time by which its answer must be out; infinite without one.
-        soft: whether it is still wanted after its deadline.
-        choices: variants that may answer, best first: the one that was routed to, then those that
-            are faster.
+        lane_free_in_ms: for every lane, time until its running batch ends; 0 when idle, as this
+            one is.
+        paces: by model; a request of a model that is absent expires.
+        expected: what keeps arriving.
+        max_batch: rows of a batch, at most; a single request may have more and runs alone.
+        overhead_ms: what it takes to bring an answer from the lane to its caller.
     """
 
-    ticket: int
-    model: str
-    rows: int
-    due_s: float
-    deadline_s: float
-    choices: tuple[str, ...]
-    soft: bool = False
+    now_s: float
+    lane_free_in_ms: tuple[float, ...]
+    paces: Mapping[str, Pace]
+    expected: Sequence[Expected] = ()
+    max_batch: int = 32
+    overhead_ms: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,87 +54,87 @@ class Assignment:
     """One batch for a lane: run `members` on `variant`; `promised_ms` is how long it should take.
 
     `members` is empty, and `variant` too, when there is nothing to run. `expired` can no longer
-    make their deadline and leave the queue unrun.
+    make their deadline and leave the queue unrun; `shed` leave it so that others make theirs.
     """
 
-    model: str
-    variant: str
-    members: tuple[Waiting, ...]
-    expired: tuple[Waiting, ...]
-    promised_ms: float
+    model: str = ""
+    variant: str = ""
+    members: tuple[Waiting, ...] = ()
+    expired: tuple[Waiting, ...] = ()
+    promised_ms: float = 0.0
+    plan: Plan | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Pace:
-    """How fast one model's variants really run now.
-
-    Attributes:
-        menu: the model's variants.
-        slowdown: by variant, how many times longer its batches took lately than its card says.
-        ready: variants that are loaded, warm and healthy.
-    """
-
-    menu: Menu
-    slowdown: Mapping[str, float]
-    ready: frozenset[str]
-
-    def promised_ms(self, offer: Offer, rows: int) -> float:
-        """Time of a batch at the promised percentile."""
-        return batch_ms(offer.promised_ms, rows) * self.slowdown.get(offer.name, 1.0)
-
-    def typical_ms(self, offer: Offer, rows: int) -> float:
-        """Time of a batch at the median."""
-        return batch_ms(offer.typical_ms, rows) * self.slowdown.get(offer.name, 1.0)
-
-
-def order(waiting: Waiting) -> tuple[float, int]:
-    """The key by which the queue is kept: the most urgent first, then the earliest."""
-    return waiting.due_s, waiting.ticket
-
-
-def dispatch(
-    queue: Sequence[Waiting],
-    now_s: float,
-    paces: Mapping[str, Pace],
-    *,
-    max_batch: int,
-    overhead_ms: float,
-) -> Assignment:
+def dispatch(queue: Sequence[Waiting], moment: Moment) -> Assignment:
     """The batch for a lane that is free now.
 
     Args:
-        queue: every queued request, sorted by `order`.
-        paces: by model; a request of a model that is absent expires.
-        max_batch: rows of a batch, at most; a single request may have more and runs alone.
-        overhead_ms: what it takes to bring an answer from the lane to its caller.
+        queue: every queued request, sorted.
     """
     expired: list[Waiting] = []
-    reachable = iter(queue[: REACH + max_batch])
+    outlook: Plan | None = None
+    reachable = iter(queue[: REACH + moment.max_batch])
     for head in reachable:
-        pace = paces.get(head.model)
-        offer = None if pace is None else choose(head, now_s, pace, overhead_ms)
-        if pace is None or offer is None:
+        pace = moment.paces.get(head.choices.model)
+        if pace is None or not can_answer(head, moment, pace):
             expired.append(head)
             continue
-        members, promised_ms = _fill(head, offer, reachable, now_s, pace, max_batch, overhead_ms)
-        return Assignment(head.model, offer.name, tuple(members), tuple(expired), promised_ms)
-    return Assignment("", "", (), tuple(expired), 0.0)
+        if outlook is None:
+            outlook = plan(
+                queue[len(expired) :],
+                moment.expected,
+                moment.now_s,
+                moment.lane_free_in_ms,
+                moment.paces,
+                reserve_ms=moment.overhead_ms,
+            )
+        offer = choose(head, moment, pace, outlook.price)
+        assert offer is not None
+        idle = sum([free <= 0 for free in moment.lane_free_in_ms])
+        room = min(moment.max_batch, max(offer.efficient_rows, head.rows))
+        if idle > 1:
+            room = min(room, max(-(-len(queue) // idle), head.rows))
+        members, promised_ms = _fill(head, offer, reachable, moment, pace, outlook.price, room)
+        return Assignment(
+            head.choices.model,
+            offer.name,
+            tuple(members),
+            tuple(expired),
+            promised_ms,
+            outlook,
+        )
+    return Assignment(expired=tuple(expired))
 
 
-def choose(waiting: Waiting, now_s: float, pace: Pace, overhead_ms: float) -> Offer | None:
-    """The best choice that still makes the deadline; None when none can.
+def can_answer(waiting: Waiting, moment: Moment, pace: Pace) -> bool:
+    """Whether any choice still makes the deadline, at the median."""
+    if waiting.soft or waiting.deadline_s == math.inf:
+        return any(offer.name in pace.ready for offer in waiting.choices.offers)
+    slack_ms = _slack_ms(waiting, moment)
+    return any(
+        pace.typical_ms(offer, waiting.rows) <= slack_ms
+        for offer in reversed(waiting.choices.offers)
+        if offer.name in pace.ready
+    )
+
+
+def choose(waiting: Waiting, moment: Moment, pace: Pace, price: float) -> Offer | None:
+    """The best choice at `price` that still makes the deadline; None when none can.
 
     The promised percentile decides. When no choice makes it at that percentile, the fastest runs
     if it makes it at the median: late odds are better than none, and it is the caller's time.
     """
-    slack_ms = _slack_ms(waiting, now_s, overhead_ms)
-    by_name, ready = pace.menu.by_name, pace.ready
-    offers = [by_name[name] for name in waiting.choices if name in ready]
+    slack_ms = _slack_ms(waiting, moment)
+    tariff = pace.tariff(waiting.choices)
+    if not tariff.offers:
+        return None
+    offers = tariff.offers[tariff.at(price) :]
     for offer in offers:
         if pace.promised_ms(offer, waiting.rows) <= slack_ms:
             return offer
-    fastest = min(offers, key=lambda offer: pace.typical_ms(offer, waiting.rows), default=None)
-    if fastest is None or waiting.soft or pace.typical_ms(fastest, waiting.rows) <= slack_ms:
+    ready = [offer for offer in waiting.choices.offers if offer.name in pace.ready]
+    fastest = min(ready, key=lambda offer: pace.typical_ms(offer, waiting.rows))
+    if waiting.soft or pace.typical_ms(fastest, waiting.rows) <= slack_ms:
         return fastest
     return None
 
@@ -140,36 +143,53 @@ def _fill(
     head: Waiting,
     offer: Offer,
     others: Iterable[Waiting],
-    now_s: float,
+    moment: Moment,
     pace: Pace,
-    max_batch: int,
-    overhead_ms: float,
+    price: float,
+    room: int,
 ) -> tuple[list[Waiting], float]:
     members, rows = [head], head.rows
     promised_ms = pace.promised_ms(offer, rows)
     # A head that only makes it at the median has no time to spare for company.
-    slack_ms = max(_slack_ms(head, now_s, overhead_ms), promised_ms)
+    slack_ms = max(_slack_ms(head, moment), promised_ms)
+    suits: dict[int, bool] = {id(head.choices): True}
     for other in others:
-        if rows >= max_batch:
+        if rows >= room:
             break
-        if other.model != head.model or rows + other.rows > max_batch:
+        if rows + other.rows > room:
             continue
-        if offer.name not in other.choices:
+        kind = id(other.choices)
+        if kind not in suits:
+            suits[kind] = _suits(other, offer, pace, price)
+        if not suits[kind]:
             continue
         longer_ms = pace.promised_ms(offer, rows + other.rows)
-        least_ms = min(slack_ms, _slack_ms(other, now_s, overhead_ms))
+        least_ms = min(slack_ms, _slack_ms(other, moment))
         if longer_ms > least_ms:
-            continue
-        # Its first choice makes its deadline, as the longer batch does; no need to ask.
-        first = other.choices[0] == offer.name
-        if not first and choose(other, now_s, pace, overhead_ms) is not offer:
             continue
         members.append(other)
         rows, promised_ms, slack_ms = rows + other.rows, longer_ms, least_ms
     return members, promised_ms
 
 
-def _slack_ms(waiting: Waiting, now_s: float, overhead_ms: float) -> float:
+def _suits(other: Waiting, offer: Offer, pace: Pace, price: float) -> bool:
+    """Whether `offer` is what requests like `other` would choose at `price`, or as good to them."""
+    choices = other.choices
+    if offer not in choices.offers:
+        return False
+    tariff = pace.tariff(choices)
+    own = tariff.offers[tariff.at(price)]
+    if own is offer:
+        return True
+    worth = dict(zip(choices.offers, choices.worth, strict=True))
+    # A row more in this batch takes less than its share of a batch of its own.
+    table = offer.typical_ms
+    joins_ms = (table[-1] - table[1]) / max(1, len(table) - 2)
+    gains = price * (tariff.row_ms[tariff.at(price)] - joins_ms)
+    return worth[offer] >= worth[own] - max(0.0, gains)
+
+
+def _slack_ms(waiting: Waiting, moment: Moment) -> float:
     if waiting.deadline_s == math.inf:
         return math.inf
-    return (waiting.deadline_s - now_s) * 1000 - overhead_ms
+    return (waiting.deadline_s - moment.now_s) * 1000 - moment.overhead_ms

@@ -7,7 +7,7 @@ a few comparisons for each variant.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from router.card import LatencyPoint, VariantCard
@@ -19,8 +19,14 @@ REFERENCE_ALIAS = "reference"
 
 SECONDS_PER_HOUR = 3600.0
 
+# A batch is as large as makes a row take at most this much longer than in the best batch: what a
+# larger one would still save is less than what is lost while nothing more urgent can start.
+EFFICIENT = 1.02
 
-@dataclass(frozen=True, slots=True)
+
+# Compared by identity: a decision looks offers and menus up, and hashing their tables would cost
+# more than the decision.
+@dataclass(frozen=True, slots=True, eq=False)
 class Offer:
     """One variant, as routing sees it.
 
@@ -31,6 +37,8 @@ class Offer:
         share_low: the least share of the reference's accuracy that it is shown to keep: the lower
             end of the paired difference's interval, as a share.
         usd_per_million_lane_ms: USD per million requests that each use one lane for one ms.
+        efficient_rows: rows of the smallest batch that is nearly as quick a row as the best.
+        row_ms: lane time of a row in such a batch, at the median.
     """
 
     name: str
@@ -41,6 +49,15 @@ class Offer:
     promised_ms: tuple[float, ...]
     typical_ms: tuple[float, ...]
     usd_per_million_lane_ms: float
+    efficient_rows: int = field(init=False)
+    row_ms: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        times = self.typical_ms
+        least = min([times[rows] / rows for rows in range(1, len(times))])
+        rows = next(n for n in range(1, len(times)) if times[n] <= least * n * EFFICIENT)
+        object.__setattr__(self, "efficient_rows", rows)
+        object.__setattr__(self, "row_ms", times[rows] / rows)
 
     @property
     def max_batch(self) -> int:
@@ -54,7 +71,7 @@ class Offer:
         return batch_ms(self.typical_ms, rows) * self.usd_per_million_lane_ms
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Menu:
     """The variants of one model, most accurate first; names break ties.
 

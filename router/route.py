@@ -1,18 +1,23 @@
-"""route(): filter, score, pick; and what happens when nobody qualifies."""
+"""route(): filter, score, pick; and what happens when nobody qualifies.
+
+What a request demands of accuracy and cost filters the variants once for all requests alike
+(`router.choices`); what is left to decide now is time. The decision is a prediction: the variant
+that answers is chosen when a lane comes free, by `router.dispatch`, with the slack that is left
+then.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from router.constraints import NONE, Constraints, Relaxable
-from router.decision import Constraint, Decision, Refusal
-from router.estimate import latency_ms, wait_ms
-from router.feasible import Option, broken, meets, offered_floor, refusal
-from router.menu import Menu, Offer
+from router.choices import Choices, Eligible, eligible, in_order
+from router.constraints import NONE, Constraints, Objective, Relaxable
+from router.decision import Constraint, Decision, Reason, Refusal
+from router.estimate import latency_ms
+from router.feasible import Option, meets, offered_floor, refusal
+from router.menu import Menu
 from router.nearest import nearest
-from router.policies import Rank
-from router.policies.objective import rank
 from router.snapshot import Snapshot, idle
 
 # What a caller may list in `relax`, and the constraint that then gives way.
@@ -31,12 +36,10 @@ class Policy:
         accuracy_margin: a variant shown not to be worse than the best by more than this counts as
             its equal under `optimize: accuracy`; a share, so 0.005 is half a point.
         default: the constraints of a request that states none.
-        rank: what is best among what is allowed.
     """
 
     accuracy_margin: float = 0.005
     default: Constraints = NONE
-    rank: Rank = rank
 
 
 def route(
@@ -48,63 +51,161 @@ def route(
         UnknownVariant: the request pins a variant that the model does not have.
     """
     objective = constraints.optimize or policy.default.optimize or "accuracy"
-    pinned = None if constraints.variant is None else menu.resolve(constraints.variant)
-    wait = wait_ms(snapshot.lane_free_in_ms, snapshot.backlog_ms)
+    kind = eligible(constraints, objective, menu, policy.accuracy_margin, rows)
+    allowed, late = _in_time(kind, constraints.max_latency_ms, snapshot, snapshot.wait_ms, rows)
+    if not allowed and late and snapshot.least_wait_ms < snapshot.wait_ms:
+        # Those ahead give way as far as they must when a lane comes free.
+        allowed, late = _in_time(
+            kind, constraints.max_latency_ms, snapshot, snapshot.least_wait_ms, rows
+        )
+    if not allowed:
+        return _without(constraints, menu, snapshot, policy, rows, objective, kind)
+    refused = kind.refused
+    if late or len(allowed) < len(kind.choices.offers):
+        refused += _too_late(kind, late, constraints, snapshot.ready)
+    best, reason, why = _pick(allowed, objective, kind, snapshot, rows)
+    if constraints.variant is not None:
+        reason, why = "pinned", f"{best.offer.name} is pinned by the request"
+    ordered = (best.offer.name, *[o.offer.name for o in allowed if o is not best])
+    return _accepted(
+        menu, constraints, objective, best, ordered, refused, snapshot, kind.choices, reason, why
+    )
+
+
+def _in_time(
+    kind: Eligible, limit_ms: float | None, snapshot: Snapshot, wait: float, rows: int
+) -> tuple[list[Option], list[Option]]:
+    """The options that make the deadline, in the order of the choices; and those that do not."""
     allowed: list[Option] = []
-    ready: list[Option] = []
-    refused: list[Refusal] = []
-    for offer in menu.offers:
-        if pinned is not None and offer is not pinned:
-            refused.append(Refusal(offer.name, "variant"))
-            continue
-        if offer.name not in snapshot.ready:
-            refused.append(Refusal(offer.name, "ready"))
-            continue
-        option = _option(offer, rows, snapshot, wait)
-        ready.append(option)
-        misses = broken(option, constraints)
-        if misses:
-            refused.extend([refusal(option, name, constraints) for name in misses])
-        else:
-            allowed.append(option)
-
-    if allowed:
-        ordered, reason, why = policy.rank(allowed, objective, menu, policy.accuracy_margin)
-        if pinned is not None:
-            reason, why = "pinned", f"{pinned.name} is pinned by the request"
-        return _accepted(menu, objective, ordered, refused, reason=reason, why=why)
-    relaxed, given_way = _relax(ready, constraints)
-    if relaxed:
-        why = f"nothing met every constraint; nearest with {' and '.join(given_way)} relaxed"
-        decision = _accepted(menu, objective, relaxed, refused, reason="relaxed", why=why)
-        return replace(decision, relaxed=given_way)
-    return _refuse(constraints, menu, snapshot, rows, objective, ready, refused, pinned)
+    late: list[Option] = []
+    ready = snapshot.ready
+    for offer, quote in zip(kind.choices.offers, kind.quotes, strict=True):
+        if offer.name in ready:
+            ms = latency_ms(offer, rows, snapshot, wait)
+            (allowed if limit_ms is None or ms <= limit_ms else late).append(
+                Option(offer, ms, quote)
+            )
+    return allowed, late
 
 
-def _option(offer: Offer, rows: int, snapshot: Snapshot, wait: float) -> Option:
-    return Option(offer, latency_ms(offer, rows, snapshot, wait), offer.cost_usd_per_million(rows))
+def _too_late(
+    kind: Eligible, late: Sequence[Option], constraints: Constraints, ready: frozenset[str]
+) -> tuple[Refusal, ...]:
+    """Why the choices that are not ready, and those that are `late`, are refused now."""
+    unready = [Refusal(o.name, "ready") for o in kind.choices.offers if o.name not in ready]
+    return (*unready, *[refusal(option, "max_latency_ms", constraints) for option in late])
+
+
+def _pick(
+    allowed: Sequence[Option], objective: Objective, kind: Eligible, snapshot: Snapshot, rows: int
+) -> tuple[Option, Reason, str]:
+    """The best of `allowed` at the present price of lane time, with a word and a sentence."""
+    count = len(allowed)
+    best = allowed[0]
+    if objective == "cost":
+        return best, "cheapest", f"cheapest of {count} allowed"
+    if objective == "latency":
+        best = min(allowed, key=lambda o: (o.latency_ms, -o.offer.accuracy, o.cost_usd_per_million))
+        return best, "fastest", f"fastest of {count} allowed"
+    if snapshot.price > 0:
+        worth = dict(zip(kind.choices.offers, kind.choices.worth, strict=True))
+        price = snapshot.price * rows
+        slowdown = snapshot.slowdown
+        dear = best
+        best = max(
+            allowed,
+            key=lambda o: worth[o.offer] - price * o.offer.row_ms * slowdown.get(o.offer.name, 1.0),
+        )
+        if best is not dear:
+            return best, "under-load", f"the best of {count} allowed that the load leaves time for"
+    top = max(allowed, key=lambda o: o.offer.accuracy)
+    if best.offer.accuracy == top.offer.accuracy:
+        return best, "most-accurate", f"most accurate of {count} allowed"
+    return (
+        best,
+        "cheapest-equal",
+        f"cheapest of those shown to be as accurate as {top.offer.name}, within the margin",
+    )
 
 
 def _accepted(
     menu: Menu,
+    constraints: Constraints,
     objective: str,
-    ordered: Sequence[Option],
-    refused: list[Refusal],
-    **reason: str,
+    best: Option,
+    ordered: tuple[str, ...],
+    refused: tuple[Refusal, ...],
+    snapshot: Snapshot,
+    choices: Choices,
+    reason: Reason,
+    why: str,
+    relaxed: tuple[Relaxable, ...] = (),
 ) -> Decision:
-    best = ordered[0]
+    # It is not run when it would be late, so it is not answered later than that.
+    promised_ms = best.latency_ms * snapshot.margin
+    limit_ms = constraints.max_latency_ms
+    if limit_ms is not None and "latency" not in relaxed:
+        promised_ms = min(promised_ms, limit_ms)
     return Decision(
         model=menu.model,
         verdict="accepted",
         objective=objective,
         variant=best.offer.name,
-        predicted_latency_ms=best.latency_ms,
+        reason=reason,
+        why=why,
+        predicted_latency_ms=promised_ms,
+        estimate_ms=best.latency_ms,
         accuracy=best.offer.accuracy,
         cost_usd_per_million=best.cost_usd_per_million,
-        allowed=tuple([option.offer.name for option in ordered]),
-        refused=tuple(refused),
-        **reason,  # type: ignore[arg-type]
+        allowed=ordered,
+        refused=refused,
+        relaxed=relaxed,
+        choices=choices,
     )
+
+
+def _without(
+    constraints: Constraints,
+    menu: Menu,
+    snapshot: Snapshot,
+    policy: Policy,
+    rows: int,
+    objective: Objective,
+    kind: Eligible,
+) -> Decision:
+    """What to do when nothing meets every constraint now: relax what may be, or refuse."""
+    offers = menu.offers
+    if constraints.variant is not None:
+        offers = (menu.resolve(constraints.variant),)
+    options = [
+        Option(
+            offer,
+            latency_ms(offer, rows, snapshot, snapshot.least_wait_ms),
+            offer.cost_usd_per_million(rows),
+        )
+        for offer in offers
+        if offer.name in snapshot.ready
+    ]
+    late = [option for option in options if option.offer in kind.choices.offers]
+    refused = (*kind.refused, *_too_late(kind, late, constraints, snapshot.ready))
+    fitting, given_way = _relax(options, constraints)
+    if fitting:
+        why = f"nothing met every constraint; nearest with {' and '.join(given_way)} relaxed"
+        return _accepted(
+            menu,
+            constraints,
+            objective,
+            fitting[0],
+            tuple([option.offer.name for option in fitting]),
+            refused,
+            snapshot,
+            # Latency gave way already, and not for another constraint to follow.
+            in_order(menu, [o.offer for o in fitting[: 1 if "latency" in given_way else None]]),
+            "relaxed",
+            why,
+            given_way,
+        )
+    return _refuse(constraints, menu, snapshot, policy, rows, objective, options, refused)
 
 
 def _relax(
@@ -151,42 +252,38 @@ def _refuse(
     constraints: Constraints,
     menu: Menu,
     snapshot: Snapshot,
+    policy: Policy,
     rows: int,
-    objective: str,
-    ready: Sequence[Option],
-    refused: list[Refusal],
-    pinned: Offer | None,
+    objective: Objective,
+    options: Sequence[Option],
+    refused: tuple[Refusal, ...],
 ) -> Decision:
     """Never, not now, or not loaded: which of the three, and what would fit."""
     overhead_ms = min(snapshot.overhead_ms, snapshot.least_overhead_ms)
     empty = replace(idle(snapshot.ready), overhead_ms=overhead_ms)
-    offers = menu.offers if pinned is None else (pinned,)
-    ever = [
-        option
-        for option in (_option(offer, rows, empty, 0.0) for offer in offers)
-        if meets(option, constraints)
-    ]
-    now = {option.offer.name: option for option in ready}
-    late = [
-        now[option.offer.name].latency_ms - (constraints.max_latency_ms or 0.0)
-        for option in ever
-        if option.offer.name in now
-    ]
+    kind = eligible(constraints, objective, menu, policy.accuracy_margin, rows)
+    limit_ms = constraints.max_latency_ms
+    ever = {
+        offer
+        for offer in kind.choices.offers
+        if limit_ms is None or latency_ms(offer, rows, empty, 0.0) <= limit_ms
+    }
+    over_ms = [o.latency_ms - (limit_ms or 0.0) for o in options if o.offer in ever]
     decision = Decision(
         model=menu.model,
         verdict="unsatisfiable",
         objective=objective,
-        refused=tuple(refused),
-        nearest=nearest(ready, constraints),
+        refused=refused,
+        nearest=nearest(options, constraints),
     )
-    if late:
+    if over_ms:
         return replace(
             decision,
             verdict="overloaded",
-            retry_after_ms=min(late),
+            retry_after_ms=min(over_ms),
             why=f"{menu.model} could meet these constraints, but not under the present load",
         )
-    if ever or not ready:
+    if ever or not options:
         return replace(
             decision,
             verdict="not-ready",

@@ -8,28 +8,34 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """What `route` may know about this moment.
+    """What `route` may know about this moment, for one request.
 
     Attributes:
-        lane_free_in_ms: for each lane, predicted time until its running batch ends; 0 when idle.
-        backlog_ms: predicted lane-time of what is queued ahead, of every model, at the median: each
-            variant's rows in as few batches as they fit.
-        queued_rows: rows queued ahead for this model, by variant.
+        wait_ms: predicted time until a lane is free for it, as everybody ahead is planned to be
+            served.
+        least_wait_ms: the same when everybody ahead is served by their fastest choice.
+        price: what a ms of lane time is worth now; see `router.plan`.
+        ahead_rows: rows that wait and may share its batch.
         slowdown: by variant, how many times longer its batches took lately than its card says.
+        tail: how many times the promised percentile of a batch has to be taken to hold.
+        margin: how many times the predicted latency has to be taken to hold.
         overhead_ms: what a request costs outside queue and inference: parsing, answering.
         least_overhead_ms: the same on a server with nothing else to do.
         ready: variants of this model that are loaded, warm and healthy.
     """
 
-    lane_free_in_ms: tuple[float, ...]
-    backlog_ms: float = 0.0
-    queued_rows: Mapping[str, int] = field(default_factory=dict)
+    wait_ms: float = 0.0
+    least_wait_ms: float = 0.0
+    price: float = 0.0
+    ahead_rows: int = 0
     slowdown: Mapping[str, float] = field(default_factory=dict)
+    tail: float = 1.0
+    margin: float = 1.0
     overhead_ms: float = 0.0
     least_overhead_ms: float = 0.0
     ready: frozenset[str] = frozenset()
 
 
-def idle(ready: frozenset[str], lanes: int = 1) -> Snapshot:
+def idle(ready: frozenset[str]) -> Snapshot:
     """A machine with nothing to do."""
-    return Snapshot(lane_free_in_ms=(0.0,) * lanes, ready=ready)
+    return Snapshot(ready=ready)

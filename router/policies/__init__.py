@@ -1,36 +1,70 @@
-"""Policies: what is best among what is allowed. One file = one policy; its name is public.
+"""Policies: what a lane that has come free runs. One file = one policy; its name is public.
 
-To add one, put a file here that defines `rank`:
+To add one, put a file here that defines `POLICY`, an object with two methods:
 
-    def rank(options, objective, menu, margin) -> Ranking: ...
+    def assign(self, choices, scene) -> Offer | None: ...
+        where a request goes when it arrives: the variant that is to answer; None refuses it
+    def dispatch(self, queue, moment) -> Assignment: ...
+        the batch for a lane that has come free, or until when to wait for a fuller one
 
-A policy is stateless. It is given at least one option, each of which meets every constraint, and
-puts them in order, best first: the first answers, and the others are what the dispatcher may fall
-back on when time runs out. It must not depend on the order in which options come.
+A policy is stateless: what it may know is in its arguments, chance included (`scene.ticket` is a
+number that differs by request). It only ever chooses among `choices`, each of which meets what the
+request demands of accuracy and cost, so no policy can break a constraint.
 """
 
 from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
 
-from router.constraints import Objective
-from router.decision import Reason
-from router.feasible import Option
-from router.menu import Menu
-
-
-class Ranking(NamedTuple):
-    """Options best first, with the reason for the first: a word, and a sentence."""
-
-    ordered: Sequence[Option]
-    reason: Reason
-    why: str
+from router.choices import Choices
+from router.dispatch import Assignment, Moment
+from router.menu import Offer
+from router.pace import Pace
+from router.queue import Waiting
 
 
-Rank = Callable[[Sequence[Option], Objective, Menu, float], Ranking]
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """What a policy may know when a request arrives.
+
+    Attributes:
+        ticket: the request's number.
+        rows: rows of its tensors.
+        within_ms: time until it is due.
+        lane_free_in_ms: for every lane, time until its running batch ends.
+        pace: how fast the model's variants run.
+        rate_per_s: rows that arrive lately for this model.
+        queued_rows: rows that wait for this model, by the variant they were assigned to.
+        max_batch: rows of a batch, at most.
+        overhead_ms: what an answer costs outside queue and inference.
+    """
+
+    ticket: int
+    rows: int
+    within_ms: float
+    lane_free_in_ms: tuple[float, ...]
+    pace: Pace
+    rate_per_s: float = 0.0
+    queued_rows: Mapping[str, int] = field(default_factory=dict)
+    max_batch: int = 32
+    overhead_ms: float = 0.0
+
+
+class Rule(Protocol):
+    """A policy; see the module."""
+
+    late: bool
+    """Whether it decides at dispatch alone, and `assign` need not be asked."""
+
+    def assign(self, choices: Choices, scene: Scene) -> Offer | None:
+        """The variant that is to answer; None refuses the request."""
+
+    def dispatch(self, queue: Sequence[Waiting], moment: Moment) -> Assignment:
+        """The batch for a lane that has come free."""
 
 
 def names() -> list[str]:
@@ -38,7 +72,7 @@ def names() -> list[str]:
     return sorted(module.name for module in pkgutil.iter_modules(__path__))
 
 
-def get(name: str) -> Rank:
+def get(name: str) -> Rule:
     """The policy called `name`.
 
     Raises:
@@ -46,5 +80,5 @@ def get(name: str) -> Rank:
     """
     if name not in names():
         raise ValueError(f"unknown policy {name!r}; there are {', '.join(names())}")
-    rank: Rank = importlib.import_module(f"{__name__}.{name}").rank
-    return rank
+    rule: Rule = importlib.import_module(f"{__name__}.{name}").POLICY
+    return rule

@@ -1,0 +1,111 @@
+"""The queue: what waits for a lane, the most urgent first; and what is likely to come.
+
+A plain value with three verbs, shared by the gateway and the simulator. It knows no clock: time
+is an argument.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left, insort
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from router.choices import Choices
+from router.constraints import Priority
+
+# By when a request without a deadline is due, for the order of the queue: behind those with
+# tighter deadlines, but before whatever arrives a second later.
+PATIENCE_S = 1.0
+
+# Arrivals are remembered for about as long as a few deadlines last: long enough to tell a rate,
+# short enough to see a burst.
+MEMORY_S = 0.2
+# Kinds of request whose arrivals are told apart.
+_KINDS = 32
+
+
+class Waiting(NamedTuple):
+    """One queued request. The first two members order the queue.
+
+    Attributes:
+        due_s: monotonic time by which it is wanted. A request without a deadline has one all the
+            same, `PATIENCE_S` after its arrival, so that it does not wait for ever behind those
+            that have one.
+        ticket: its number; earlier ones are smaller.
+        rows: rows of its tensors.
+        deadline_s: monotonic time by which its answer must be out; infinite without one.
+        choices: what may answer.
+        routed: the variant that it was routed to when it arrived.
+        priority: who is shed first.
+        soft: whether it is still wanted after its deadline.
+    """
+
+    due_s: float
+    ticket: int
+    rows: int
+    deadline_s: float
+    choices: Choices
+    routed: str
+    priority: Priority = "normal"
+    soft: bool = False
+
+
+class Expected(NamedTuple):
+    """Requests of one kind that keep arriving: rows per ms, each due `within_ms` of its arrival."""
+
+    choices: Choices
+    within_ms: float
+    rows_per_ms: float
+
+
+class Queue:
+    """Requests in order of urgency; `waiting` is sorted and is not to be changed from outside."""
+
+    def __init__(self) -> None:
+        self.waiting: list[Waiting] = []
+        self._arriving: dict[tuple[Choices, float], tuple[float, float]] = {}
+
+    def add(self, waiting: Waiting) -> None:
+        """Put a request in its place."""
+        insort(self.waiting, waiting)
+
+    def remove(self, leaving: Iterable[Waiting]) -> None:
+        """Take requests out; those that are not in it are passed over."""
+        queue = self.waiting
+        for waiting in leaving:
+            at = bisect_left(queue, waiting[:2])
+            if at < len(queue) and queue[at] is waiting:
+                del queue[at]
+
+    def arrived(self, choices: Choices, within_ms: float, rows: int, now_s: float) -> None:
+        """Remember that such a request came, whether or not it was let in."""
+        # Deadlines that are nearly alike are one kind: two significant bits of the exponent.
+        key = choices, _rounded(within_ms)
+        rate, last_s = self._arriving.get(key, (0.0, now_s))
+        decayed = rate * math.exp((last_s - now_s) / MEMORY_S)
+        self._arriving[key] = decayed + rows / (MEMORY_S * 1000), now_s
+        if len(self._arriving) > _KINDS:
+            self._forget(now_s)
+
+    def expected(self, now_s: float) -> list[Expected]:
+        """What keeps arriving, by the recent past."""
+        return [
+            Expected(choices, within_ms, rate * math.exp((last_s - now_s) / MEMORY_S))
+            for (choices, within_ms), (rate, last_s) in self._arriving.items()
+        ]
+
+    def _forget(self, now_s: float) -> None:
+        """Keep the busier half of the kinds."""
+        kinds = sorted(
+            self._arriving.items(),
+            key=lambda item: item[1][0] * math.exp((item[1][1] - now_s) / MEMORY_S),
+            reverse=True,
+        )
+        self._arriving = dict(kinds[: _KINDS // 2])
+
+
+def _rounded(ms: float) -> float:
+    """`ms` to within an eighth."""
+    mantissa, exponent = math.frexp(ms)
+    return math.ldexp(round(mantissa * 8) / 8, exponent)

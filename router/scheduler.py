@@ -1,0 +1,253 @@
+"""The scheduler: queue, lanes and what was learnt, behind four verbs: route, submit, take, finish.
+
+It joins the router's functions for whoever has a clock and lanes: the gateway, whose lanes are
+threads, and the simulator, whose lanes are numbers. Both run these very lines, which is why a
+simulation speaks for the gateway. It knows no clock; time is an argument and never falls.
+
+Not thread-safe: its owner holds a lock around each call.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left
+from collections.abc import Iterable, Mapping
+from typing import Protocol
+
+from router.constraints import Constraints, Priority, or_default
+from router.decision import Decision
+from router.dispatch import Assignment, Moment
+from router.estimate import wait_ms
+from router.menu import Menu, batch_ms
+from router.pace import Pace
+from router.plan import Plan, plan
+from router.policies import Rule
+from router.queue import PATIENCE_S, Queue, Waiting
+from router.route import Policy, route
+from router.snapshot import Snapshot
+from router.telemetry import Telemetry
+
+# A plan answers for that many arrivals, or that long: to make one takes as long as some decisions.
+_ARRIVALS = 16
+_PLAN_OLDEST_S = 0.005
+# Slowdowns that differ by less are one: what follows from them is worked out once.
+_STEPS_PER_E = 25
+
+_RANK: dict[Priority, int] = {"low": 0, "normal": 1, "high": 2}
+
+
+class Served(Protocol):
+    """A model, as the scheduler sees it."""
+
+    @property
+    def menu(self) -> Menu:
+        """Its variants."""
+
+    @property
+    def ready(self) -> frozenset[str]:
+        """Those that are loaded, warm and healthy."""
+
+
+class Scheduler:
+    """Decides for every model that shares the lanes.
+
+    Args:
+        models: what is served, by name.
+        weights: of lane time, how much each model gets when there is not enough for all; 1 for
+            those that are absent.
+    """
+
+    def __init__(
+        self,
+        models: Mapping[str, Served],
+        telemetry: Telemetry,
+        rule: Rule,
+        policy: Policy,
+        *,
+        lanes: int,
+        max_batch: int,
+        weights: Mapping[str, float] | None = None,
+    ) -> None:
+        self.telemetry = telemetry
+        self.queue = Queue()
+        self.busy_until_s = [0.0] * lanes
+        self._models = models
+        self._rule = rule
+        self._policy = policy
+        self._max_batch = max_batch
+        self._weights = weights or {}
+        self._paces: dict[str, tuple[object, Pace]] = {}
+        self._plan: Plan | None = None
+        self._planned_s = -math.inf
+        self._since = 0
+        self._since_ms = self._since_least_ms = 0.0
+
+    def route(self, model: str, constraints: Constraints, rows: int, now_s: float) -> Decision:
+        """The decision for a request that arrives now.
+
+        Raises:
+            UnknownVariant: the request pins a variant that the model does not have.
+            KeyError: there is no such model.
+        """
+        constraints = or_default(constraints, self._policy.default)
+        snapshot = self.snapshot(model, constraints, now_s)
+        return route(constraints, self._models[model].menu, snapshot, self._policy, rows)
+
+    def snapshot(self, model: str, constraints: Constraints, now_s: float) -> Snapshot:
+        """What is true now for such a request of `model`."""
+        pace = self._pace(model, now_s)
+        telemetry = self.telemetry
+        free = self._lane_free_in_ms(now_s)
+        wait = least = min(free)
+        price = 0.0
+        rows = len(self.queue.waiting)
+        if rows:
+            outlook = self._outlook(now_s)
+            price = outlook.price
+            due_s = now_s + min(PATIENCE_S, (constraints.max_latency_ms or math.inf) / 1000)
+            at = bisect_left(outlook.due_s, due_s)
+            planned = outlook.planned_ms[at - 1] if at else 0.0
+            fastest = outlook.least_ms[at - 1] if at else 0.0
+            wait = wait_ms(free, planned + self._since_ms)
+            least = min(wait, wait_ms(free, fastest + self._since_least_ms))
+        return Snapshot(
+            wait_ms=wait,
+            least_wait_ms=least,
+            price=price,
+            ahead_rows=rows,
+            slowdown=pace.slowdown,
+            tail=pace.tail,
+            margin=telemetry.margin(wait > 0, now_s),
+            overhead_ms=telemetry.overhead_ms(now_s),
+            least_overhead_ms=telemetry.least_overhead_ms,
+            ready=pace.ready,
+        )
+
+    def waiting(
+        self,
+        decision: Decision,
+        constraints: Constraints,
+        rows: int,
+        ticket: int,
+        received_s: float,
+    ) -> Waiting:
+        """The place in the queue of a request that was accepted."""
+        choices = decision.choices
+        assert choices is not None
+        deadline_s = math.inf
+        if constraints.max_latency_ms is not None:
+            deadline_s = received_s + constraints.max_latency_ms / 1000
+        return Waiting(
+            due_s=min(deadline_s, received_s + PATIENCE_S),
+            ticket=ticket,
+            rows=rows,
+            deadline_s=deadline_s,
+            choices=choices,
+            routed=decision.variant,
+            priority=constraints.priority,
+            soft="latency" in constraints.relax,
+        )
+
+    def submit(self, arrivals: Iterable[Waiting], now_s: float) -> None:
+        """Queue requests that arrived."""
+        for waiting in arrivals:
+            self.queue.add(waiting)
+            self.queue.arrived(waiting.choices, (waiting.due_s - now_s) * 1000, waiting.rows, now_s)
+            pace = self._paces.get(waiting.choices.model)
+            if pace is not None:
+                tariff = pace[1].tariff(waiting.choices)
+                if tariff.offers:
+                    price = self._plan.price if self._plan is not None else 0.0
+                    self._since_ms += tariff.row_ms[tariff.at(price)] * waiting.rows
+                    self._since_least_ms += tariff.row_ms[-1] * waiting.rows
+            self._since += 1
+
+    def withdraw(self, waiting: Waiting) -> None:
+        """Take a request out of the queue: its caller left, or its deadline passed."""
+        self.queue.remove((waiting,))
+
+    def take(self, lane: int, now_s: float) -> Assignment:
+        """The batch for `lane`, which is free; it and what expired leave the queue."""
+        self.busy_until_s[lane] = 0.0
+        queue = self.queue
+        if not queue.waiting:
+            return Assignment()
+        moment = Moment(
+            now_s=now_s,
+            lane_free_in_ms=tuple(self._lane_free_in_ms(now_s)),
+            paces={model: self._pace(model, now_s) for model in self._models},
+            expected=queue.expected(now_s),
+            max_batch=self._max_batch,
+            overhead_ms=self.telemetry.overhead_ms(now_s),
+        )
+        assignment = self._rule.dispatch(queue.waiting, moment)
+        queue.remove(assignment.members)
+        queue.remove(assignment.expired)
+        if assignment.members:
+            self.busy_until_s[lane] = now_s + assignment.promised_ms / 1000
+        if assignment.plan is not None:
+            self._keep(assignment.plan, now_s)
+            gone = [*assignment.members, *assignment.expired]
+            for waiting in gone:
+                tariff = moment.paces[waiting.choices.model].tariff(waiting.choices)
+                if tariff.offers:
+                    price = assignment.plan.price
+                    self._since_ms -= tariff.row_ms[tariff.at(price)] * waiting.rows
+                    self._since_least_ms -= tariff.row_ms[-1] * waiting.rows
+        return assignment
+
+    def finished(self, assignment: Assignment, actual_ms: float, now_s: float) -> None:
+        """A batch that was taken has succeeded, in `actual_ms`."""
+        rows = sum([waiting.rows for waiting in assignment.members])
+        offer = self._models[assignment.model].menu.by_name[assignment.variant]
+        self.telemetry.batch(
+            assignment.model,
+            assignment.variant,
+            batch_ms(offer.typical_ms, rows),
+            batch_ms(offer.promised_ms, rows),
+            actual_ms,
+            now_s,
+        )
+
+    def _lane_free_in_ms(self, now_s: float) -> list[float]:
+        return [(until - now_s) * 1000 if until > now_s else 0.0 for until in self.busy_until_s]
+
+    def _pace(self, model: str, now_s: float) -> Pace:
+        served = self._models[model]
+        ready = served.ready
+        factors = self.telemetry.slowdown(model, served.menu.by_name, now_s)
+        steps = [round(math.log(factor) * _STEPS_PER_E) for factor in factors.values()]
+        tail = round(self.telemetry.tail, 2)
+        key = ready, steps, tail
+        kept = self._paces.get(model)
+        if kept is None or kept[0] != key:
+            slowdown = {
+                name: math.exp(step / _STEPS_PER_E)
+                for name, step in zip(factors, steps, strict=True)
+                if step
+            }
+            kept = self._paces[model] = key, Pace(served.menu, slowdown, ready, tail)
+        return kept[1]
+
+    def _outlook(self, now_s: float) -> Plan:
+        """The last plan, or a new one when it is out of date."""
+        old = self._plan
+        if old is not None and self._since < _ARRIVALS and now_s - self._planned_s < _PLAN_OLDEST_S:
+            return old
+        paces = {model: self._pace(model, now_s) for model in self._models}
+        return self._keep(
+            plan(
+                self.queue.waiting,
+                self.queue.expected(now_s),
+                now_s,
+                self._lane_free_in_ms(now_s),
+                paces,
+                self.telemetry.overhead_ms(now_s),
+            ),
+            now_s,
+        )
+
+    def _keep(self, new: Plan, now_s: float) -> Plan:
+        self._plan, self._planned_s = new, now_s
+        self._since, self._since_ms, self._since_least_ms = 0, 0.0, 0.0
+        return new
