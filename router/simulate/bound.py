@@ -237,7 +237,7 @@ def _hull(
 
     Options under it, which something else or a mixture of others beats, are left out.
     """
-    spent, bend = 0.0, math.inf
+    spent = 0.0
     while True:
         gains = [
             ((worth - value) / (work - spent), work, worth)
@@ -247,8 +247,7 @@ def _hull(
         if not gains:
             return
         slope, work, worth = max(gains)
-        bend = min(bend, slope)  # rounding may make a straight line turn upwards
-        yield bend, work - spent
+        yield slope, work - spent
         spent, value = work, worth
 
 
@@ -270,6 +269,6 @@ def _volume(requests: Sequence[tuple[float, float, int]], caps: Sequence[float])
                 volume += min(left, end - now)
                 now = stop
         now = max(now, ready)
-        if kind >= 0 and caps[kind] and due > ready:
+        if kind >= 0 and caps[kind]:
             heappush(waiting, (due, caps[kind]))
     return volume
