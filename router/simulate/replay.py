@@ -18,7 +18,7 @@ from typing import NamedTuple
 from router.admission import admits
 from router.decision import Decision
 from router.dispatch import Assignment
-from router.menu import Menu, batch_ms
+from router.menu import Menu
 from router.policies import Rule
 from router.queue import Waiting
 from router.route import Policy
@@ -136,12 +136,10 @@ def replay(
     while True:
         arrival_s = arrivals_s[following] if following < count else math.inf
         finish_s = running[0][0] if running else math.inf
-        now_s = min(arrival_s, finish_s, wake_s)
-        if now_s == math.inf:
-            if not scheduler.queue.waiting:
-                break
-            now_s = last_s
-        last_s = now_s
+        next_s = min(arrival_s, finish_s, wake_s)
+        if next_s == math.inf:
+            break
+        now_s = next_s
         wake_s = math.inf
         while following < count and arrivals_s[following] <= now_s:
             tenant = mix.tenants[tenants[following]]
