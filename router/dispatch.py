@@ -54,7 +54,8 @@ class Assignment:
     """One batch for a lane: run `members` on `variant`; `promised_ms` is how long it should take.
 
     `members` is empty, and `variant` too, when there is nothing to run. `expired` can no longer
-    make their deadline and leave the queue unrun; `shed` leave it so that others make theirs.
+    make their deadline and leave the queue unrun; `shed` leave it so that others make theirs. Where
+    `wait_until_s` is later than now there is nothing to run before then unless something arrives.
     """
 
     model: str = ""
@@ -63,6 +64,7 @@ class Assignment:
     expired: tuple[Waiting, ...] = ()
     promised_ms: float = 0.0
     plan: Plan | None = None
+    wait_until_s: float = 0.0
 
 
 def dispatch(queue: Sequence[Waiting], moment: Moment) -> Assignment:
