@@ -6,7 +6,7 @@ a few comparisons for each variant.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -157,7 +157,11 @@ def by_rows(points: tuple[LatencyPoint, ...], percentile: Percentile) -> tuple[f
     A time never falls as rows rise: where a measurement says so it is noise, and a scheduler that
     believed it would pad its batches.
     """
-    known = [(point.batch, getattr(point, f"p{percentile}_ms")) for point in points]
+    return interpolated([(point.batch, getattr(point, f"p{percentile}_ms")) for point in points])
+
+
+def interpolated(known: Sequence[tuple[int, float]]) -> tuple[float, ...]:
+    """As `by_rows`, of (batch, ms), from batch 1 on, ascending."""
     table = [0.0]  # no rows take no time
     (low_batch, low_ms), *rest = known
     table.append(low_ms)
