@@ -74,10 +74,22 @@ class Machine:
     max_queue: int = 100_000
     overhead_ms: float = 0.0
 
-    def factor(self, now_s: float) -> float:
-        """How many times longer batches take that start now."""
+    def took_ms(self, now_s: float, work_ms: float) -> float:
+        """How long a batch takes that starts now and would take `work_ms` at full speed.
+
+        One that is running when the machine slows down is slowed down from there on.
+        """
         at = bisect_right(self.slowed, (now_s, math.inf))
-        return self.slowed[at - 1][1] if at else 1.0
+        factor = self.slowed[at - 1][1] if at else 1.0
+        took_ms = 0.0
+        for second, following in self.slowed[at:]:
+            room_ms = (second - now_s) * 1000 - took_ms
+            if work_ms * factor <= room_ms:
+                break
+            took_ms += room_ms
+            work_ms -= room_ms / factor
+            factor = following
+        return took_ms + work_ms * factor
 
 
 def replay(
@@ -145,7 +157,7 @@ def replay(
             tenant = mix.tenants[tenants[following]]
             model = tenant.model or only
             decision = scheduler.route(model, tenant.constraints, tenant.rows, now_s)
-            verdict = decision.verdict
+            verdict: str = decision.verdict
             if verdict == "accepted" and not admits(
                 len(scheduler.queue.waiting), machine.max_queue, tenant.constraints.priority
             ):
@@ -205,7 +217,7 @@ def replay(
                 continue
             heapq.heappop(idle)
             rows = sum([waiting.rows for waiting in assignment.members])
-            took_ms = machine.draw_ms(assignment.model, assignment.variant, rows, rng)
-            took_ms *= machine.factor(now_s)
+            work_ms = machine.draw_ms(assignment.model, assignment.variant, rows, rng)
+            took_ms = machine.took_ms(now_s, work_ms)
             heapq.heappush(running, (now_s + took_ms / 1000, lane, assignment, took_ms))
     return [outcome for outcome in outcomes if outcome is not None]

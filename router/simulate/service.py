@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import re
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 from statistics import NormalDist
@@ -153,16 +153,15 @@ def noisy(latency: Sequence[LatencyPoint], noise: Noise) -> tuple[LatencyPoint, 
     )
 
 
-def drawer(services: Mapping[tuple[str, str], Service]) -> _Drawer:
+def drawer(
+    services: Mapping[tuple[str, str], Service],
+) -> Callable[[str, str, int, Random], float]:
     """What `replay.Machine.draw_ms` asks for."""
-    return _Drawer(services)
 
+    def draw_ms(model: str, variant: str, rows: int, rng: Random) -> float:
+        return services[model, variant].draw_ms(rows, rng)
 
-class _Drawer(NamedTuple):
-    services: Mapping[tuple[str, str], Service]
-
-    def __call__(self, model: str, variant: str, rows: int, rng: Random) -> float:
-        return self.services[model, variant].draw_ms(rows, rng)
+    return draw_ms
 
 
 def _five(point: LatencyPoint) -> tuple[float, ...]:
