@@ -71,7 +71,7 @@ class Settings(BaseSettings):
         description="A variant shown not to be worse than the best by more than this counts as "
         "its equal; 0.005 is half a point.",
     )
-    policy: str = Field("objective", description="What is best among what is allowed, by name.")
+    policy: str = Field("gearshift", description="What a free lane runs, by name.")
     usd_per_lane_hour: float = Field(
         0.05, ge=0, allow_inf_nan=False, description="The price of one lane for one hour, in USD."
     )

@@ -20,6 +20,7 @@ Reason = Literal[
     "fastest",
     "under-load",
     "relaxed",
+    "assigned",
     "shifted-at-dispatch",
 ]
 

@@ -15,6 +15,7 @@ are shed, and among them those of the model that has had more than its share.
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -26,6 +27,11 @@ from router.queue import Expected, Waiting
 # How far behind the head a batch is filled from. Further back lie requests with more time to
 # spare; looking at all of a long queue would cost more than the batch saves.
 REACH = 256
+
+
+# A batch takes at most this share of the tightest deadline that keeps arriving: a request that
+# finds every lane busy has to wait for one of them, and then takes its own time.
+BRIEF = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +100,7 @@ def dispatch(queue: Sequence[Waiting], moment: Moment) -> Assignment:
         assert offer is not None
         idle = sum([free <= 0 for free in moment.lane_free_in_ms])
         room = min(moment.max_batch, max(offer.efficient_rows, head.rows))
+        room = min(room, max(head.rows, _brief(offer, moment, pace)))
         if idle > 1:
             room = min(room, max(-(-len(queue) // idle), head.rows))
         members, promised_ms = _fill(head, offer, reachable, moment, pace, outlook.price, room)
@@ -106,6 +113,13 @@ def dispatch(queue: Sequence[Waiting], moment: Moment) -> Assignment:
             outlook,
         )
     return Assignment(expired=tuple(expired))
+
+
+def _brief(offer: Offer, moment: Moment, pace: Pace) -> int:
+    """Rows of the largest batch that does not keep a lane too long from what is likely to come."""
+    tightest_ms = min([kind.within_ms for kind in moment.expected], default=math.inf)
+    factor = pace.slowdown.get(offer.name, 1.0) * pace.tail
+    return bisect_right(offer.promised_ms, tightest_ms * BRIEF / factor) - 1
 
 
 def can_answer(waiting: Waiting, moment: Moment, pace: Pace) -> bool:

@@ -22,7 +22,8 @@ from itertools import accumulate
 from operator import mul, sub
 from typing import NamedTuple
 
-from router.pace import NOTHING, Pace
+from router.choices import Choices
+from router.pace import NOTHING, Pace, Tariff
 from router.queue import Expected, Waiting
 
 # Prefixes of a long queue that are looked at.
@@ -90,6 +91,10 @@ def plan(
         for choices in {*kinds, *[kind.choices for kind in expected]}
     }
 
+    least = _least(tariffs)
+    near = views[-1][1] if views else 0
+    beyond = _beyond(slack, expected, kinds, rows, least, near, lane_free_in_ms, share, reserve_ms)
+
     def work(price: float) -> tuple[list[float], float]:
         """Lane time of each prefix at `price`, and what is left at the tightest."""
         ms = {
@@ -102,7 +107,7 @@ def plan(
         for have, (_, queued), arriving in zip(room_ahead, views, coming, strict=True):
             need = sum(map(mul, takes, arriving)) + (prefixes[queued - 1] if queued else 0.0)
             spare = min(spare, have - need)
-        return prefixes, spare
+        return prefixes, min(spare, beyond - (prefixes[near - 1] if near else 0.0))
 
     prices = sorted({0.0, *[price for tariff in tariffs.values() for price in tariff.prices]})
     low, high = 0, len(prices) - 1
@@ -143,17 +148,57 @@ def _views(
 ) -> list[tuple[float, int]]:
     """Where to look for arrivals: times ahead, each with the prefixes that are due by then.
 
-    At some of the prefixes, since what comes may be due sooner than what waits; and one deadline
-    further than each kind's own, which is when what comes now has been followed by as much again.
+    At some of the prefixes, since what comes may be due sooner than what waits; and twice a usual
+    deadline ahead, when what comes now has been followed by as much again. Looking further would
+    forbid what the time until the deadlines makes up for; looking no further than what waits is
+    to be surprised by what comes. The usual deadline is the harmonic mean, so that the few who can
+    wait long do not stretch it.
     """
-    if not expected:
+    rate = sum([kind.rows_per_ms for kind in expected])
+    if not rate:
         return []
     count = len(slack)
     views = [(slack[at], at + 1) for at in range(VIEWS - 1, count, VIEWS)]
-    for kind in expected:
-        at = 2 * kind.within_ms - reserve_ms
-        views.append((at, bisect_right(slack, at)))
-    return views
+    usual_ms = rate / sum([kind.rows_per_ms / kind.within_ms for kind in expected])
+    ahead_ms = 2 * usual_ms - reserve_ms
+    return [*views, (ahead_ms, bisect_right(slack, ahead_ms))]
+
+
+def _least(tariffs: Mapping[Choices, Tariff]) -> dict[Choices, float]:
+    """Lane time of a row by the fastest of each kind's choices."""
+    return {
+        choices: tariff.row_ms[-1] if tariff.offers else 0.0 for choices, tariff in tariffs.items()
+    }
+
+
+def _beyond(
+    slack: Sequence[float],
+    expected: Sequence[Expected],
+    kinds: Sequence[Choices],
+    rows: Sequence[int],
+    least: Mapping[Choices, float],
+    near: int,
+    lane_free_in_ms: Sequence[float],
+    share: float,
+    reserve_ms: float,
+) -> float:
+    """Lane time left for the first `near` prefixes if all that is due later takes its least.
+
+    What waits long, or comes later, must not be left more than can be made up for.
+    """
+    later = [0.0, *accumulate([least[k] * n for k, n in zip(kinds[near:], rows[near:], strict=True)])]
+    spare = math.inf
+    for at in {2 * kind.within_ms - reserve_ms for kind in expected}:
+        (room,) = _room([at], lane_free_in_ms, share)
+        queued = later[max(0, bisect_right(slack, at) - near)]
+        coming = sum(
+            [
+                least[kind.choices] * kind.rows_per_ms * max(0.0, at - reserve_ms - kind.within_ms)
+                for kind in expected
+            ]
+        )
+        spare = min(spare, room - queued - coming)
+    return spare
 
 
 def _room(slack: Sequence[float], lane_free_in_ms: Sequence[float], share: float) -> list[float]:

@@ -20,7 +20,7 @@ PATIENCE_S = 1.0
 
 # Arrivals are remembered for about as long as a few deadlines last: long enough to tell a rate,
 # short enough to see a burst.
-MEMORY_S = 0.2
+MEMORY_S = 0.4
 # Kinds of request whose arrivals are told apart.
 _KINDS = 32
 

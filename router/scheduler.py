@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Protocol
 
 from router.constraints import Constraints, Priority, or_default
@@ -21,10 +23,10 @@ from router.estimate import wait_ms
 from router.menu import Menu, batch_ms
 from router.pace import Pace
 from router.plan import Plan, plan
-from router.policies import Rule
+from router.policies import Rule, Scene
 from router.queue import PATIENCE_S, Queue, Waiting
 from router.route import Policy, route
-from router.snapshot import Snapshot
+from router.snapshot import Snapshot, idle
 from router.telemetry import Telemetry
 
 # A plan answers for that many arrivals, or that long: to make one takes as long as some decisions.
@@ -77,6 +79,9 @@ class Scheduler:
         self._max_batch = max_batch
         self._weights = weights or {}
         self._paces: dict[str, tuple[object, Pace]] = {}
+        # For rules that assign at arrival: the requests asked for, rows by model and variant.
+        self._asked = 0
+        self._queued_rows: dict[str, Counter[str]] = {}
         self._plan: Plan | None = None
         self._planned_s = -math.inf
         self._since = 0
@@ -90,8 +95,16 @@ class Scheduler:
             KeyError: there is no such model.
         """
         constraints = or_default(constraints, self._policy.default)
-        snapshot = self.snapshot(model, constraints, now_s)
-        return route(constraints, self._models[model].menu, snapshot, self._policy, rows)
+        if self._rule.admits_all:
+            overhead_ms = self.telemetry.overhead_ms(now_s)
+            overhead_ms = min(overhead_ms, self.telemetry.least_overhead_ms)
+            snapshot = replace(idle(self._models[model].ready), overhead_ms=overhead_ms)
+        else:
+            snapshot = self.snapshot(model, constraints, now_s)
+        decision = route(constraints, self._models[model].menu, snapshot, self._policy, rows)
+        if self._rule.late or decision.choices is None:
+            return decision
+        return self._assigned(decision, constraints, rows, now_s)
 
     def snapshot(self, model: str, constraints: Constraints, now_s: float) -> Snapshot:
         """What is true now for such a request of `model`."""
@@ -152,6 +165,8 @@ class Scheduler:
         """Queue requests that arrived."""
         for waiting in arrivals:
             self.queue.add(waiting)
+            if not self._rule.late:
+                self._count(waiting, 1)
             self.queue.arrived(waiting.choices, (waiting.due_s - now_s) * 1000, waiting.rows, now_s)
             pace = self._paces.get(waiting.choices.model)
             if pace is not None:
@@ -164,7 +179,10 @@ class Scheduler:
 
     def withdraw(self, waiting: Waiting) -> None:
         """Take a request out of the queue: its caller left, or its deadline passed."""
+        before = len(self.queue.waiting)
         self.queue.remove((waiting,))
+        if not self._rule.late and len(self.queue.waiting) < before:
+            self._count(waiting, -1)
 
     def take(self, lane: int, now_s: float) -> Assignment:
         """The batch for `lane`, which is free; it and what expired leave the queue."""
@@ -183,6 +201,9 @@ class Scheduler:
         assignment = self._rule.dispatch(queue.waiting, moment)
         queue.remove(assignment.members)
         queue.remove(assignment.expired)
+        if not self._rule.late:
+            for waiting in (*assignment.members, *assignment.expired):
+                self._count(waiting, -1)
         if assignment.members:
             self.busy_until_s[lane] = now_s + assignment.promised_ms / 1000
         if assignment.plan is not None:
@@ -208,6 +229,58 @@ class Scheduler:
             actual_ms,
             now_s,
         )
+
+    def _assigned(
+        self, decision: Decision, constraints: Constraints, rows: int, now_s: float
+    ) -> Decision:
+        """The decision with the variant that the rule assigns; refused where it assigns none."""
+        choices = decision.choices
+        assert choices is not None
+        self._asked += 1
+        pace = self._pace(decision.model, now_s)
+        free_in_ms = tuple(self._lane_free_in_ms(now_s))
+        limit_ms = constraints.max_latency_ms
+        arriving = [
+            kind.rows_per_ms
+            for kind in self.queue.expected(now_s)
+            if kind.choices.model == decision.model
+        ]
+        scene = Scene(
+            ticket=self._asked,
+            rows=rows,
+            within_ms=math.inf if limit_ms is None else limit_ms,
+            lane_free_in_ms=free_in_ms,
+            pace=pace,
+            rate_per_s=sum(arriving) * 1000,
+            queued_rows=self._queued_rows.get(decision.model, {}),
+            max_batch=self._max_batch,
+            overhead_ms=self.telemetry.overhead_ms(now_s),
+        )
+        offer = self._rule.assign(choices, scene)
+        if offer is None:
+            return Decision(
+                decision.model,
+                "overloaded",
+                decision.objective,
+                why=f"the policy assigns no variant of {decision.model} to this request",
+                refused=decision.refused,
+            )
+        estimate_ms = min(free_in_ms) + pace.promised_ms(offer, rows) + scene.overhead_ms
+        return replace(
+            decision,
+            variant=offer.name,
+            reason="assigned",
+            why=f"assigned by the policy, of {len(choices.offers)} allowed",
+            predicted_latency_ms=min(estimate_ms, scene.within_ms),
+            estimate_ms=estimate_ms,
+            accuracy=offer.accuracy,
+            cost_usd_per_million=offer.cost_usd_per_million(rows),
+            allowed=(offer.name, *[name for name in decision.allowed if name != offer.name]),
+        )
+
+    def _count(self, waiting: Waiting, sign: int) -> None:
+        rows = self._queued_rows.setdefault(waiting.choices.model, Counter())
+        rows[waiting.routed] += sign * waiting.rows
 
     def _lane_free_in_ms(self, now_s: float) -> list[float]:
         return [(until - now_s) * 1000 if until > now_s else 0.0 for until in self.busy_until_s]

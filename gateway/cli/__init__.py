@@ -12,6 +12,7 @@ from gateway.cli.decide import decide
 from gateway.cli.demo import demo
 from gateway.cli.serve import serve
 from gateway.cli.show import show
+from gateway.cli.simulate import simulate
 from gateway.cli.store import list_, verify
 
 app = typer.Typer(
@@ -58,6 +59,7 @@ app.command("list", rich_help_panel="Look at a store")(list_)
 app.command(rich_help_panel="Look at a store")(show)
 app.command(rich_help_panel="Look at a store")(verify)
 app.command(rich_help_panel="Look at a store")(decide)
+app.command(rich_help_panel="Plan")(simulate)
 app.command(rich_help_panel="Serve")(serve)
 
 

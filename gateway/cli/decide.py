@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -89,19 +90,11 @@ def decide(
         "variant": variant,
         "relax": relax,
     }
-    try:
-        stated = parse((), {key: raw for key, raw in parameters.items() if raw is not None})
-    except InvalidRequest as error:
-        key = str(error.members["field"]).removeprefix("parameters.")
-        fail(
-            f"--{key.replace('_', '-')}: expected {error.members['expected']}, "
-            f"got {error.members['received']!r}",
-            BAD_VALUE,
-        )
+    demanded = stated(parameters)
     operator = load_settings(config)
     menu = _menu(read(models), models, model, operator)
     try:
-        decision = _decision(stated, menu, operator, rows)
+        decision = _decision(demanded, menu, operator, rows)
     except UnknownVariant as error:
         fail(f"--variant: {error}", BAD_VALUE)
     if json:
@@ -110,6 +103,19 @@ def decide(
         _print(decision, menu)
     if decision.verdict != "accepted":
         raise typer.Exit(UNSATISFIABLE)
+
+
+def stated(parameters: Mapping[str, str | None]) -> Constraints:
+    """What options demand, by the key of each; exit 2 for a value that makes no sense."""
+    try:
+        return parse((), {key: raw for key, raw in parameters.items() if raw is not None})
+    except InvalidRequest as error:
+        key = str(error.members["field"]).removeprefix("parameters.")
+        fail(
+            f"--{key.replace('_', '-')}: expected {error.members['expected']}, "
+            f"got {error.members['received']!r}",
+            BAD_VALUE,
+        )
 
 
 def _menu(found: Catalog, models: Path, model: str, operator: Settings) -> Menu:

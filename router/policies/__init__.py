@@ -7,6 +7,10 @@ To add one, put a file here that defines `POLICY`, an object with two methods:
     def dispatch(self, queue, moment) -> Assignment: ...
         the batch for a lane that has come free, or until when to wait for a fuller one
 
+and says `late` and `admits_all`, see `Rule`. Where one word is not enough the file defines
+`parametrised(argument)` instead, which returns such an object: `static:int8` is
+`static.parametrised("int8")`.
+
 A policy is stateless: what it may know is in its arguments, chance included (`scene.ticket` is a
 number that differs by request). It only ever chooses among `choices`, each of which meets what the
 request demands of accuracy and cost, so no policy can break a constraint.
@@ -18,6 +22,7 @@ import importlib
 import pkgutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import ModuleType
 from typing import Protocol
 
 from router.choices import Choices
@@ -60,6 +65,10 @@ class Rule(Protocol):
     late: bool
     """Whether it decides at dispatch alone, and `assign` need not be asked."""
 
+    admits_all: bool
+    """Whether it lets in whatever could be answered on an idle machine, as those published do that
+    queue everything, rather than what is predicted to make its deadline now."""
+
     def assign(self, choices: Choices, scene: Scene) -> Offer | None:
         """The variant that is to answer; None refuses the request."""
 
@@ -68,8 +77,9 @@ class Rule(Protocol):
 
 
 def names() -> list[str]:
-    """The policies there are."""
-    return sorted(module.name for module in pkgutil.iter_modules(__path__))
+    """The policies there are; of one that wants an argument, its name and a colon."""
+    found = [module.name for module in pkgutil.iter_modules(__path__)]
+    return sorted(name if hasattr(_module(name), "POLICY") else f"{name}:" for name in found)
 
 
 def get(name: str) -> Rule:
@@ -78,7 +88,14 @@ def get(name: str) -> Rule:
     Raises:
         ValueError: there is none; the message lists those there are.
     """
-    if name not in names():
-        raise ValueError(f"unknown policy {name!r}; there are {', '.join(names())}")
-    rule: Rule = importlib.import_module(f"{__name__}.{name}").POLICY
+    stem, colon, argument = name.partition(":")
+    if stem + colon not in names() or bool(argument) != bool(colon):
+        known = ", ".join(f"{one}VARIANT" if one.endswith(":") else one for one in names())
+        raise ValueError(f"unknown policy {name!r}; there are {known}")
+    module = _module(stem)
+    rule: Rule = module.parametrised(argument) if colon else module.POLICY
     return rule
+
+
+def _module(name: str) -> ModuleType:
+    return importlib.import_module(f"{__name__}.{name}")

@@ -15,6 +15,7 @@ class Gearshift:
     """Everything is left to dispatch."""
 
     late = True
+    admits_all = False
 
     def assign(self, choices: Choices, scene: Scene) -> Offer | None:  # noqa: ARG002
         """The best choice: it is decided anew when a lane comes free."""

@@ -212,6 +212,9 @@ def replay(
             for waiting in assignment.expired:
                 lost(waiting, "expired", now_s)
             if not assignment.members:
+                if assignment.wait_until_s > now_s:
+                    wake_s = assignment.wait_until_s
+                    break
                 if not assignment.expired:
                     break
                 continue

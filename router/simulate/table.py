@@ -67,20 +67,20 @@ def parse(text: str, name: str) -> Mapping[str, tuple[Row, ...]]:
         BadTable: not JSON, no variant, an unknown key, a value out of its domain, a name twice.
     """
     try:
-        document = json.loads(text.removeprefix("\ufeff"), object_pairs_hook=_Pairs)
+        document = json.loads(text.removeprefix("\ufeff"), object_pairs_hook=_Object)
     except (ValueError, RecursionError) as error:
         raise BadTable(f"{name}: expected JSON: {error}", table=name) from error
     if isinstance(document, list):
         return {MODEL: _variants(name, "", document)}
     expected = '{"variants": [...]}, {"models": {"NAME": [...]}}, or a list of variants'
-    if not isinstance(document, _Pairs):
+    if not isinstance(document, _Object):
         _bad(name, "", "content", document, expected)
     top = document.unique(name, "")
     if set(top) == {"variants"}:
         return {MODEL: _variants(name, "", top["variants"])}
     if set(top) != {"models"}:
         _bad(name, "", "keys", ", ".join(top) or "none", expected)
-    if not isinstance(top["models"], _Pairs) or not top["models"]:
+    if not isinstance(top["models"], _Object) or not top["models"].pairs:
         _bad(name, "", "models", top["models"], "variants by the name of their model, one at least")
     models = top["models"].unique(name, "models: ")
     for model in models:
@@ -118,20 +118,23 @@ def menu(
     return Menu(model, offers[0].name, tuple(offers), {}, by_name)
 
 
-class _Pairs(list[tuple[str, Any]]):
+@dataclass(frozen=True, slots=True)
+class _Object:
     """A JSON object before its keys are known to differ."""
 
+    pairs: list[tuple[str, Any]]
+
     def unique(self, table: str, where: str) -> dict[str, Any]:
-        found = dict(self)
-        if len(found) < len(self):
-            keys = [key for key, _ in self]
+        found = dict(self.pairs)
+        if len(found) < len(self.pairs):
+            keys = [key for key, _ in self.pairs]
             twice = next(key for key in keys if keys.count(key) > 1)
             _bad(table, where, "keys", twice, "each key once")
         return found
 
 
 def _variants(table: str, where: str, listed: object) -> tuple[Row, ...]:
-    if not isinstance(listed, list) or isinstance(listed, _Pairs) or not listed:
+    if not isinstance(listed, list) or not listed:
         _bad(table, where, "variants", listed, "a list of variants, one at least")
     rows: dict[str, Row] = {}
     for place, item in enumerate(listed, 1):
@@ -144,7 +147,7 @@ def _variants(table: str, where: str, listed: object) -> tuple[Row, ...]:
 
 def _row(table: str, where: str, place: int, item: object) -> Row:
     numbered = f"{where}variant {place}: "
-    if not isinstance(item, _Pairs):
+    if not isinstance(item, _Object):
         _bad(table, numbered, "content", item, f"an object with {', '.join(_VARIANT_KEYS)}")
     fields = item.unique(table, numbered)
     name = fields.get("name")
@@ -161,14 +164,13 @@ def _row(table: str, where: str, place: int, item: object) -> Row:
 
 
 def _latency(table: str, named: str, stated: object) -> tuple[LatencyPoint, ...]:
-    if isinstance(stated, _Pairs):
-        if any(not _BATCH.fullmatch(key) for key, _ in stated):
-            wrong = next(key for key, _ in stated if not _BATCH.fullmatch(key))
+    if isinstance(stated, _Object):
+        if any(not _BATCH.fullmatch(key) for key, _ in stated.pairs):
+            wrong = next(key for key, _ in stated.pairs if not _BATCH.fullmatch(key))
             _bad(table, named, "latency_ms", wrong, "batches as whole numbers, 1 or more")
-        pairs = [(int(key), value) for key, value in stated]
+        pairs = [(int(key), value) for key, value in stated.pairs]
     elif isinstance(stated, list) and all(
-        isinstance(item, list) and not isinstance(item, _Pairs) and len(item) == 2
-        for item in stated
+        isinstance(item, list) and len(item) == 2 for item in stated
     ):
         pairs = [(batch, value) for batch, value in stated]
     else:
@@ -192,7 +194,7 @@ def _latency(table: str, named: str, stated: object) -> tuple[LatencyPoint, ...]
 def _point(table: str, named: str, batch: int, value: object) -> LatencyPoint:
     where = f"latency_ms of batch {batch}"
     expected = "a positive number of ms, or percentiles such as {'p50': 0.7, 'p99': 0.9}"
-    if not isinstance(value, _Pairs):
+    if not isinstance(value, _Object):
         stated = {"p50": value}
     else:
         stated = value.unique(table, named)
@@ -230,7 +232,7 @@ def _bad(table: str, where: str, field: str, received: object, expected: str) ->
     shown: object = received
     if received is None:
         shown = "nothing"
-    elif isinstance(received, _Pairs):
+    elif isinstance(received, _Object):
         shown = json.dumps(_plain(received))[:200]
     elif not isinstance(received, int | float):
         shown = str(received)[:200]
@@ -244,6 +246,6 @@ def _bad(table: str, where: str, field: str, received: object, expected: str) ->
 
 
 def _plain(value: object) -> object:
-    if isinstance(value, _Pairs):
-        return {key: _plain(inner) for key, inner in value}
+    if isinstance(value, _Object):
+        return {key: _plain(inner) for key, inner in value.pairs}
     return [_plain(inner) for inner in value] if isinstance(value, list) else value
