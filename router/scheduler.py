@@ -24,7 +24,7 @@ from router.menu import Menu, batch_ms
 from router.pace import Pace
 from router.plan import Plan, plan
 from router.policies import Rule, Scene
-from router.queue import PATIENCE_S, Queue, Waiting
+from router.queue import MEMORY_S, PATIENCE_S, Queue, Waiting
 from router.route import Policy, route
 from router.snapshot import Snapshot, idle
 from router.telemetry import Telemetry
@@ -34,6 +34,9 @@ _ARRIVALS = 16
 _PLAN_OLDEST_S = 0.005
 # Slowdowns that differ by less are one: what follows from them is worked out once.
 _STEPS_PER_E = 25
+
+# A rate is told from at least as long.
+_LEAST_AGE_S = 0.01
 
 _RANK: dict[Priority, int] = {"low": 0, "normal": 1, "high": 2}
 
@@ -81,6 +84,7 @@ class Scheduler:
         self._paces: dict[str, tuple[object, Pace]] = {}
         # For rules that assign at arrival: the requests asked for, rows by model and variant.
         self._asked = 0
+        self._first_s: dict[str, float] = {}
         self._queued_rows: dict[str, Counter[str]] = {}
         self._plan: Plan | None = None
         self._planned_s = -math.inf
@@ -245,13 +249,16 @@ class Scheduler:
             for kind in self.queue.expected(now_s)
             if kind.choices.model == decision.model
         ]
+        # The queue's memory starts out empty, which is not a rate of 0.
+        age_s = max(now_s - self._first_s.setdefault(decision.model, now_s), _LEAST_AGE_S)
+        filled = 1 - math.exp(-age_s / MEMORY_S)
         scene = Scene(
             ticket=self._asked,
             rows=rows,
             within_ms=math.inf if limit_ms is None else limit_ms,
             lane_free_in_ms=free_in_ms,
             pace=pace,
-            rate_per_s=sum(arriving) * 1000,
+            rate_per_s=sum(arriving) * 1000 / filled,
             queued_rows=self._queued_rows.get(decision.model, {}),
             max_batch=self._max_batch,
             overhead_ms=self.telemetry.overhead_ms(now_s),

@@ -1,0 +1,32 @@
+"""Every request goes to one of its choices by chance, each as likely as the others."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from router.batching import batch, ready
+from router.chance import chance
+from router.choices import Choices
+from router.dispatch import Assignment, Moment
+from router.menu import Offer
+from router.policies import Scene
+from router.queue import Waiting
+
+
+class RandomChoice:
+    """Any that is allowed."""
+
+    late = False
+    admits_all = True
+
+    def assign(self, choices: Choices, scene: Scene) -> Offer | None:
+        """One of the choices that are ready, by the request's number."""
+        offers = ready(choices, scene.pace)
+        return offers[int(chance(scene.ticket) * len(offers))] if offers else None
+
+    def dispatch(self, queue: Sequence[Waiting], moment: Moment) -> Assignment:
+        """See `router.batching.batch`."""
+        return batch(queue, moment)
+
+
+POLICY = RandomChoice()
