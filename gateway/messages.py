@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from gateway.engines import Tensor
 from router.constraints import Constraints
@@ -25,6 +26,20 @@ class InferRequest:
     received_s: float
 
 
+class Told(NamedTuple):
+    """What was foreseen of a request's latency when it was routed.
+
+    Attributes:
+        queued: whether it had to wait for a lane.
+        estimate_ms: the prediction, before what was learnt of how far such predictions err.
+        bound_ms: what its caller was told.
+    """
+
+    queued: bool
+    estimate_ms: float
+    bound_ms: float
+
+
 @dataclass(frozen=True, slots=True)
 class InferResponse:
     """One answer.
@@ -35,6 +50,7 @@ class InferResponse:
         cost_usd_per_million: what this request is charged, as USD per million such requests.
         queue_ms, infer_ms: time waited for a lane, and time of the batch on it.
         deadline_s: monotonic time after which the answer must not be sent; infinite without one.
+        told: what was foreseen of its latency.
     """
 
     outputs: dict[str, Tensor]
@@ -43,3 +59,4 @@ class InferResponse:
     queue_ms: float
     infer_ms: float
     deadline_s: float
+    told: Told

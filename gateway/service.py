@@ -2,10 +2,10 @@
 
     bytes -> protocol -> request -> route -> admit -> queue -> dispatch -> engine -> response
 
-A protocol turns bytes into an `InferRequest` and calls `Service.infer`. The decision is made by
-`router.route` from a snapshot and kept by `router.dispatch` when a lane comes free. What was learnt
-goes back by one path only: a finished batch gives telemetry a sample, which makes the next
-snapshot.
+A protocol turns bytes into an `InferRequest` and calls `Service.infer`. `router.route` decides
+whether it can be answered in time, and predicts how; the variant is chosen by `router.dispatch`
+when a lane comes free. What was learnt goes back by one path only: finished batches and answers
+give telemetry samples, which make the next decision.
 """
 
 from __future__ import annotations
@@ -19,11 +19,10 @@ from dataclasses import replace
 
 from gateway import catalog
 from gateway.fleet import Fleet, ServedModel
-from gateway.lanes import PATIENCE_S, Lanes, Result, Ticket
-from gateway.messages import InferRequest, InferResponse
+from gateway.lanes import Lanes, Result, Ticket
+from gateway.messages import InferRequest, InferResponse, Told
 from gateway.metrics import Metrics
 from gateway.settings import Settings
-from gateway.telemetry import Telemetry
 from router import policies
 from router.admission import admits
 from router.constraints import Constraints, or_default
@@ -37,7 +36,9 @@ from router.errors import (
     Unsatisfiable,
 )
 from router.menu import batch_ms
-from router.route import Policy, route
+from router.route import Policy
+from router.scheduler import Scheduler
+from router.telemetry import Telemetry
 
 _LOG = logging.getLogger(__name__)
 
@@ -71,9 +72,8 @@ class Service:
         self._policy = Policy(
             accuracy_margin=settings.accuracy_margin,
             default=settings.default_constraints,
-            rank=policies.get(settings.policy),
         )
-        self._telemetry = Telemetry()
+        self._telemetry = Telemetry(settings.latency_percentile)
         self.stopping = False
 
     async def infer(
@@ -87,13 +87,14 @@ class Service:
         Raises:
             GearshiftError: one of its tree, when there is no answer.
         """
+        ticket: Ticket | None = None
         try:
             constraints = or_default(request.constraints, self._policy.default)
             decision = self._accepted(request.model, constraints, request.rows)
-            ticket = self._enqueue(request, constraints, decision)
-            return self._answered(ticket, decision, await self._result(ticket, left))
+            ticket = self._lanes.submit(request, constraints, decision)
+            return self._answered(ticket, await self._result(ticket, left))
         except GearshiftError as error:
-            self._metrics.failed(request.model, error, time.monotonic() - request.received_s)
+            self._failed(request, error, ticket.told if ticket else None)
             raise
 
     def sending(self, request: InferRequest, response: InferResponse) -> None:
@@ -106,10 +107,19 @@ class Service:
         total_s = now_s - request.received_s
         if now_s > response.deadline_s:
             error = DeadlinePassed("the deadline passed before the answer could be sent")
-            self._metrics.failed(request.model, error, total_s)
+            self._failed(request, error, response.told)
             raise error
-        self._telemetry.overhead(total_s * 1000 - response.queue_ms - response.infer_ms, now_s)
+        total_ms = total_s * 1000
+        self._telemetry.overhead(total_ms - response.queue_ms - response.infer_ms, now_s)
+        self._telemetry.answer(*response.told, total_ms, "success", now_s)
         self._metrics.answered(request, response, total_s)
+
+    def _failed(self, request: InferRequest, error: GearshiftError, told: Told | None) -> None:
+        now_s = time.monotonic()
+        age_s = now_s - request.received_s
+        if told is not None and isinstance(error, DeadlinePassed):
+            self._telemetry.answer(*told, age_s * 1000, "dropped", now_s)
+        self._metrics.failed(request.model, error, age_s)
 
     def decide(self, model: str, constraints: Constraints, rows: int) -> Decision:
         """The decision for such a request now, accepted or not, without running it.
@@ -123,13 +133,8 @@ class Service:
     def _decide(self, model: str, constraints: Constraints, rows: int) -> Decision:
         if self.stopping:
             raise NotReady("the server is stopping")
-        served = self.fleet.model(model)
-        now_s = time.monotonic()
-        limit_ms = constraints.max_latency_ms
-        # As `Lanes.submit` would queue it.
-        due_s = now_s + min(PATIENCE_S, math.inf if limit_ms is None else limit_ms / 1000)
-        snapshot = self._lanes.snapshot(served, now_s, due_s)
-        return route(constraints, served.menu, snapshot, self._policy, rows)
+        self.fleet.model(model)  # raises where there is none
+        return self._lanes.route(model, constraints, rows)
 
     def _accepted(self, model: str, constraints: Constraints, rows: int) -> Decision:
         decision = self._decide(model, constraints, rows)
@@ -149,21 +154,6 @@ class Service:
             raise NotReady(decision.why)
         refused = [refusal.as_json() for refusal in decision.refused]
         raise Unsatisfiable(decision.why, refused=refused, **members)
-
-    def _enqueue(
-        self, request: InferRequest, constraints: Constraints, decision: Decision
-    ) -> Ticket:
-        deadline_s = math.inf
-        if constraints.max_latency_ms is not None:
-            deadline_s = request.received_s + constraints.max_latency_ms / 1000
-        menu = self.fleet.model(request.model).menu
-        chosen, *others = decision.allowed
-        pace_ms = menu.by_name[chosen].promised_ms[1]
-        faster = [name for name in others if menu.by_name[name].promised_ms[1] < pace_ms]
-        soft = "latency" in constraints.relax
-        if "latency" in decision.relaxed:
-            faster = []  # it gave way already, and not for another constraint to follow
-        return self._lanes.submit(request, (chosen, *faster), deadline_s, soft)
 
     async def _result(self, ticket: Ticket, left: Callable[[], Awaitable[None]]) -> Result:
         """The lane's result, unless the deadline passes or the caller leaves first."""
@@ -195,8 +185,8 @@ class Service:
                 watch.cancel()
             self._lanes.withdraw(ticket)
 
-    def _answered(self, ticket: Ticket, decision: Decision, result: Result) -> InferResponse:
-        request, waiting = ticket.request, ticket.waiting
+    def _answered(self, ticket: Ticket, result: Result) -> InferResponse:
+        request, waiting, decision = ticket.request, ticket.waiting, ticket.decision
         served = self.fleet.model(request.model)
         late = time.monotonic() > waiting.deadline_s
         if late and not waiting.soft:
@@ -219,6 +209,7 @@ class Service:
             queue_ms=(result.started_s - request.received_s) * 1000,
             infer_ms=infer_ms,
             deadline_s=math.inf if waiting.soft else waiting.deadline_s,
+            told=ticket.told,
         )
 
     @property
@@ -229,12 +220,17 @@ class Service:
     async def start(self) -> None:
         """Start the lanes, then load and warm every variant; returns when all are settled."""
         settings = self._settings
-        self._lanes = Lanes(
-            self.fleet,
+        scheduler = Scheduler(
+            {model.name: model for model in self.fleet.models()},
             self._telemetry,
-            count=settings.lanes,
+            policies.get(settings.policy),
+            self._policy,
+            lanes=settings.lanes,
             max_batch=settings.max_batch,
-            on_batch=self._metrics.batch,
+            weights=settings.model_weights,
+        )
+        self._lanes = Lanes(
+            self.fleet, scheduler, max_batch=settings.max_batch, on_batch=self._metrics.batch
         )
         self._metrics.watch(
             queued=lambda: self._lanes.queued,
@@ -267,15 +263,19 @@ class Service:
 def _shifted(
     decision: Decision, served: ServedModel, result: Result, request: InferRequest
 ) -> Decision:
-    """`decision` with the variant that ran instead, since less time was left than predicted."""
-    offer = served.menu.by_name[result.variant]
+    """`decision` with the variant that ran instead of the one that was foreseen."""
+    ran, foreseen = (served.menu.by_name[v] for v in (result.variant, decision.variant))
     waited_ms = (result.started_s - request.received_s) * 1000
+    less = "less" if ran.row_ms < foreseen.row_ms else "more"
     return replace(
         decision,
-        variant=result.variant,
+        variant=ran.name,
         reason="shifted-at-dispatch",
-        why=f"{decision.variant} was chosen, but would have been late when a lane came free",
-        predicted_latency_ms=waited_ms + batch_ms(offer.promised_ms, result.batch_rows),
-        accuracy=offer.accuracy,
-        cost_usd_per_million=offer.cost_usd_per_million(request.rows),
+        why=f"chosen when a lane came free: {less} time was left than predicted, "
+        f"which was for {foreseen.name}",
+        predicted_latency_ms=waited_ms + batch_ms(ran.promised_ms, result.batch_rows),
+        accuracy=ran.accuracy,
+        cost_usd_per_million=ran.cost_usd_per_million(request.rows),
+        allowed=(ran.name, *[name for name in decision.allowed if name != ran.name]),
+        refused=tuple([refusal for refusal in decision.refused if refusal.variant != ran.name]),
     )

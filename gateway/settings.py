@@ -1,11 +1,13 @@
 """Every setting of the server. Command line > environment > file > default.
 
 A setting `max_queue` is `--max-queue` on the command line, `GEARSHIFT_MAX_QUEUE` in the
-environment and `max_queue = 1024` in a TOML file, which `--config` or `GEARSHIFT_CONFIG` names.
+environment and `max_queue = 1024` in a TOML file, which `--config` or `GEARSHIFT_CONFIG` names. A
+table is one in TOML, and JSON elsewhere.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import tomllib
 from collections.abc import Mapping
@@ -16,6 +18,7 @@ from pydantic import BeforeValidator, Field, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
+    NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
 )
@@ -37,6 +40,13 @@ class SettingsError(Exception):
 def _number(raw: object) -> object:
     # The environment holds text, and a Literal of numbers takes none.
     return int(raw) if isinstance(raw, str) and raw.strip().isdecimal() else raw
+
+
+def _table(raw: object) -> object:
+    try:
+        return json.loads(raw) if isinstance(raw, str) else raw
+    except ValueError:
+        return raw
 
 
 class Settings(BaseSettings):
@@ -72,6 +82,15 @@ class Settings(BaseSettings):
         "its equal; 0.005 is half a point.",
     )
     policy: str = Field("gearshift", description="What a free lane runs, by name.")
+    model_weights: Annotated[
+        Mapping[str, Annotated[float, Field(gt=0, allow_inf_nan=False)]],
+        NoDecode,
+        BeforeValidator(_table),
+    ] = Field(
+        {},
+        description="How much lane time each model gets, beside the others, when there is not "
+        "enough for all; 1 for those that are not named.",
+    )
     usd_per_lane_hour: float = Field(
         0.05, ge=0, allow_inf_nan=False, description="The price of one lane for one hour, in USD."
     )
@@ -145,8 +164,10 @@ class Settings(BaseSettings):
     @field_validator("policy")
     @classmethod
     def _is_a_policy(cls, name: str) -> str:
-        if name not in policies.names():
-            raise ValueError(f"Input should be one of {', '.join(policies.names())}")
+        try:
+            policies.get(name)
+        except ValueError as error:
+            raise ValueError(f"Input should be one of {', '.join(policies.names())}") from error
         return name
 
     @property
@@ -178,8 +199,9 @@ def load(options: Mapping[str, Any] | None = None, config: Path | None = None) -
         config = Path(named)
     file = {} if config is None else _read(config)
     environment = EnvSettingsSource(Settings)()
+    merged = {**file, **environment, **given}
     try:
-        return Settings(**{**file, **environment, **given})
+        return Settings(**merged)
     except ValidationError as error:
         problem = error.errors(include_url=False)[0]
         name = str(problem["loc"][0])
@@ -194,7 +216,7 @@ def load(options: Mapping[str, Any] | None = None, config: Path | None = None) -
             raise SettingsError(f"{source}: unknown setting {name!r}; there are {known}") from error
         expected = problem["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
         raise SettingsError(
-            f"{name} (from {source}): expected {expected}, got {problem['input']!r}"
+            f"{name} (from {source}): expected {expected}, got {merged[name]!r}"
         ) from error
 
 

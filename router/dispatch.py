@@ -99,8 +99,7 @@ def dispatch(queue: Sequence[Waiting], moment: Moment) -> Assignment:
         offer = choose(head, moment, pace, outlook.price)
         assert offer is not None
         idle = sum([free <= 0 for free in moment.lane_free_in_ms])
-        room = min(moment.max_batch, max(offer.efficient_rows, head.rows))
-        room = min(room, max(head.rows, _brief(offer, moment, pace)))
+        room = max(head.rows, min(moment.max_batch, _brief(offer, moment, pace)))
         if idle > 1:
             room = min(room, max(-(-len(queue) // idle), head.rows))
         members, promised_ms = _fill(head, offer, reachable, moment, pace, outlook.price, room)

@@ -21,7 +21,7 @@ SECONDS_PER_HOUR = 3600.0
 
 # A batch is as large as makes a row take at most this much longer than in the best batch: what a
 # larger one would still save is less than what is lost while nothing more urgent can start.
-EFFICIENT = 1.0
+EFFICIENT = 1.01
 
 
 # Compared by identity: a decision looks offers and menus up, and hashing their tables would cost

@@ -14,7 +14,6 @@ from gateway.cli.console import BAD_VALUE, STORE_PROBLEM, UNSATISFIABLE, fail, o
 from gateway.cli.console import table as new_table
 from gateway.cli.store import ConfigOption, JsonOption, ModelsArgument, load_settings, read
 from gateway.settings import Settings
-from router import policies
 from router.constraints import Constraints, Floor, or_default, parse
 from router.decision import Decision
 from router.errors import InvalidRequest, UnknownVariant
@@ -135,9 +134,8 @@ def _decision(stated: Constraints, menu: Menu, operator: Settings, rows: int) ->
     policy = Policy(
         accuracy_margin=operator.accuracy_margin,
         default=operator.default_constraints,
-        rank=policies.get(operator.policy),
     )
-    snapshot = idle(frozenset(menu.by_name), operator.lanes)
+    snapshot = idle(frozenset(menu.by_name))
     return route(or_default(stated, policy.default), menu, snapshot, policy, rows)
 
 

@@ -32,6 +32,7 @@ _PANELS = {
     "latency_percentile": "Decisions",
     "accuracy_margin": "Decisions",
     "policy": "Decisions",
+    "model_weights": "Decisions",
     "usd_per_lane_hour": "Decisions",
 }
 _OTHER_PANEL = "Limits"
@@ -40,6 +41,7 @@ _METAVARS = {
     "models": "MODELS",
     "host": "ADDRESS",
     "policy": "NAME",
+    "model_weights": "JSON",
     "default_min_accuracy": "FLOOR",
 }
 _LEVELS = ("debug", "info", "warning", "error", "critical")

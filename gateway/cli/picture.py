@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from importlib.util import find_spec
+from textwrap import fill
 from typing import Any, NamedTuple
 
 from router.simulate import trial
@@ -82,6 +83,9 @@ def draw(workload: Workload, policy: str, columns: Sequence[Column]) -> bytes:
     figure.align_ylabels(grid[:, 0])
     for row in (0, 4):
         grid[row][0].set_ylim(bottom=0)
+    # Room for a line at 100 %, and so much below that a few late ones look like few.
+    lowest = min(grid[2][0].get_ylim()[0], 98.0)
+    grid[2][0].set_ylim(lowest, 100 + (100 - lowest) / 20)
     _legends(figure, grid, workload, variants, colors)
     content = io.BytesIO()
     canvas.print_png(content)
@@ -102,7 +106,7 @@ def _load(axes: Any, column: Column) -> None:
         color=_INK,
         linestyle="--",
         linewidth=1,
-        label="middle variant's most",
+        label="middle variant's most (load 1)",
     )
 
 
@@ -184,8 +188,11 @@ def _legends(
     grid[1][-1].legend(handles=patches, **place)
     for row in (0, 3):
         grid[row][-1].legend(**place)
-    figure.supxlabel(
+    note = (
         "Effective accuracy: mean accuracy of what was answered in time; of all requests, where "
-        "others count 0 (Model-Switching), and of those answered (Proteus). White: not answered.",
+        "others count 0 (Model-Switching), and of those answered (Proteus). White: not answered."
+    )
+    figure.supxlabel(
+        fill(note, int(15 * figure.get_figwidth())),
         fontsize=8, color=_GREY, x=0.01, ha="left",
     )  # fmt: skip

@@ -319,7 +319,7 @@ def _print(workload: Workload, seeds: int, results: Sequence[_Result]) -> None:
                 _percent(row.accuracy_all, 3),
                 _percent(row.accuracy_answered, 3),
                 "" if math.isnan(row.cost.mean) else f"{row.cost.mean:.3g}",
-                "" if row.gained is None else _percent(row.gained, 0),
+                _gained(row.gained),
                 style="bold" if row.policy == OURS else None,
             )
         console.print(view)
@@ -329,6 +329,12 @@ def _print(workload: Workload, seeds: int, results: Sequence[_Result]) -> None:
         f"that is less than {100 * score.LEAST_GAIN:g} points.",
         soft_wrap=True,
     )
+
+
+def _gained(share: Figure | None) -> str:
+    if share is None:
+        return ""
+    return _percent(share, 0) if share.mean > 0 else "below 0"
 
 
 def _percent(figure: Figure, digits: int = 2) -> str:

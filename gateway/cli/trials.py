@@ -25,11 +25,16 @@ _Out = TypeVar("_Out")
 
 
 class Job(NamedTuple):
-    """One replay; with `windows`, also cut into that many stretches of time."""
+    """One replay; with `windows`, also cut into that many stretches of time.
+
+    Attributes:
+        loaded: the variants that are loaded, as (model, variant); None for all.
+    """
 
     case: Case
     policy: str
     windows: int = 0
+    loaded: frozenset[tuple[str, str]] | None = None
 
 
 class Done(NamedTuple):
@@ -95,7 +100,7 @@ def _begin(workload: Workload) -> None:
 def _replay(job: Job, workload: Workload | None) -> Done:
     workload = workload or _workload
     assert workload is not None
-    outcomes = trial.run(workload, job.case, job.policy)
+    outcomes = trial.run(workload, job.case, job.policy, job.loaded)
     model_of = [workload.model_of(tenant) for tenant in workload.mix.tenants]
     windows: Sequence[Window] = ()
     if job.windows:

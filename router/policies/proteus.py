@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 from router.batching import fill, hopeless, offer_of, ready, routed_alike
 from router.chance import chance
@@ -57,30 +58,34 @@ class Proteus:
     def dispatch(self, queue: Sequence[Waiting], moment: Moment) -> Assignment:
         """The most urgent batch that is full or cannot wait; else when the first cannot."""
         expired: list[Waiting] = []
-        seen: set[tuple[str, str]] = set()
+        batches: dict[tuple[str, str], Assignment] = {}
         until_s = math.inf
         for at, head in enumerate(queue):
             kind = head.choices.model, head.routed
-            if kind in seen:
+            if kind in batches:
                 continue
             offer = offer_of(head, moment)
             if offer is None or hopeless(head, offer, moment):
                 expired.append(head)
                 continue
-            seen.add(kind)
             alike = routed_alike(head)
             members, promised_ms = fill(
                 head, offer, queue[at + 1 :], moment, moment.max_batch, alike
             )
+            one = Assignment(head.choices.model, offer.name, tuple(members), (), promised_ms)
             rows = sum([member.rows for member in members])
             run_s = self._run_s(head, offer, rows, moment)
             left_out = sum([alike(other) for other in queue[at:]]) > len(members)
             if left_out or rows >= moment.max_batch or run_s <= moment.now_s:
-                return Assignment(
-                    head.choices.model, offer.name, tuple(members), tuple(expired), promised_ms
-                )
+                return replace(one, expired=tuple(expired))
+            batches[kind] = one
             until_s = min(until_s, run_s)
-        return Assignment(expired=tuple(expired), wait_until_s=until_s if seen else 0.0)
+        if not batches:
+            return Assignment(expired=tuple(expired))
+        if len(batches) > sum([free <= 0 for free in moment.lane_free_in_ms]):
+            # A lane that waits for one variant would keep another's from it.
+            return replace(next(iter(batches.values())), expired=tuple(expired))
+        return Assignment(expired=tuple(expired), wait_until_s=until_s)
 
     def _run_s(self, head: Waiting, offer: Offer, rows: int, moment: Moment) -> float:
         """When a batch of `rows` has to start: one row more could not be answered in time then."""

@@ -106,8 +106,16 @@ def name_of(arriving: Trace | str) -> str:
     return arriving if isinstance(arriving, str) else arriving.name
 
 
-def run(workload: Workload, case: Case, policy: str) -> list[Outcome]:
+def run(
+    workload: Workload,
+    case: Case,
+    policy: str,
+    loaded: frozenset[tuple[str, str]] | None = None,
+) -> list[Outcome]:
     """What becomes of each request under the policy of that name.
+
+    Args:
+        loaded: the variants that are loaded, as (model, variant); None for all.
 
     Raises:
         BadTrace: as `traffic`.
@@ -121,7 +129,13 @@ def run(workload: Workload, case: Case, policy: str) -> list[Outcome]:
         max_batch=workload.max_batch,
         max_queue=workload.max_queue,
     )
-    models = {name: Model(menu, frozenset(menu.by_name)) for name, menu in workload.menus.items()}
+    models = {
+        name: Model(
+            menu,
+            frozenset([one for one in menu.by_name if loaded is None or (name, one) in loaded]),
+        )
+        for name, menu in workload.menus.items()
+    }
     return replay(
         arrivals_s,
         tenants,

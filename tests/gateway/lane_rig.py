@@ -16,8 +16,13 @@ from gateway import catalog
 from gateway.fleet import Fleet
 from gateway.lanes import Lanes, Result, Ticket
 from gateway.messages import InferRequest
-from gateway.telemetry import Telemetry
-from router.constraints import NONE
+from router import policies
+from router.choices import in_order
+from router.constraints import Constraints
+from router.decision import Decision
+from router.route import Policy
+from router.scheduler import Scheduler
+from router.telemetry import Telemetry
 
 MAX_BATCH = 4
 PATIENCE_S = 20.0
@@ -27,8 +32,15 @@ _numbers = iter(range(1, 10**6))
 class Rig:
     """Lanes, and what they did: (model, variant, rows) of each batch."""
 
-    def __init__(self, lanes: Lanes, fleet: Fleet, batches: list[tuple[str, str, int]]) -> None:
+    def __init__(
+        self,
+        lanes: Lanes,
+        scheduler: Scheduler,
+        fleet: Fleet,
+        batches: list[tuple[str, str, int]],
+    ) -> None:
         self.lanes = lanes
+        self.scheduler = scheduler
         self.fleet = fleet
         self.batches = batches
 
@@ -36,11 +48,26 @@ class Rig:
         self, rows: int = 1, choices: tuple[str, ...] = ("fp32",), *, within_s: float = math.inf,
         model: str = "echo", soft: bool = False,
     ) -> Ticket:  # fmt: skip
-        """Queue a request whose rows hold numbers that no other request's hold."""
+        """Queue a request whose rows hold numbers that no other request's hold.
+
+        Args:
+            choices: what may answer, each better than the next.
+        """
         image = np.array([[next(_numbers)] * 4 for _ in range(rows)], np.float32)
-        now_s = time.monotonic()
-        request = InferRequest(model, {"image": image}, rows, NONE, now_s)
-        return self.lanes.submit(request, choices, now_s + within_s, soft)
+        demands = Constraints(
+            max_latency_ms=None if within_s == math.inf else within_s * 1000,
+            relax=("latency",) if soft else (),
+        )
+        menu = self.fleet.model(model).menu
+        decision = Decision(
+            model,
+            "accepted",
+            "accuracy",
+            variant=choices[0],
+            choices=in_order(menu, [menu.by_name[name] for name in choices]),
+        )
+        request = InferRequest(model, {"image": image}, rows, demands, time.monotonic())
+        return self.lanes.submit(request, demands, decision)
 
     async def busy(self) -> Ticket:
         """Occupy the one lane; returns the request that does."""
@@ -57,15 +84,22 @@ async def running(models: Path, *, count: int = 1) -> AsyncIterator[Rig]:
     )
     fleet.load(lanes=count, threads=1, max_batch=MAX_BATCH, trust=False)
     batches: list[tuple[str, str, int]] = []
+    scheduler = Scheduler(
+        {model.name: model for model in fleet.models()},
+        Telemetry(),
+        policies.get("gearshift"),
+        Policy(),
+        lanes=count,
+        max_batch=MAX_BATCH,
+    )
     lanes = Lanes(
         fleet,
-        Telemetry(),
-        count=count,
+        scheduler,
         max_batch=MAX_BATCH,
         on_batch=lambda model, variant, rows, _: batches.append((model, variant, rows)),
     )
     try:
-        yield Rig(lanes, fleet, batches)
+        yield Rig(lanes, scheduler, fleet, batches)
     finally:
         lanes.refuse_queued()
         assert lanes.join(PATIENCE_S)

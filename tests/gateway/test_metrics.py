@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from gateway.messages import InferRequest, InferResponse
+from gateway.messages import InferRequest, InferResponse, Told
 from gateway.metrics import Metrics
 from router.constraints import Constraints
 from router.decision import Decision, Refusal
@@ -20,6 +20,7 @@ RESPONSE = InferResponse(
     queue_ms=1.0,
     infer_ms=3.0,
     deadline_s=1.0,
+    told=Told(False, 4.0, 5.0),
 )
 
 

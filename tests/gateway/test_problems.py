@@ -12,7 +12,9 @@ from router.errors import GearshiftError, InvalidRequest, Overloaded, Unsatisfia
 
 
 def tree(kind: type[GearshiftError]) -> list[type[GearshiftError]]:
-    return [kind, *(leaf for child in kind.__subclasses__() for leaf in tree(child))]
+    """`kind` and what is below it; errors of other modules are no answers to a request."""
+    own = [child for child in kind.__subclasses__() if child.__module__ == errors.__name__]
+    return [kind, *(leaf for child in own for leaf in tree(child))]
 
 
 def test_every_error_has_a_status() -> None:
