@@ -18,8 +18,9 @@ per row. When even the fastest cannot serve the rate, it gets everything, and wh
 dropped. It is solved for each request over its own choices, as if everybody had the same, and at
 every arrival, where Proteus solves anew every so many seconds; the rate is what the queue
 remembers, a fraction of a second. Waiting ends when one row more would make the first request
-late: who came after that could not ride along. As lanes are shared, a batch that must start may
-find them all running another variant's.
+late: who came after that could not ride along. In Proteus a device waits for its own variant; here
+lanes are shared, so they wait only while there are more idle lanes than variants with work, or as
+many.
 """
 
 from __future__ import annotations
