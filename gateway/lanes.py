@@ -183,8 +183,10 @@ class Lanes:
                 _LOG.exception("%s/%s failed on a batch", assignment.model, assignment.variant)
                 outcome = EngineFailed(f"{assignment.model}/{assignment.variant}: {error}")
             finished_s = time.monotonic()
-            if isinstance(outcome, dict):
-                with self._lock:
+            with self._lock:
+                # Before anybody is answered: who asks again at once finds the lane free.
+                self._scheduler.busy_until_s[lane] = 0.0
+                if isinstance(outcome, dict):
                     took_ms = (finished_s - started_s) * 1000
                     self._scheduler.finished(assignment, took_ms, time.monotonic())
             self._loop.call_soon_threadsafe(
@@ -192,9 +194,7 @@ class Lanes:
             )
 
     def _take(self, lane: int) -> tuple[Assignment, list[Ticket]] | None:
-        scheduler = self._scheduler
         with self._work:
-            scheduler.busy_until_s[lane] = 0.0
             while True:
                 if self.queued <= self._unpublished:
                     # Nothing, or what this turn of the loop may still bring company for.
@@ -203,7 +203,7 @@ class Lanes:
                     self._work.wait()
                     continue
                 now_s = time.monotonic()
-                assignment = scheduler.take(lane, now_s)
+                assignment = self._scheduler.take(lane, now_s)
                 if assignment.expired:
                     self._loop.call_soon_threadsafe(
                         self._refuse, self._pop(assignment.expired), _expired

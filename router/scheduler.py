@@ -10,7 +10,6 @@ Not thread-safe: its owner holds a lock around each call.
 from __future__ import annotations
 
 import math
-from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -21,17 +20,19 @@ from router.decision import Decision
 from router.dispatch import Assignment, Moment
 from router.estimate import wait_ms
 from router.menu import Menu, batch_ms
+from router.outlook import Outlook
 from router.pace import Pace
-from router.plan import Plan, plan
+from router.plan import NOTHING_PLANNED, Plan, plan
 from router.policies import Rule, Scene
 from router.queue import MEMORY_S, PATIENCE_S, Queue, Waiting
 from router.route import Policy, route
 from router.snapshot import Snapshot, idle
 from router.telemetry import Telemetry
 
-# A plan answers for that many arrivals, or that long: to make one takes as long as some decisions.
-_ARRIVALS = 16
-_PLAN_OLDEST_S = 0.005
+# A request that was late when it was queued still tells what is likely to come.
+_SHORTEST_MS = 0.1
+# What was learnt is forgotten with age alone, too.
+_PACE_OLDEST_S = 1.0
 # Slowdowns that differ by less are one: what follows from them is worked out once.
 _STEPS_PER_E = 25
 
@@ -82,14 +83,14 @@ class Scheduler:
         self._max_batch = max_batch
         self._weights = weights or {}
         self._paces: dict[str, tuple[object, Pace]] = {}
+        self._seen: dict[str, tuple[int, frozenset[str], float]] = {}
         # For rules that assign at arrival: the requests asked for, rows by model and variant.
         self._asked = 0
         self._first_s: dict[str, float] = {}
         self._queued_rows: dict[str, Counter[str]] = {}
-        self._plan: Plan | None = None
-        self._planned_s = -math.inf
-        self._since = 0
-        self._since_ms = self._since_least_ms = 0.0
+        total = sum([self._weights.get(model, 1.0) for model in models])
+        self._shares = {model: self._weights.get(model, 1.0) / total for model in models}
+        self._outlook = Outlook(NOTHING_PLANNED, -math.inf, self._shares)
 
     def route(self, model: str, constraints: Constraints, rows: int, now_s: float) -> Decision:
         """The decision for a request that arrives now.
@@ -119,14 +120,12 @@ class Scheduler:
         price = 0.0
         rows = len(self.queue.waiting)
         if rows:
-            outlook = self._outlook(now_s)
-            price = outlook.price
+            outlook = self._current(now_s)
+            price = outlook.prices.get(model, 0.0)
             due_s = now_s + min(PATIENCE_S, (constraints.max_latency_ms or math.inf) / 1000)
-            at = bisect_left(outlook.due_s, due_s)
-            planned = outlook.planned_ms[at - 1] if at else 0.0
-            fastest = outlook.least_ms[at - 1] if at else 0.0
-            wait = wait_ms(free, planned + self._since_ms)
-            least = min(wait, wait_ms(free, fastest + self._since_least_ms))
+            planned_ms, least_ms = outlook.ahead(due_s, model, constraints.priority)
+            wait = wait_ms(free, planned_ms)
+            least = min(wait, wait_ms(free, least_ms))
         return Snapshot(
             wait_ms=wait,
             least_wait_ms=least,
@@ -171,15 +170,9 @@ class Scheduler:
             self.queue.add(waiting)
             if not self._rule.late:
                 self._count(waiting, 1)
-            self.queue.arrived(waiting.choices, (waiting.due_s - now_s) * 1000, waiting.rows, now_s)
-            pace = self._paces.get(waiting.choices.model)
-            if pace is not None:
-                tariff = pace[1].tariff(waiting.choices)
-                if tariff.offers:
-                    price = self._plan.price if self._plan is not None else 0.0
-                    self._since_ms += tariff.row_ms[tariff.at(price)] * waiting.rows
-                    self._since_least_ms += tariff.row_ms[-1] * waiting.rows
-            self._since += 1
+            within_ms = max(_SHORTEST_MS, (waiting.due_s - now_s) * 1000)
+            self.queue.arrived(waiting.choices, within_ms, waiting.rows, now_s)
+            self._outlook.came(waiting, self._pace(waiting.choices.model, now_s))
 
     def withdraw(self, waiting: Waiting) -> None:
         """Take a request out of the queue: its caller left, or its deadline passed."""
@@ -201,6 +194,7 @@ class Scheduler:
             expected=queue.expected(now_s),
             max_batch=self._max_batch,
             overhead_ms=self.telemetry.overhead_ms(now_s),
+            weights=self._weights,
         )
         assignment = self._rule.dispatch(queue.waiting, moment)
         queue.remove(assignment.members)
@@ -212,13 +206,8 @@ class Scheduler:
             self.busy_until_s[lane] = now_s + assignment.promised_ms / 1000
         if assignment.plan is not None:
             self._keep(assignment.plan, now_s)
-            gone = [*assignment.members, *assignment.expired]
-            for waiting in gone:
-                tariff = moment.paces[waiting.choices.model].tariff(waiting.choices)
-                if tariff.offers:
-                    price = assignment.plan.price
-                    self._since_ms -= tariff.row_ms[tariff.at(price)] * waiting.rows
-                    self._since_least_ms -= tariff.row_ms[-1] * waiting.rows
+            for waiting in (*assignment.members, *assignment.expired):
+                self._outlook.went(waiting, moment.paces[waiting.choices.model])
         return assignment
 
     def finished(self, assignment: Assignment, actual_ms: float, now_s: float) -> None:
@@ -295,9 +284,19 @@ class Scheduler:
     def _pace(self, model: str, now_s: float) -> Pace:
         served = self._models[model]
         ready = served.ready
+        seen = self.telemetry.batches
+        known = self._seen.get(model)
+        if (
+            known is not None
+            and known[0] == seen
+            and known[1] is ready
+            and now_s - known[2] < _PACE_OLDEST_S
+        ):
+            return self._paces[model][1]
+        self._seen[model] = seen, ready, now_s
         factors = self.telemetry.slowdown(model, served.menu.by_name, now_s)
         steps = [round(math.log(factor) * _STEPS_PER_E) for factor in factors.values()]
-        tail = round(self.telemetry.tail, 2)
+        tail = round(self.telemetry.tail(now_s), 2)
         key = ready, steps, tail
         kept = self._paces.get(model)
         if kept is None or kept[0] != key:
@@ -309,25 +308,23 @@ class Scheduler:
             kept = self._paces[model] = key, Pace(served.menu, slowdown, ready, tail)
         return kept[1]
 
-    def _outlook(self, now_s: float) -> Plan:
-        """The last plan, or a new one when it is out of date."""
-        old = self._plan
-        if old is not None and self._since < _ARRIVALS and now_s - self._planned_s < _PLAN_OLDEST_S:
-            return old
-        paces = {model: self._pace(model, now_s) for model in self._models}
-        return self._keep(
-            plan(
-                self.queue.waiting,
-                self.queue.expected(now_s),
+    def _current(self, now_s: float) -> Outlook:
+        """The outlook, made anew when it is out of date."""
+        if self._outlook.is_stale(now_s):
+            paces = {model: self._pace(model, now_s) for model in self._models}
+            self._keep(
+                plan(
+                    self.queue.waiting,
+                    self.queue.expected(now_s),
+                    now_s,
+                    self._lane_free_in_ms(now_s),
+                    paces,
+                    self.telemetry.overhead_ms(now_s),
+                    self._weights,
+                ),
                 now_s,
-                self._lane_free_in_ms(now_s),
-                paces,
-                self.telemetry.overhead_ms(now_s),
-            ),
-            now_s,
-        )
+            )
+        return self._outlook
 
-    def _keep(self, new: Plan, now_s: float) -> Plan:
-        self._plan, self._planned_s = new, now_s
-        self._since, self._since_ms, self._since_least_ms = 0, 0.0, 0.0
-        return new
+    def _keep(self, new: Plan, now_s: float) -> None:
+        self._outlook = Outlook(new, now_s, self._shares)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from router.drift import Drift
+from router.drift import OLDEST_S, Drift
 from router.margin import Margin, Outcome
 from router.menu import Percentile
 
@@ -28,8 +28,13 @@ class Telemetry:
     def __init__(
         self, percentile: Percentile = 99, overhead_start_ms: float = OVERHEAD_START_MS
     ) -> None:
+        self._percentile: Percentile = percentile
         self._drift = Drift()
         self._tail = Margin(percentile)
+        # Fewer batches cannot tell what is usual beyond the percentile from an accident.
+        self._tail_fewest = round(2 / (1 - percentile / 100))
+        self._tail_count = 0
+        self._tail_until_s = 0.0
         # Requests that found a lane free and those that had to wait differ in what they err by.
         self._margins = {queued: Margin(percentile) for queued in (False, True)}
         self._fresh_until_s = {False: 0.0, True: 0.0}
@@ -53,16 +58,24 @@ class Telemetry:
         """
         key = model, variant
         factor = self._drift.factor(key, now_s)
+        if now_s > self._tail_until_s:
+            self._tail, self._tail_count = Margin(self._percentile), 0
         self._tail.observe(promised_ms * factor, actual_ms)
+        self._tail_count += 1
+        self._tail_until_s = now_s + OLDEST_S
         self._drift.observe(key, expected_ms, actual_ms, now_s)
 
     def slowdown(self, model: str, variants: Iterable[str], now_s: float) -> Mapping[str, float]:
         """By variant, how many times longer than its card's median its batches take lately."""
         return self._drift.factors(model, variants, now_s)
 
-    @property
-    def tail(self) -> float:
-        """How many times the corrected card's promised percentile covers as it should."""
+    def tail(self, now_s: float) -> float:
+        """How many times the corrected card's promised percentile covers as it should.
+
+        Forgotten after a quiet while: requests that it turns away would teach nothing better.
+        """
+        if self._tail_count < self._tail_fewest or now_s > self._tail_until_s:
+            return 1.0
         return self._tail.bound(1.0)
 
     def margin(self, queued: bool, now_s: float) -> float:

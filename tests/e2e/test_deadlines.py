@@ -30,11 +30,9 @@ def pool() -> Iterator[ThreadPoolExecutor]:
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     models = tmp_path_factory.mktemp("models")
-    # One for each test: what the gateway has learnt about a model is part of what is tested.
-    for model in ("queued", "running", "behind", "shifted", "floor", "relaxed"):
-        write_stalling(models, model)
+    write_stalling(models, "stalls")
     for name, accuracy, ms in (("fp32", 0.95, SLOW_MS), ("small", 0.90, QUICK_MS)):
         write_variant(
             models,
@@ -46,6 +44,12 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
             delay_ms=ms,
             delay_after=3,
         )
+    return models
+
+
+@pytest.fixture
+def server(models: Path) -> Iterator[Server]:
+    """A new one for each test: what the gateway has learnt is part of what is tested."""
     with Server(models, max_batch=2) as server:
         yield server
 
@@ -78,31 +82,31 @@ def stall(server: Server, pool: ThreadPoolExecutor, model: str) -> Future[httpx.
 
 
 def test_deadline_that_passes_in_the_queue(server: Server, pool: ThreadPoolExecutor) -> None:
-    running = stall(server, pool, "queued")
+    running = stall(server, pool, "stalls")
     # Refused when it passes, not when the batch in front has ended; and never run.
-    response, took_ms = timed(server, "queued", within(100))
+    response, took_ms = timed(server, "stalls", within(100))
     assert is_expired(response)
     assert 100 <= took_ms < SLOW_MS / 2
     assert not running.done()
     assert running.result().status_code == 200
     server.await_idle()
-    assert (server.batches(model="queued"), server.rows(model="queued")) == (1, 1)
-    assert server.metric("gearshift_deadlines_total", model="queued", outcome="missed") == 1
-    assert server.metric("gearshift_requests_total", model="queued", outcome="deadline-passed") == 1
+    assert (server.batches(model="stalls"), server.rows(model="stalls")) == (1, 1)
+    assert server.metric("gearshift_deadlines_total", model="stalls", outcome="missed") == 1
+    assert server.metric("gearshift_requests_total", model="stalls", outcome="deadline-passed") == 1
 
 
 def test_deadline_that_passes_while_the_batch_runs(server: Server) -> None:
-    response, took_ms = timed(server, "running", within(100))
+    response, took_ms = timed(server, "stalls", within(100))
     assert is_expired(response)
     assert 100 <= took_ms < SLOW_MS / 2
     # The batch goes on, for nobody; the next one is answered.
     server.await_idle()
-    assert server.batches(model="running") == 1
-    assert server.infer("running").status_code == 200
+    assert server.batches(model="stalls") == 1
+    assert server.infer("stalls").status_code == 200
 
 
 def test_request_during_a_slow_batch(server: Server, pool: ThreadPoolExecutor) -> None:
-    running = stall(server, pool, "behind")
+    running = stall(server, pool, "stalls")
     response, took_ms = timed(
         server, "honest", within(2 * SLOW_MS, **{"Gearshift-Variant": "small"})
     )
@@ -114,7 +118,7 @@ def test_request_during_a_slow_batch(server: Server, pool: ThreadPoolExecutor) -
 def test_slack_that_shrank_shifts_to_a_faster_variant(
     server: Server, pool: ThreadPoolExecutor
 ) -> None:
-    running = stall(server, pool, "shifted")
+    running = stall(server, pool, "stalls")
     # On arrival there is time for `fp32`; behind the stalled batch there is not.
     response, took_ms = timed(server, "honest", within(HURRY_MS))
     assert response.status_code == 200
@@ -127,7 +131,7 @@ def test_slack_that_shrank_shifts_to_a_faster_variant(
 
 
 def test_shift_never_breaks_a_floor(server: Server, pool: ThreadPoolExecutor) -> None:
-    running = stall(server, pool, "floor")
+    running = stall(server, pool, "stalls")
     floor = {"Gearshift-Min-Accuracy": "0.93"}
     response, took_ms = timed(server, "honest", within(HURRY_MS, **floor))
     assert is_expired(response)
@@ -140,13 +144,13 @@ def test_shift_never_breaks_a_floor(server: Server, pool: ThreadPoolExecutor) ->
 def test_deadline_that_may_give_way_is_answered_late(
     server: Server, pool: ThreadPoolExecutor
 ) -> None:
-    running = stall(server, pool, "relaxed")
-    response, took_ms = timed(server, "relaxed", within(100, **{"Gearshift-Relax": "latency"}))
+    running = stall(server, pool, "stalls")
+    response, took_ms = timed(server, "stalls", within(100, **{"Gearshift-Relax": "latency"}))
     assert response.status_code == 200
     assert took_ms > 100
     assert response.headers["gearshift-relaxed"] == "latency"
     assert running.result().status_code == 200
-    assert server.metric("gearshift_deadlines_total", model="relaxed", outcome="relaxed") == 1
+    assert server.metric("gearshift_deadlines_total", model="stalls", outcome="relaxed") == 1
 
 
 def test_what_would_fit_but_not_now_is_shed(server: Server, pool: ThreadPoolExecutor) -> None:

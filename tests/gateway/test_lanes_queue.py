@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import threading
-import time
 from pathlib import Path
 
 import pytest
 
-from router.errors import DeadlinePassed, NotReady, UnknownModel
+from router.constraints import Constraints
+from router.errors import DeadlinePassed, NotReady
+from router.telemetry import OVERHEAD_START_MS
 from tests.gateway.lane_rig import MAX_BATCH, Rig, assert_own, run
 from tests.stores import write_variant
 
@@ -112,46 +112,63 @@ def test_stop_refuses_what_is_queued_and_ends_the_threads(models: Path) -> None:
     run(models, test)
 
 
-def test_snapshot_counts_what_waits(models: Path) -> None:
+def test_what_waits_counts_as_ahead_of_what_comes(models: Path) -> None:
     write_variant(models, "echo", "fp32", latency_ms_at_1=10, latency_ms_at_32=320)
 
     async def test(rig: Rig) -> None:
-        model = rig.fleet.model("echo")
-        idle = rig.lanes.snapshot(model, time.monotonic())
-        assert (idle.lane_free_in_ms, idle.backlog_ms, dict(idle.queued_rows)) == ((0.0,), 0.0, {})
-        await rig.busy()
+        def estimate_ms() -> float:
+            return rig.lanes.route("echo", Constraints(), 1).estimate_ms
+
+        idle_ms = estimate_ms()
+        assert idle_ms == pytest.approx(10 + OVERHEAD_START_MS)
+        first = await rig.busy()
         tickets = [rig.submit(1), rig.submit(2), rig.submit(4)]
-        loaded = rig.lanes.snapshot(model, time.monotonic())
-        assert dict(loaded.queued_rows) == {"fp32": 7}
-        assert loaded.backlog_ms == pytest.approx(40 + 30)  # a full batch, and three rows
-        await asyncio.gather(*(ticket.done for ticket in tickets))
-        rig.lanes.snapshot(model, time.monotonic())
-        assert rig.lanes.snapshot(model, time.monotonic()).backlog_ms == 0
-        with pytest.raises(UnknownModel):
-            rig.fleet.model("absent")
+        # Behind 7 rows of 10 ms, and what is left of the 1 ms that the lane's batch should take.
+        assert 70 <= estimate_ms() - idle_ms <= 71
+        for ticket in tickets:
+            rig.lanes.withdraw(ticket)
+        await first.done
+        assert rig.lanes.route("echo", Constraints(), 1).verdict == "accepted"
+        assert not rig.lanes.queued
 
     run(models, test)
 
 
-def test_what_is_due_later_does_not_count_as_queued_ahead(models: Path) -> None:
-    write_variant(models, "echo", "fp32")
+def test_what_is_due_later_does_not_count_as_ahead(models: Path) -> None:
+    write_variant(models, "echo", "fp32", latency_ms_at_1=10, latency_ms_at_32=320)
 
     async def test(rig: Rig) -> None:
         await rig.busy()
+        await asyncio.sleep(0.005)  # longer than the lane's batch should take
         tickets = [rig.submit(4) for _ in range(6)] + [rig.submit(within_s=0.3)]
-        echo, now_s = rig.fleet.model("echo"), time.monotonic()
 
-        def queued(due_s: float) -> dict[str, int]:
-            return dict(rig.lanes.snapshot(echo, now_s, due_s).queued_rows)
+        def ahead_ms(within_ms: float | None) -> float:
+            decision = rig.lanes.route("echo", Constraints(max_latency_ms=within_ms), 1)
+            assert decision.verdict == "accepted"
+            return decision.estimate_ms - 10 - OVERHEAD_START_MS
 
         # Before the loop has turned, and after: what has just arrived is counted as well.
         for _ in range(2):
-            assert queued(now_s + 0.1) == {}
-            assert queued(now_s + 0.5) == {"fp32": 1}
-            assert queued(now_s + 60) == queued(math.inf) == {"fp32": 25}
-            assert rig.lanes.snapshot(echo, now_s, now_s + 0.1).backlog_ms == 0
+            assert ahead_ms(100) == pytest.approx(0)
+            assert ahead_ms(500) == pytest.approx(10)
+            assert ahead_ms(60_000) == ahead_ms(None) == pytest.approx(250)
             await asyncio.sleep(0.001)
         for ticket in tickets:
             rig.lanes.withdraw(ticket)
+
+    run(models, test)
+
+
+def test_who_found_no_lane_free_is_known_to_have_queued(models: Path) -> None:
+    async def test(rig: Rig) -> None:
+        first = rig.submit(model="slow")
+        company = rig.submit(model="slow")
+        assert (first.told.queued, company.told.queued) == (False, True)
+        while rig.lanes.queued:
+            await asyncio.sleep(0.001)
+        behind = rig.submit(model="slow")
+        assert behind.told.queued
+        await asyncio.gather(first.done, company.done, behind.done)
+        assert not rig.submit(model="slow").told.queued
 
     run(models, test)
