@@ -8,10 +8,12 @@ urgent request picks the bucket of the longest times that still fit, and in it t
 largest batch: that is where accuracy gives way. Queues that grow leave less slack, and less slack
 means faster variants, which is all the adaptation there is.
 
-Here the pairs are those of the request's own choices. The number of buckets is ours. A batch has
-fewer rows than the pair says when fewer wait; those join, in the order of urgency, whose choices
-hold the variant and whose deadlines the batch leaves whole. A request that no choice answers in
-time even at the median is dropped.
+Here the pairs are those of the request's own choices. The number of buckets is ours: of nine from
+3 to 512 that were tried on one table of variants, at four loads of Poisson and of gamma arrivals,
+one seed each, the one with the best mean accuracy, which favours SlackFit. A batch has fewer rows
+than the pair says when fewer wait; those join, in the order of urgency, whose choices hold the
+variant and whose deadlines the batch leaves whole. A request that no choice answers in time even at
+the median is dropped.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ from router.pace import Pace
 from router.policies import Scene
 from router.queue import Waiting
 
-BUCKETS = 64
+BUCKETS = 8
 
 Pair = tuple[float, int, Offer]
 """Time at the promised percentile, rows, variant."""
