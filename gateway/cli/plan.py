@@ -35,6 +35,8 @@ from gateway.cli.workload import (
     TraceOption,
     VariantsOption,
     build,
+    rate,
+    warn_if_short,
 )
 from router.menu import SECONDS_PER_HOUR
 from router.simulate import trial
@@ -151,6 +153,7 @@ def plan(
             found = _search(workers, workload, target, rate_per_s, seeds, max_lanes)
     except BadTrace as error:
         fail(f"--trace: {error}", BAD_VALUE)
+    warn_if_short(workload, rate_per_s)
     body = _as_json(workload, found, rate_per_s, price)
     if json:
         print_json(body)
@@ -270,7 +273,7 @@ def _hopeless(
     served = min(of.served for of in limits.values())
     if served < target.attainment:
         fail(
-            f"no number of lanes up to {max_lanes} suffices: at {rate_per_s:,.5g} requests/s no "
+            f"no number of lanes up to {max_lanes} suffices: at {rate(rate_per_s)} requests/s no "
             f"policy could answer more than {_share(served)} in time, even by the fastest "
             f"variants, and {_share(target.attainment)} is asked for; raise --max-lanes, or the "
             "deadline",
@@ -278,7 +281,7 @@ def _hopeless(
         )
     worth = min(of.worth for of in limits.values())
     fail(
-        f"no number of lanes up to {max_lanes} suffices: at {rate_per_s:,.5g} requests/s no policy "
+        f"no number of lanes up to {max_lanes} suffices: at {rate(rate_per_s)} requests/s no policy "
         f"could reach an effective accuracy above {worth:.5f}, and {_share(target.attainment)} in "
         f"time at {target.accuracy:g} comes to {target.attainment * (target.accuracy or 0):.5f}; "
         "raise --max-lanes, or lower --target-accuracy",
@@ -348,7 +351,7 @@ def _print(workload: Workload, found: _Found, body: dict[str, Any]) -> None:
         else f"no policy could do with fewer than {found.least}"
     )
     worst = _share(body["worst_attainment"])
-    console.print(f"{name} at {body['rate_per_s']:,.5g} requests/s needs {lanes}; {fewer}")
+    console.print(f"{name} at {rate(body['rate_per_s'])} requests/s needs {lanes}; {fewer}")
     console.print(
         f"  in time            {_share(body['attainment'])}, "
         f"in the worst of {body['draws']} draws {worst}"

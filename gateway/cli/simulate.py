@@ -38,6 +38,8 @@ from gateway.cli.workload import (
     build,
     choose_policies,
     numbers,
+    rate,
+    warn_if_short,
 )
 from router.simulate import score, trial
 from router.simulate.bound import Bound
@@ -190,6 +192,7 @@ def simulate(
         _write(csv, score.as_csv(lines).encode())
     if picture is not None:
         _write(picture, _picture(workload, runs, pictured, done, limits))
+    warn_if_short(workload, max(run.rate_per_s for run in runs))
     results = [_result(run, names, seeds, done, limits) for run in runs]
     if json:
         print_json(_as_json(workload, results, lines))
@@ -294,9 +297,9 @@ def _print(workload: Workload, seeds: int, results: Sequence[_Result]) -> None:
         for name, menu in workload.menus.items()
     )
     for lanes in sorted({result.run.lanes for result in results}):
-        rate = trial.capacity_per_s(workload, lanes)
+        capacity = rate(trial.capacity_per_s(workload, lanes))
         console.print(
-            f"load 1 on {lanes} lane{'s' if lanes > 1 else ''} is {rate:,.5g} requests/s, what the "
+            f"load 1 on {lanes} lane{'s' if lanes > 1 else ''} is {capacity} requests/s, what the "
             f"middle variant ({middles}) can answer at most",
             soft_wrap=True,
         )
@@ -307,7 +310,7 @@ def _print(workload: Workload, seeds: int, results: Sequence[_Result]) -> None:
             "policy", "in time %", "eff. accuracy %, of all", "of answered", "USD / M",
             "of the gain %",
             title=f"load {run.load:g} on {run.lanes} lane{'s' if run.lanes > 1 else ''}: "
-            f"{run.rate_per_s:,.5g} requests/s of {trial.name_of(workload.arriving)}",
+            f"{rate(run.rate_per_s)} requests/s of {trial.name_of(workload.arriving)}",
         )  # fmt: skip
         view.add_row(
             "bound", _percent(result.served), _percent(result.bound, 3), "", "", "", style="dim"

@@ -29,6 +29,8 @@ from router.simulate.trial import Workload, unmet
 # What a request demands where nothing is said of it: without a deadline nothing would be scarce.
 DEADLINE_MS = "30"
 OURS = "gearshift"
+# A replay that lasts fewer deadlines than that is mostly beginning and end.
+_LEAST_DEADLINES = 10
 STATIC = "static:"
 
 _WORKLOAD = "What arrives"
@@ -227,6 +229,29 @@ def build(options: Options, operator: Settings) -> Workload:
     for tenant, why in impossible.items():
         fail(f"tenant {tenant!r}: {why}", UNSATISFIABLE)
     return workload
+
+
+def warn_if_short(workload: Workload, rate_per_s: float) -> None:
+    """Say where a replay is over before anything is scarce."""
+    tenants = workload.mix.tenants
+    limits = [
+        t.share * t.constraints.max_latency_ms for t in tenants if t.constraints.max_latency_ms
+    ]
+    shares = [t.share for t in tenants if t.constraints.max_latency_ms]
+    if not limits:
+        return
+    deadline_ms = math.fsum(limits) / math.fsum(shares)
+    lasts_ms = workload.requests / rate_per_s * 1000
+    if lasts_ms < _LEAST_DEADLINES * deadline_ms:
+        warn(
+            f"a replay lasts {lasts_ms:.2g} ms, less than {_LEAST_DEADLINES} deadlines of "
+            f"{deadline_ms:.3g} ms on average, so its end counts for much; take more --requests"
+        )
+
+
+def rate(per_s: float) -> str:
+    """Requests per s, to read."""
+    return f"{per_s:,.0f}" if per_s >= 1000 else f"{per_s:.4g}"
 
 
 def numbers(option: str, text: str, expected: str, fits: Callable[[float], bool]) -> list[float]:

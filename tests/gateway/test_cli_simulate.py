@@ -272,6 +272,14 @@ def test_plan_finds_the_lanes_that_suffice(table: Path) -> None:
         assert f"no number of lanes up to {lanes - 1} suffices" in fewer
 
 
+def test_a_replay_that_is_over_before_anything_is_scarce_is_warned_of(table: Path) -> None:
+    result = plan("--variants", table, "--rate-per-s", "90000", "--max-lanes", "2")
+    assert result.returncode == 0
+    assert "warning: a replay lasts 3.3 ms, less than 10 deadlines of 30 ms" in result.stderr
+    longer = plan("--variants", table, "--rate-per-s", "900")
+    assert longer.stderr == ""
+
+
 def test_plan_takes_the_rate_of_a_trace_and_a_process_has_none(table: Path, tmp_path: Path) -> None:
     trace = tmp_path / "counts.csv"
     trace.write_text("count\n" + "\n".join(["90", "110"] * 40), encoding="utf-8")
@@ -282,7 +290,7 @@ def test_plan_takes_the_rate_of_a_trace_and_a_process_has_none(table: Path, tmp_
 
 
 def test_plan_says_why_no_number_of_lanes_suffices(table: Path) -> None:
-    asked = ("--variants", table, "--rate-per-s", "90000")
+    asked = ("--variants", table, "--rate-per-s", "90000", "--requests", "6000")
     told = one_line(plan(*asked, "--max-lanes", "2"), 3)
     assert "no policy could answer more than" in told and "raise --max-lanes" in told
     told = one_line(plan(*asked, "--target-accuracy", "0.94"), 3)
