@@ -84,6 +84,7 @@ class Lanes:
         self._tickets: dict[int, Ticket] = {}
         self._rows: dict[str, dict[str, int]] = {}
         self._busy_until_s = [0.0] * count
+        self._running: list[tuple[str, str] | None] = [None] * count
         self._stopping = False
         self._loop = asyncio.get_running_loop()
         self._threads = [
@@ -196,6 +197,14 @@ class Lanes:
                 queued[variant] = queued.get(variant, 0) + waiting.rows
             return rows
 
+    def in_use(self, model: str, variant: str) -> bool:
+        """Whether a lane runs `variant`, or a queued request may have it run."""
+        with self._lock:
+            return (model, variant) in self._running or any(
+                waiting.model == model and variant in waiting.choices
+                for waiting in itertools.chain(self._queue, self._arrivals)
+            )
+
     def refuse_queued(self) -> None:
         """Refuse what is still queued, and let the threads end after the batches they run."""
         with self._work:
@@ -246,6 +255,7 @@ class Lanes:
     def _take(self, lane: int) -> tuple[Assignment, list[Ticket]] | None:
         with self._work:
             self._busy_until_s[lane] = 0.0
+            self._running[lane] = None
             while True:
                 while self._queue:
                     now_s = time.monotonic()
@@ -261,6 +271,7 @@ class Lanes:
                         self._loop.call_soon_threadsafe(self._expire, expired)
                     if assignment.members:
                         self._busy_until_s[lane] = now_s + assignment.promised_ms / 1000
+                        self._running[lane] = assignment.model, assignment.variant
                         return assignment, self._remove(assignment.members)
                 if self._stopping:
                     return None
@@ -268,7 +279,7 @@ class Lanes:
 
     def _paces(self, now_s: float) -> dict[str, Pace]:
         return {
-            name: Pace(model.menu, self._telemetry.slowdown(name, now_s), model.ready)
+            name: Pace(model.menu, self._telemetry.slowdown(name, now_s), model.runnable)
             for name in self._rows
             for model in (self._fleet.model(name),)
         }

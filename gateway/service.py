@@ -22,6 +22,7 @@ from gateway.fleet import Fleet, ServedModel
 from gateway.lanes import PATIENCE_S, Lanes, Result, Ticket
 from gateway.messages import InferRequest, InferResponse
 from gateway.metrics import Metrics
+from gateway.residency import Residency
 from gateway.settings import Settings
 from gateway.telemetry import Telemetry
 from router import policies
@@ -56,6 +57,7 @@ class Service:
 
     Raises:
         catalog.StoreUnusable: the store is missing, or nothing in it can be served.
+        SettingsError: the memory limit does not hold one variant of every model.
     """
 
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
@@ -74,6 +76,7 @@ class Service:
             rank=policies.get(settings.policy),
         )
         self._telemetry = Telemetry()
+        self._residency = Residency(self.fleet, settings, self._policy, metrics)
         self.stopping = False
 
     async def infer(
@@ -133,6 +136,7 @@ class Service:
 
     def _accepted(self, model: str, constraints: Constraints, rows: int) -> Decision:
         decision = self._decide(model, constraints, rows)
+        self._residency.wanted(model, constraints, rows)
         if decision.verdict == "accepted":
             if admits(self._lanes.queued, self._settings.max_queue, constraints.priority):
                 return decision
@@ -146,7 +150,7 @@ class Service:
         if decision.verdict == "overloaded":
             raise Overloaded(decision.why, retry_after_s=decision.retry_after_ms / 1000, **members)
         if decision.verdict == "not-ready":
-            raise NotReady(decision.why)
+            raise NotReady(decision.why, self._residency.hurry(model, constraints, rows))
         refused = [refusal.as_json() for refusal in decision.refused]
         raise Unsatisfiable(decision.why, refused=refused, **members)
 
@@ -227,7 +231,7 @@ class Service:
         return self.fleet.ready and not self.stopping
 
     async def start(self) -> None:
-        """Start the lanes, then load and warm every variant; returns when all are settled."""
+        """Start the lanes, then load and warm the variants; returns when all are settled."""
         settings = self._settings
         self._lanes = Lanes(
             self.fleet,
@@ -240,21 +244,17 @@ class Service:
             queued=lambda: self._lanes.queued,
             busy_lanes=lambda: self._lanes.busy,
             lanes=settings.lanes,
+            loaded_bytes=lambda: self._residency.loaded_bytes,
         )
         for model in self.fleet.models():
             self._metrics.watch_variants(model.name, model.cards, model.is_ready)
-        await asyncio.to_thread(
-            self.fleet.load,
-            lanes=settings.lanes,
-            threads=settings.threads_per_lane,
-            max_batch=settings.max_batch,
-            trust=settings.trust_store,
-        )
+        await self._residency.start(self._lanes.in_use)
 
     async def stop(self) -> None:
         """Refuse new requests, let the queued ones finish, as long as the settings allow."""
         self.stopping = True
         give_up_s = time.monotonic() + self._settings.drain_seconds
+        await self._residency.stop(self._settings.drain_seconds)
         while (self._lanes.queued or self._lanes.busy) and time.monotonic() < give_up_s:
             await asyncio.sleep(0.01)
         self._lanes.refuse_queued()

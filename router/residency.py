@@ -51,7 +51,7 @@ class Candidate:
 
 
 class Plan(NamedTuple):
-    """What to load and what to free, each in the order of their names."""
+    """What to load, the most wanted for each byte first, and what to free."""
 
     load: tuple[Key, ...] = ()
     free: tuple[Key, ...] = ()
@@ -102,8 +102,8 @@ def residency(
             sets.fill()
         held = sets.held
     return Plan(
-        load=tuple([c.key for c in known if c in held and c not in before]),
-        free=tuple([c.key for c in known if c in before and c not in held]),
+        load=tuple([c.key for c in sorted(held - before, key=_worth)]),
+        free=tuple(sorted([c.key for c in before - held])),
     )
 
 
