@@ -146,7 +146,7 @@ class _Sets:
         model whose only variant failed.
         """
         while self._spare() < 0:
-            others = [c for c in self.held if any(self._beside(c))]
+            others = [c for c in self.held if self._beside(c)]
             self.held.remove(max(others or self.held, key=_worth))
 
     def cover(self) -> None:
@@ -164,8 +164,11 @@ class _Sets:
 
     def swap(self, settled: set[Candidate], factor: float) -> bool:
         """Make the best swap of held ones in `settled` for others; False when none is worth it."""
-        # The least worth first; every one of them may have to go to make way for a large one.
+        # The least worth first; every one of them may have to go to make way for a large one. Among
+        # equals, a model's last variant goes last: another would have to be loaded in its place
+        # first, for which there may be no room.
         victims = [c for c in reversed(self._known) if c in self.held and c in settled]
+        victims.sort(key=lambda c: (c.demand / c.bytes, not self._beside(c)))
         swaps: list[tuple[list[Candidate], list[Candidate]]] = []
         for newcomer in self._known:
             if newcomer not in self.held and newcomer.demand > 0:

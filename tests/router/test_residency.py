@@ -127,6 +127,17 @@ def test_a_model_that_nobody_asks_for_keeps_its_last_variant() -> None:
     )
 
 
+def test_among_equals_a_models_last_variant_goes_last() -> None:
+    """Its successor could not be loaded beside it."""
+    mine = [
+        candidate("busy/small", 2, rank=9, loaded_s=0),
+        candidate("busy/fp32", 2, 5),
+        candidate("idle/fp32", 2, loaded_s=0),
+        candidate("idle/small", 2, rank=1, loaded_s=0),
+    ]
+    assert plan(mine, 6) == Plan(load=(("busy", "fp32"),), free=(("idle", "small"),))
+
+
 def test_a_model_whose_only_variant_failed_gets_another_at_once() -> None:
     """However young, and however wanted, what has to make room for it."""
     mine = [
