@@ -1,8 +1,8 @@
 """Residency: the slow loop that keeps the variants that are wanted most within the memory limit.
 
 `router.residency` says what should be loaded; here is what it is told and how that is carried out.
-A variant counts what it takes by its card, once for each lane: lanes share pages where the engine
-lets them, so this errs on the safe side. Without a limit everything is loaded and nothing counted.
+A variant counts what it takes by its card, once for each lane; the process itself, the engines and
+the requests come on top. Without a limit everything is loaded and nothing is counted.
 
 A change never takes a variant away from a request that was promised it, and never goes over the
 limit on the way: a variant leaves the menu first, what is queued for it still runs, and only then
@@ -20,6 +20,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
 
+from gateway import memory
 from gateway.fleet import Fleet
 from gateway.metrics import Metrics
 from gateway.settings import Settings, SettingsError
@@ -142,6 +143,7 @@ class Residency:
             trust=self._settings.trust_store,
             chosen=chosen,
         )
+        await asyncio.to_thread(memory.trim)
         for key in sorted(chosen):
             self._loaded(key)
         if self._limit is not None:
@@ -242,6 +244,7 @@ class Residency:
             max_batch=self._settings.max_batch,
             trust=self._settings.trust_store,
         )
+        await asyncio.to_thread(memory.trim)
         self._longest_load_s = max(self._longest_load_s, time.monotonic() - began_s)
         return self._loaded(key)
 
@@ -265,6 +268,7 @@ class Residency:
                 return False
             await asyncio.sleep(_POLL_S)
         await asyncio.to_thread(model.free, variant)
+        await asyncio.to_thread(memory.trim)
         del self._since_s[key]
         self._metrics.evicted(name, variant)
         return True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -158,11 +159,27 @@ def test_what_fails_to_load_leaves_its_room_to_others(tmp_path: Path) -> None:
         assert kept.ready == {"int8"}
         assert kept.fleet.model("echo").states["fp32"].state == "failed"
         assert kept.fleet.ready
-        # Nobody can want it any more: its demand is that of the next best.
-        kept.want(BEST)
-        assert list(kept.residency._demand._counts) == [("echo", "int8")]
 
     run(tmp_path, test, memory_limit_mb=3)
+
+
+def test_what_fails_to_come_back_gives_the_room_back_and_is_not_wanted_again(
+    models: Path, tmp_path: Path
+) -> None:
+    write_echo(tmp_path, "worst", accuracy=0.8, latency_ms_at_1=0.1, fail_load=True)
+
+    async def test(kept: Kept) -> None:
+        await asyncio.sleep(STAY_S)
+        kept.want(BEST, 10)
+        kept.want(SMALL, 10)
+        model = kept.fleet.model("echo")
+        await kept.until(lambda: model.states["worst"].state == "failed")
+        await kept.until(lambda: kept.ready == {"fp32", "int8"})
+        await asyncio.sleep(STAY_S)
+        kept.want(SMALL, 10)
+        await kept.until(lambda: kept.ready == {"fp32", "small"})
+
+    run(models, test, memory_limit_mb=4)
 
 
 def test_what_is_wanted_comes_and_what_nobody_wants_goes(models: Path) -> None:
@@ -192,7 +209,11 @@ def test_a_steady_mixture_changes_nothing(models: Path) -> None:
     run(models, test, memory_limit_mb=4)
 
 
-def test_a_refused_request_does_not_wait_for_the_next_look(models: Path) -> None:
+def test_a_refused_request_does_not_wait_for_the_next_look(
+    models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(residency, "_LEAST_STAY", 0.0)
+
     async def test(kept: Kept) -> None:
         pinned = Constraints(variant="small")
         kept.want(pinned)
@@ -200,8 +221,7 @@ def test_a_refused_request_does_not_wait_for_the_next_look(models: Path) -> None
         assert after_s is not None and 1 <= after_s < 10
         await kept.until(lambda: "small" in kept.ready)
 
-    # The next look by itself would be in an hour, when nothing may give way for three.
-    run(models, test, memory_limit_mb=6.5, residency_seconds=3600)
+    run(models, test, memory_limit_mb=4, residency_seconds=3600)
 
 
 def test_what_no_variant_can_meet_is_not_demand(models: Path) -> None:
@@ -305,21 +325,26 @@ def test_a_model_changes_its_only_variant_where_the_limit_holds_no_two(models: P
 
 def test_where_the_limit_holds_both_a_model_is_never_without(models: Path) -> None:
     """Another model's idle variant goes first, so that old and new stand side by side."""
+    for variant in ("fp32", "one", "two"):
+        # Loading takes long enough to be seen.
+        write_variant(models, "busy", variant, resident_bytes=2 * MB, delay_ms=50)
+    shutil.rmtree(models / "echo")
     write_variant(models, "idle", "fp32", resident_bytes=MB)
     write_variant(models, "idle", "spare", accuracy=0.9, resident_bytes=3 * MB // 2)
 
     async def test(kept: Kept) -> None:
-        assert kept.ready == {"fp32"}
+        busy, idle = kept.fleet.model("busy"), kept.fleet.model("idle")
+        assert (busy.ready, idle.ready) == ({"fp32"}, {"fp32", "spare"})
         await asyncio.sleep(STAY_S)
-        kept.want(SMALL)
+        for variant in ("one", "two"):
+            kept.residency.wanted("busy", Constraints(variant=variant), 1)
 
         def changed() -> bool:
             assert kept.fleet.ready
-            return kept.ready >= {"small"}
+            return busy.ready == {"one", "two"}
 
         await kept.until(changed)
-        assert kept.ready == {"fp32", "small"}
-        assert kept.fleet.model("idle").ready == {"fp32"}
+        assert idle.ready == {"fp32"}
 
     run(models, test, memory_limit_mb=5)
 

@@ -108,16 +108,25 @@ def test_no_more_goes_than_must() -> None:
     ]
     # The two least wanted for each byte are not enough; with the third one, neither is needed.
     assert plan(mine, 10) == Plan(load=(("a", "large"),), free=(("a", "more"),))
+    mine = [
+        candidate("a/large", 6, 1.5 * 13 + 0.1),
+        candidate("a/tiny", 1, 0.1, loaded_s=0),
+        candidate("a/some", 3, 6, loaded_s=0),
+        candidate("a/more", 3, 7, loaded_s=0),
+    ]
+    # Nor does it have to outweigh what stays.
+    assert plan(mine, 7) == Plan(load=(("a", "large"),), free=(("a", "more"), ("a", "some")))
 
 
 def test_several_small_ones_take_the_place_of_a_large_one_together() -> None:
     mine = [
-        candidate("a/keeps", 1, 1, loaded_s=0),
         candidate("a/large", 8, 10, loaded_s=0),
-        candidate("a/one", 4, 9),
-        candidate("a/two", 4, 9),
+        candidate("a/small", 4, 4.9, loaded_s=0),
+        candidate("a/one", 4, 9.5),
+        candidate("a/two", 4, 9.5),
     ]
-    assert plan(mine, 9) == Plan(load=(("a", "one"), ("a", "two")), free=(("a", "large"),))
+    # Either of them alone would take the place of the small one, and the other find none.
+    assert plan(mine, 12) == Plan(load=(("a", "one"), ("a", "two")), free=(("a", "large"),))
 
 
 def test_a_model_that_nobody_asks_for_keeps_its_last_variant() -> None:
