@@ -1,8 +1,10 @@
 """Residency: the slow loop that keeps the variants that are wanted most within the memory limit.
 
 `router.residency` says what should be loaded; here is what it is told and how that is carried out.
-A variant counts what it takes by its card, once for each lane; the process itself, the engines and
-the requests come on top. Without a limit everything is loaded and nothing is counted.
+A variant counts what it takes by its card, once for each lane. The process itself, the engines and
+the requests come on top, and so does what an engine keeps for all programs together: eight variants
+of the digits network on two lanes grew a process by 570 MB, where such cards say 316 MB. Without a
+limit everything is loaded and nothing is counted.
 
 A change never takes a variant away from a request that was promised it, and never goes over the
 limit on the way: a variant leaves the menu first, what is queued for it still runs, and only then
