@@ -269,9 +269,9 @@ class Residency:
                 model.reinstate(variant)
                 return False
             await asyncio.sleep(_POLL_S)
+        del self._since_s[key]
         await asyncio.to_thread(model.free, variant)
         await asyncio.to_thread(memory.trim)
-        del self._since_s[key]
         self._metrics.evicted(name, variant)
         return True
 
