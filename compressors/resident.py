@@ -3,9 +3,11 @@
     python -m compressors.resident FOLDER < draft.json
 
 The figure is what a gateway pays for one more variant: growth from "this engine runs already" to
-"loaded, and first batches of 1 and 32 done". An engine's first program costs OpenVINO some 45 MB
-once, whatever it computes; so the variant is loaded once to warm the engine, kept, and measured at
-the second load. Imports that engine alone, and torch only if that is it. Prints bytes.
+"loaded, and a batch of every size up to 32 done", as the gateway warms it up, because an engine
+keeps something for each size it has seen. What it needed on the way is given back before reading.
+An engine's first program costs OpenVINO some 45 MB once, whatever it computes; so the variant is
+loaded once to warm the engine, kept, and measured at the second load. Imports that engine alone,
+and torch only if that is it. Prints bytes.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ import psutil
 
 from compressors.draft import draft_card
 from compressors.errors import BuildError
-from gateway import engines
+from gateway import engines, memory
 from router.card import TensorSpec, VariantCard
 
 _LARGEST_BATCH = 32
@@ -66,12 +68,14 @@ def _main() -> None:
     kept, growth = [], 0
     for _ in ("warms the engine", "counts"):
         gc.collect()
+        memory.trim()
         before = process.memory_info().rss
         # Written by the build that asks: it is trusted by that.
         program = engine.load(folder, card, threads=1, trusted=True)
-        for batch in (1, _LARGEST_BATCH):
+        for batch in range(1, _LARGEST_BATCH + 1):
             program.infer(_zeros(card, batch))
         kept.append(program)
+        memory.trim()
         growth = process.memory_info().rss - before
     # A tiny network can fit into memory that the process already held: then it is one page.
     print(max(4096, growth))

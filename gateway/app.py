@@ -60,6 +60,7 @@ def create_app(settings: Settings, on_settled: Callable[[Service], None] | None 
 
     Raises:
         gateway.catalog.StoreUnusable: the store is missing, or nothing in it can be served.
+        gateway.settings.SettingsError: the memory limit does not hold one variant of every model.
     """
     metrics = Metrics()
     service = Service(settings, metrics)

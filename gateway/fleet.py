@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal
@@ -22,16 +22,23 @@ from gateway.engines import NUMPY_TYPES, EngineError, Program, Tensor
 from router.card import TensorSpec, VariantCard
 from router.errors import UnknownModel
 from router.menu import Menu, Percentile
+from router.residency import Key
 
 _LOG = logging.getLogger(__name__)
+
+_EVICTED = "the memory limit leaves no room for it beside what is wanted more"
 
 
 @dataclass(frozen=True, slots=True)
 class VariantState:
-    """What a variant is doing; `why` says it for one that failed."""
+    """What a variant is doing; `why` says it for one that failed or was evicted.
+
+    One that the memory limit keeps out is "evicted", also while it is being loaded again: the
+    server is not starting, and is as ready as it was.
+    """
 
     variant: str
-    state: Literal["loading", "ready", "failed"]
+    state: Literal["loading", "ready", "failed", "evicted"]
     why: str = ""
 
 
@@ -40,7 +47,10 @@ class ServedModel:
 
     Attributes:
         cards: every variant that is whole in the store, by name.
-        programs: for each variant that is ready, one program a lane.
+        ready: variants that a request may be routed to.
+        runnable: variants that a lane may run: those, and one that is leaving, until no queued
+            request needs it any more.
+        programs: for each variant that is runnable, one program a lane.
     """
 
     def __init__(self, entries: Mapping[str, Entry], menu: Menu) -> None:
@@ -57,6 +67,7 @@ class ServedModel:
         self.states = {name: VariantState(name, "loading") for name in entries}
         self.programs: dict[str, tuple[Program, ...]] = {}
         self.ready: frozenset[str] = frozenset()
+        self.runnable: frozenset[str] = frozenset()
         self._entries = entries
         self._settling = threading.Lock()  # variants load side by side
 
@@ -93,8 +104,37 @@ class ServedModel:
             return
         with self._settling:
             self.programs[variant] = tuple(loaded)
-            self.states[variant] = VariantState(variant, "ready")
-            self.ready = self.ready | {variant}
+            self.runnable = self.runnable | {variant}
+            self._offer(variant)
+
+    def evict(self, variant: str) -> None:
+        """Route nothing to `variant` any more; what is queued for it may still run."""
+        with self._settling:
+            self.ready = self.ready - {variant}
+            self.states[variant] = VariantState(variant, "evicted", _EVICTED)
+
+    def retire(self, variant: str) -> None:
+        """Let no lane start a batch of `variant`, which was evicted, any more."""
+        with self._settling:
+            self.runnable = self.runnable - {variant}
+
+    def reinstate(self, variant: str) -> None:
+        """Take `evict` and `retire` back; `free` has not been called."""
+        with self._settling:
+            self.runnable = self.runnable | {variant}
+            self._offer(variant)
+
+    def free(self, variant: str) -> None:
+        """Close the programs of `variant`, which was evicted and which nothing uses any more."""
+        with self._settling:
+            self.runnable = self.runnable - {variant}
+            programs = self.programs.pop(variant)
+        for program in programs:
+            program.close()
+
+    def _offer(self, variant: str) -> None:
+        self.states[variant] = VariantState(variant, "ready")
+        self.ready = self.ready | {variant}
 
 
 class Fleet:
@@ -151,11 +191,26 @@ class Fleet:
             for model in self._models.values()
         )
 
-    def load(self, *, lanes: int, threads: int, max_batch: int, trust: bool) -> None:
-        """Load every variant, the most accurate of each model first; blocks until all settled."""
+    def load(
+        self,
+        *,
+        lanes: int,
+        threads: int,
+        max_batch: int,
+        trust: bool,
+        chosen: Collection[Key] | None = None,
+    ) -> None:
+        """Load every variant, the most accurate of each model first; blocks until all settled.
+
+        Args:
+            chosen: the variants to load instead; the others count as evicted.
+        """
         with ThreadPoolExecutor(max_workers=lanes, thread_name_prefix="load") as pool:
             for model in self.models():
                 for offer in model.menu.offers:
+                    if chosen is not None and (model.name, offer.name) not in chosen:
+                        model.evict(offer.name)
+                        continue
                     pool.submit(
                         model.load,
                         offer.name,
@@ -168,7 +223,7 @@ class Fleet:
     def close(self) -> None:
         """Free every program."""
         for model in self._models.values():
-            model.ready = frozenset()
+            model.ready = model.runnable = frozenset()
             for programs in model.programs.values():
                 for program in programs:
                     program.close()

@@ -79,6 +79,7 @@ class Lanes:
         self._work = threading.Condition(self._lock)
         self._tickets: dict[int, Ticket] = {}
         self._unpublished = 0
+        self._running: list[tuple[str, str] | None] = [None] * len(scheduler.busy_until_s)
         self._stopping = False
         self._loop = asyncio.get_running_loop()
         self._threads = [
@@ -141,6 +142,14 @@ class Lanes:
             self._work.notify(self._unpublished)
             self._unpublished = 0
 
+    def in_use(self, model: str, variant: str) -> bool:
+        """Whether a lane runs `variant`, or a queued request was told that it may answer."""
+        with self._lock:
+            return (model, variant) in self._running or any(
+                ticket.request.model == model and variant in ticket.decision.allowed
+                for ticket in self._tickets.values()
+            )
+
     def refuse_queued(self) -> None:
         """Refuse what is still queued, and let the threads end after the batches they run."""
         with self._work:
@@ -186,6 +195,7 @@ class Lanes:
             with self._lock:
                 # Before anybody is answered: who asks again at once finds the lane free.
                 self._scheduler.busy_until_s[lane] = 0.0
+                self._running[lane] = None
                 if isinstance(outcome, dict):
                     took_ms = (finished_s - started_s) * 1000
                     self._scheduler.finished(assignment, took_ms, time.monotonic())
@@ -209,6 +219,7 @@ class Lanes:
                         self._refuse, self._pop(assignment.expired), _expired
                     )
                 if assignment.members:
+                    self._running[lane] = assignment.model, assignment.variant
                     return assignment, self._pop(assignment.members)
                 if assignment.wait_until_s > now_s:
                     self._work.wait(assignment.wait_until_s - now_s)

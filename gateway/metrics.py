@@ -99,6 +99,17 @@ class Metrics:
         self._ready = gauge(
             "variant_ready", "1 when the variant is loaded, warm and healthy.", "model", "variant"
         )
+        self._loads = counter(
+            "variant_loads", "Times that a variant was loaded, the first included.",
+            "model", "variant",
+        )  # fmt: skip
+        self._evictions = counter(
+            "variant_evictions", "Times that a variant was freed for others under the limit.",
+            "model", "variant",
+        )  # fmt: skip
+        self._loaded_bytes = gauge(
+            "loaded_bytes", "Memory that the loaded variants take, by their cards, on all lanes."
+        )
         info = Info("build", "What runs.", namespace="gearshift", registry=registry)
         info.info({"version": VERSION})
 
@@ -108,11 +119,17 @@ class Metrics:
         self._deadline_child = cache(self._deadlines.labels)
 
     def watch(
-        self, *, queued: Callable[[], float], busy_lanes: Callable[[], float], lanes: int
+        self,
+        *,
+        queued: Callable[[], float],
+        busy_lanes: Callable[[], float],
+        loaded_bytes: Callable[[], float],
+        lanes: int,
     ) -> None:
-        """Read the gauges of the queue and the lanes from these functions at each scrape."""
+        """Read the gauges of queue, lanes and memory from these functions at each scrape."""
         self._queued.set_function(queued)
         self._busy.set_function(busy_lanes)
+        self._loaded_bytes.set_function(loaded_bytes)
         self._lanes.set(lanes)
 
     def watch_variants(
@@ -154,6 +171,14 @@ class Metrics:
         time, size = self._batch_children(model, variant)
         time.observe(seconds)
         size.observe(rows)
+
+    def loaded(self, model: str, variant: str) -> None:
+        """One variant was loaded."""
+        self._loads.labels(model, variant).inc()
+
+    def evicted(self, model: str, variant: str) -> None:
+        """One variant was freed."""
+        self._evictions.labels(model, variant).inc()
 
     def refused(self, decision: Decision) -> None:
         """One request was refused by a decision."""

@@ -52,7 +52,7 @@ def of(error: GearshiftError) -> tuple[int, Headers, bytes]:
     status = STATUSES[type(error)]
     members: dict[str, Any] = {**error.members, "retryable": error.retryable}
     headers: Headers = []
-    if isinstance(error, Overloaded):
+    if isinstance(error, Overloaded | NotReady) and error.retry_after_s is not None:
         # The header takes whole seconds; 0 would mean "at once", which is what just failed.
         headers.append((b"retry-after", b"%d" % max(1, math.ceil(error.retry_after_s))))
         members["retry_after_s"] = round(error.retry_after_s, 3)

@@ -22,7 +22,8 @@ from gateway.fleet import Fleet, ServedModel
 from gateway.lanes import Lanes, Result, Ticket
 from gateway.messages import InferRequest, InferResponse, Told
 from gateway.metrics import Metrics
-from gateway.settings import Settings
+from gateway.residency import Residency
+from gateway.settings import Settings, SettingsError
 from router import policies
 from router.admission import admits
 from router.constraints import Constraints, or_default
@@ -46,8 +47,6 @@ _LOG = logging.getLogger(__name__)
 # costs a task, a tenth of what the whole request does. One that leaves sooner is noticed when the
 # watch begins.
 _WATCH_AFTER_S = 0.01
-
-
 # How long an idle lane may take to end. One that runs a batch still has been waited for already.
 _ENDING_S = 1.0
 
@@ -57,6 +56,8 @@ class Service:
 
     Raises:
         catalog.StoreUnusable: the store is missing, or nothing in it can be served.
+        SettingsError: the memory limit does not hold one variant of every model, or a weight is
+            for none of them.
     """
 
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
@@ -69,11 +70,16 @@ class Service:
             usd_per_lane_hour=settings.usd_per_lane_hour,
             max_batch=settings.max_batch,
         )
+        unknown = sorted(settings.model_weights.keys() - self.fleet.names())
+        if unknown:
+            known = ", ".join(self.fleet.names())
+            raise SettingsError(f"model_weights: expected some of {known}, got {unknown[0]!r}")
         self._policy = Policy(
             accuracy_margin=settings.accuracy_margin,
             default=settings.default_constraints,
         )
         self._telemetry = Telemetry(settings.latency_percentile)
+        self._residency = Residency(self.fleet, settings, self._policy, metrics)
         self.stopping = False
 
     async def infer(
@@ -138,6 +144,7 @@ class Service:
 
     def _accepted(self, model: str, constraints: Constraints, rows: int) -> Decision:
         decision = self._decide(model, constraints, rows)
+        self._residency.wanted(model, constraints, rows)
         if decision.verdict == "accepted":
             if admits(self._lanes.queued, self._settings.max_queue, constraints.priority):
                 return decision
@@ -151,7 +158,7 @@ class Service:
         if decision.verdict == "overloaded":
             raise Overloaded(decision.why, retry_after_s=decision.retry_after_ms / 1000, **members)
         if decision.verdict == "not-ready":
-            raise NotReady(decision.why)
+            raise NotReady(decision.why, self._residency.hurry(model, constraints, rows))
         refused = [refusal.as_json() for refusal in decision.refused]
         raise Unsatisfiable(decision.why, refused=refused, **members)
 
@@ -218,7 +225,7 @@ class Service:
         return self.fleet.ready and not self.stopping
 
     async def start(self) -> None:
-        """Start the lanes, then load and warm every variant; returns when all are settled."""
+        """Start the lanes, then load and warm the variants; returns when all are settled."""
         settings = self._settings
         scheduler = Scheduler(
             {model.name: model for model in self.fleet.models()},
@@ -236,21 +243,17 @@ class Service:
             queued=lambda: self._lanes.queued,
             busy_lanes=lambda: self._lanes.busy,
             lanes=settings.lanes,
+            loaded_bytes=lambda: self._residency.loaded_bytes,
         )
         for model in self.fleet.models():
             self._metrics.watch_variants(model.name, model.cards, model.is_ready)
-        await asyncio.to_thread(
-            self.fleet.load,
-            lanes=settings.lanes,
-            threads=settings.threads_per_lane,
-            max_batch=settings.max_batch,
-            trust=settings.trust_store,
-        )
+        await self._residency.start(self._lanes.in_use)
 
     async def stop(self) -> None:
         """Refuse new requests, let the queued ones finish, as long as the settings allow."""
         self.stopping = True
         give_up_s = time.monotonic() + self._settings.drain_seconds
+        await self._residency.stop(self._settings.drain_seconds)
         while (self._lanes.queued or self._lanes.busy) and time.monotonic() < give_up_s:
             await asyncio.sleep(0.01)
         self._lanes.refuse_queued()

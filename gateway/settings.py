@@ -132,6 +132,20 @@ class Settings(BaseSettings):
         allow_inf_nan=False,
         description="How long a request may take from its first byte to its last; then 408.",
     )
+    memory_limit_mb: float | None = Field(
+        None,
+        gt=0,
+        allow_inf_nan=False,
+        description="Memory that loaded variants may take together, in MB, by their cards, on all "
+        "lanes; what is wanted most stays loaded. By default no limit.",
+    )
+    residency_seconds: float = Field(
+        10.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="Under a memory limit, how often to look whether other variants are wanted "
+        "more now; what was loaded stays for three such times.",
+    )
     drain_seconds: float = Field(
         30.0,
         ge=0,

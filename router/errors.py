@@ -84,9 +84,15 @@ class Overloaded(GearshiftError):
 
 
 class NotReady(GearshiftError):
+    """`retry_after_s` is when the same request may be answered, where that is known."""
+
     code = "not-ready"
     title = "Not ready"
     retryable = True
+
+    def __init__(self, detail: str, retry_after_s: float | None = None, **members: object) -> None:
+        super().__init__(detail, **members)
+        self.retry_after_s = retry_after_s
 
 
 class DeadlinePassed(GearshiftError):

@@ -51,7 +51,11 @@ class Served(Protocol):
 
     @property
     def ready(self) -> frozenset[str]:
-        """Those that are loaded, warm and healthy."""
+        """Those that a request may be routed to: loaded, warm and healthy."""
+
+    @property
+    def runnable(self) -> frozenset[str]:
+        """Those that a lane may run: the ready ones, and those that are leaving and still there."""
 
 
 class Scheduler:
@@ -136,7 +140,7 @@ class Scheduler:
             margin=telemetry.margin(wait > 0, now_s),
             overhead_ms=telemetry.overhead_ms(now_s),
             least_overhead_ms=telemetry.least_overhead_ms,
-            ready=pace.ready,
+            ready=self._models[model].ready,
         )
 
     def waiting(
@@ -231,6 +235,9 @@ class Scheduler:
         assert choices is not None
         self._asked += 1
         pace = self._pace(decision.model, now_s)
+        ready = self._models[decision.model].ready
+        if pace.ready != ready:
+            pace = Pace(pace.menu, pace.slowdown, ready, pace.tail)
         free_in_ms = tuple(self._lane_free_in_ms(now_s))
         limit_ms = constraints.max_latency_ms
         arriving = [
@@ -283,21 +290,21 @@ class Scheduler:
 
     def _pace(self, model: str, now_s: float) -> Pace:
         served = self._models[model]
-        ready = served.ready
+        runnable = served.runnable
         seen = self.telemetry.batches
         known = self._seen.get(model)
         if (
             known is not None
             and known[0] == seen
-            and known[1] is ready
+            and known[1] is runnable
             and now_s - known[2] < _PACE_OLDEST_S
         ):
             return self._paces[model][1]
-        self._seen[model] = seen, ready, now_s
+        self._seen[model] = seen, runnable, now_s
         factors = self.telemetry.slowdown(model, served.menu.by_name, now_s)
         steps = [round(math.log(factor) * _STEPS_PER_E) for factor in factors.values()]
         tail = round(self.telemetry.tail(now_s), 2)
-        key = ready, steps, tail
+        key = runnable, steps, tail
         kept = self._paces.get(model)
         if kept is None or kept[0] != key:
             slowdown = {
@@ -305,7 +312,7 @@ class Scheduler:
                 for name, step in zip(factors, steps, strict=True)
                 if step
             }
-            kept = self._paces[model] = key, Pace(served.menu, slowdown, ready, tail)
+            kept = self._paces[model] = key, Pace(served.menu, slowdown, runnable, tail)
         return kept[1]
 
     def _current(self, now_s: float) -> Outlook:

@@ -47,6 +47,7 @@ def write_variant(
     inputs: tuple[TensorSpec, ...] = (IMAGE,),
     outputs: tuple[TensorSpec, ...] = (LOGITS,),
     labels: tuple[str, ...] | None = None,
+    resident_bytes: int = 4000,
     **echo: Any,
 ) -> Path:
     """Write a variant that the echo engine runs; returns its folder.
@@ -110,7 +111,7 @@ def write_variant(
         outputs=outputs,
         parameters=1000,
         bytes_on_disk=4000,
-        resident_bytes=4000,
+        resident_bytes=resident_bytes,
         build_seconds=0.1,
         created="2026-01-01T00:00:00Z",
         versions={},

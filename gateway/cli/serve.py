@@ -34,8 +34,8 @@ def serve(
     """Serve every variant of a store behind one endpoint.
 
     The port opens at once; "ready" is printed when every variant is loaded and warm, or has
-    failed, with the reason. A variant that fails keeps no other from serving. SIGTERM or Ctrl-C
-    lets running requests finish.
+    failed, with the reason, or is kept out by the memory limit. A variant that fails keeps no other
+    from serving. SIGTERM or Ctrl-C lets running requests finish.
 
     Each option is also a variable of the environment and a key of the file that --config names:
     --max-queue is GEARSHIFT_MAX_QUEUE and max_queue. Command line > environment > file > default.
@@ -119,6 +119,9 @@ def run(
     except StoreUnusable as error:
         listener.close()
         fail(str(error), STORE_PROBLEM)
+    except SettingsError as error:  # one that only the store shows to make no sense
+        listener.close()
+        fail(str(error), BAD_VALUE)
     server = uvicorn.Server(
         uvicorn.Config(
             app,

@@ -36,7 +36,12 @@ _HEADERS = {
 # What a `Host` may look like; anything else is not repeated in a command to be copied.
 _HOST = re.compile(r"[A-Za-z0-9.-]{1,253}(:[0-9]{1,5})?|\[[0-9A-Fa-f:.]{2,45}\](:[0-9]{1,5})?")
 
-_WORDS = {"ready": ("good", "serves"), "loading": ("wait", "loading"), "failed": ("bad", "failed")}
+_WORDS = {
+    "ready": ("good", "serves"),
+    "loading": ("wait", "loading"),
+    "evicted": ("wait", "evicted"),
+    "failed": ("bad", "failed"),
+}
 
 
 def mount(app: FastAPI, parts: Parts) -> None:
@@ -133,6 +138,9 @@ def _notice(model: ServedModel) -> str:
     if "loading" in states:
         text = "<strong>Loading.</strong> <span>Requests are answered 503 until a variant is warm. "
         return f'<p class="notice wait">{text}This page looks again by itself.</span></p>\n'
+    if "evicted" in states:
+        text = "<strong>Changing over.</strong> <span>Requests are answered 503 until the variant "
+        return f'<p class="notice wait">{text}that is wanted more is warm.</span></p>\n'
     text = "<strong>Nothing serves.</strong> <span>Every variant failed to start; "
     return f'<p class="notice bad">{text}the table says why, and so does the log.</span></p>\n'
 

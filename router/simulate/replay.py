@@ -56,6 +56,11 @@ class Model:
     menu: Menu
     ready: frozenset[str]
 
+    @property
+    def runnable(self) -> frozenset[str]:
+        """As `ready`: nothing is ever freed."""
+        return self.ready
+
 
 @dataclass(frozen=True, slots=True)
 class Machine:

@@ -46,12 +46,13 @@ class Rig:
 
     def submit(
         self, rows: int = 1, choices: tuple[str, ...] = ("fp32",), *, within_s: float = math.inf,
-        model: str = "echo", soft: bool = False,
+        model: str = "echo", soft: bool = False, allowed: tuple[str, ...] | None = None,
     ) -> Ticket:  # fmt: skip
         """Queue a request whose rows hold numbers that no other request's hold.
 
         Args:
             choices: what may answer, each better than the next.
+            allowed: those of them that it was told of; by default all.
         """
         image = np.array([[next(_numbers)] * 4 for _ in range(rows)], np.float32)
         demands = Constraints(
@@ -64,6 +65,7 @@ class Rig:
             "accepted",
             "accuracy",
             variant=choices[0],
+            allowed=choices if allowed is None else allowed,
             choices=in_order(menu, [menu.by_name[name] for name in choices]),
         )
         request = InferRequest(model, {"image": image}, rows, demands, time.monotonic())

@@ -27,7 +27,7 @@ RESPONSE = InferResponse(
 @pytest.fixture
 def metrics() -> Metrics:
     made = Metrics()
-    made.watch(queued=lambda: 3, busy_lanes=lambda: 1, lanes=2)
+    made.watch(queued=lambda: 3, busy_lanes=lambda: 1, loaded_bytes=lambda: 5e6, lanes=2)
     made.watch_variants("m", ["fp32", "int8"], lambda variant: variant == "int8")
     return made
 
@@ -86,8 +86,18 @@ def test_a_batch_and_the_gauges(metrics: Metrics) -> None:
     assert value(metrics, "queued_requests") == 3
     assert value(metrics, "busy_lanes") == 1
     assert value(metrics, "lanes") == 2
+    assert value(metrics, "loaded_bytes") == 5e6
     assert value(metrics, "variant_ready", model="m", variant="int8") == 1
     assert value(metrics, "variant_ready", model="m", variant="fp32") == 0
+
+
+def test_what_was_loaded_and_freed(metrics: Metrics) -> None:
+    whose = {"model": "m", "variant": "int8"}
+    metrics.loaded(**whose)
+    metrics.loaded(**whose)
+    metrics.evicted(**whose)
+    assert value(metrics, "variant_loads_total", **whose) == 2
+    assert value(metrics, "variant_evictions_total", **whose) == 1
 
 
 def test_latency_is_seen_from_half_a_millisecond_to_a_minute(metrics: Metrics) -> None:

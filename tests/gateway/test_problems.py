@@ -8,7 +8,7 @@ import pytest
 
 from gateway import problems
 from router import errors
-from router.errors import GearshiftError, InvalidRequest, Overloaded, Unsatisfiable
+from router.errors import GearshiftError, InvalidRequest, NotReady, Overloaded, Unsatisfiable
 
 
 def tree(kind: type[GearshiftError]) -> list[type[GearshiftError]]:
@@ -53,10 +53,17 @@ def test_what_would_fit_stands_beside() -> None:
 
 @pytest.mark.parametrize(("after_s", "header"), [(0.0, b"1"), (0.2, b"1"), (1.5, b"2")])
 def test_retry_after_is_whole_seconds_and_never_at_once(after_s: float, header: bytes) -> None:
-    status, headers, body = problems.of(Overloaded("too much", after_s))
-    assert status == 429
-    assert (b"retry-after", header) in headers
-    assert json.loads(body)["retry_after_s"] == after_s
+    for error, expected in ((Overloaded("too much", after_s), 429), (NotReady("no", after_s), 503)):
+        status, headers, body = problems.of(error)
+        assert status == expected
+        assert (b"retry-after", header) in headers
+        assert json.loads(body)["retry_after_s"] == after_s
+
+
+def test_what_nobody_knows_when_to_retry_does_not_say_when() -> None:
+    _, headers, body = problems.of(NotReady("the server is stopping"))
+    assert b"retry-after" not in dict(headers)
+    assert "retry_after_s" not in json.loads(body)
 
 
 def test_hostile_text_makes_no_header_and_no_broken_json() -> None:

@@ -1,46 +1,93 @@
-"""What finished batches teach, and what is forgotten."""
+"""What finished batches and answers teach, and what is forgotten."""
 
 from __future__ import annotations
 
 import pytest
 
-from gateway.telemetry import OVERHEAD_START_MS, Telemetry
+from router.telemetry import OVERHEAD_START_MS, Telemetry
 
 
-def observe(telemetry: Telemetry, ratio: float, times: int, now_s: float = 0.0) -> None:
+def observe(
+    telemetry: Telemetry, ratio: float, times: int, now_s: float = 0.0, model: str = "m"
+) -> None:
+    """Batches that take `ratio` times what their card says at the median."""
     for _ in range(times):
-        telemetry.batch("m", "v", expected_ms=2.0, actual_ms=2.0 * ratio, now_s=now_s)
+        telemetry.batch(
+            model, "v", expected_ms=2.0, promised_ms=2.5, actual_ms=2.0 * ratio, now_s=now_s
+        )
+
+
+def slowdown(telemetry: Telemetry, now_s: float = 0.0, model: str = "m") -> float:
+    return telemetry.slowdown(model, ["v"], now_s)["v"]
 
 
 def test_a_few_batches_prove_nothing() -> None:
     telemetry = Telemetry()
-    observe(telemetry, 3.0, 4)
-    assert telemetry.slowdown("m", 0.0) == {}
+    observe(telemetry, 100.0, 1)
+    observe(telemetry, 1.0, 50)
+    observe(telemetry, 100.0, 1)
+    assert slowdown(telemetry) == pytest.approx(1.0)
+    assert telemetry.tail(0.0) == 1.0
 
 
-def test_the_median_of_the_latest_counts() -> None:
+def test_a_machine_that_slowed_down_is_soon_believed_to_be_slow() -> None:
     telemetry = Telemetry()
     observe(telemetry, 1.0, 40)
-    assert telemetry.slowdown("m", 0.0) == {"v": 1.0}
-    # The oldest are dropped, so a machine that slowed down is soon believed to be slow.
-    observe(telemetry, 2.0, 20)
-    assert telemetry.slowdown("m", 0.0)["v"] == pytest.approx(2.0)
-    # One slow batch among many is an accident.
-    observe(telemetry, 50.0, 1)
-    assert telemetry.slowdown("m", 0.0)["v"] == pytest.approx(2.0)
+    assert slowdown(telemetry) == pytest.approx(1.0)
+    observe(telemetry, 4.0, 8)
+    assert slowdown(telemetry) == pytest.approx(4.0)
+    # What has not run since is slower too.
+    assert slowdown(telemetry, model="n") == pytest.approx(4.0)
 
 
 def test_after_a_quiet_while_the_card_is_believed_again() -> None:
     telemetry = Telemetry()
     observe(telemetry, 4.0, 10, now_s=100.0)
-    assert telemetry.slowdown("m", 129.0) == {"v": 4.0}
-    assert telemetry.slowdown("m", 131.0) == {}
+    assert slowdown(telemetry, 129.0) == pytest.approx(4.0)
+    assert slowdown(telemetry, 131.0) == 1.0
 
 
-def test_models_are_apart() -> None:
+def test_the_tail_is_what_batches_take_beyond_what_was_promised() -> None:
+    telemetry = Telemetry(95)
+    for _ in range(30):
+        observe(telemetry, 1.0, 9)
+        observe(telemetry, 2.5, 1)
+    assert telemetry.tail(0.0) == pytest.approx(2.0)
+
+
+def test_the_tail_is_forgotten_after_a_quiet_while() -> None:
+    """Or requests that it turns away would never be let in again: they teach nothing."""
+    telemetry = Telemetry(95)
+    for _ in range(30):
+        observe(telemetry, 1.0, 9)
+        observe(telemetry, 2.5, 1)
+    assert telemetry.tail(29.0) > 1
+    assert telemetry.tail(31.0) == 1.0
+    observe(telemetry, 1.0, 1, now_s=31.0)
+    assert telemetry.tail(31.0) == 1.0
+
+
+def test_the_margin_covers_what_predictions_err_by() -> None:
     telemetry = Telemetry()
-    observe(telemetry, 4.0, 10)
-    assert telemetry.slowdown("n", 0.0) == {}
+    assert telemetry.margin(True, 0.0) == 1.0
+    for _ in range(200):
+        telemetry.answer(True, 10.0, 10.0, 13.0, "success", 1.0)
+    assert telemetry.margin(True, 1.0) == pytest.approx(1.3)
+    # Who finds a lane free is another matter.
+    assert telemetry.margin(False, 1.0) == 1.0
+    # What was learnt of a burst is soon forgotten.
+    assert telemetry.margin(True, 3.1) == 1.0
+
+
+def test_a_dropped_request_took_at_least_its_age_and_an_ignored_one_tells_nothing() -> None:
+    telemetry = Telemetry()
+    for _ in range(200):
+        telemetry.answer(False, 10.0, 10.0, 10.0, "success", 1.0)
+        telemetry.answer(False, 10.0, 10.0, 90.0, "ignored", 1.0)
+    assert telemetry.margin(False, 1.0) == pytest.approx(1.0)
+    for _ in range(20):
+        telemetry.answer(False, 10.0, 10.0, 40.0, "dropped", 1.0)
+    assert telemetry.margin(False, 1.0) == pytest.approx(4.0)
 
 
 def test_the_overhead_is_what_most_answers_cost_lately() -> None:

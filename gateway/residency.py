@@ -1,0 +1,298 @@
+"""Residency: the slow loop that keeps the variants that are wanted most within the memory limit.
+
+`router.residency` says what should be loaded; here is what it is told and how that is carried out.
+A variant counts what it takes by its card, once for each lane. The process itself, the engines and
+the requests come on top, and so does what an engine keeps for all programs together: eight variants
+of the digits network on two lanes grew a process by 570 MB, where such cards say 316 MB. Without a
+limit everything is loaded and nothing is counted.
+
+A change never takes a variant away from a request that was promised it, and never goes over the
+limit on the way: a variant leaves the menu first, what is queued for it still runs, and only then
+are its programs closed and others loaded into the room. A model is without any variant for a
+moment only where the limit does not hold its old and its new one side by side.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from functools import lru_cache
+
+from gateway import memory
+from gateway.fleet import Fleet
+from gateway.metrics import Metrics
+from gateway.settings import Settings, SettingsError
+from router.constraints import Constraints
+from router.residency import Candidate, DoesNotFit, Key, Plan, residency
+from router.route import Policy, route
+from router.snapshot import idle
+from router.telemetry import OVERHEAD_START_MS
+
+_LOG = logging.getLogger(__name__)
+
+# How long demand takes to count half, and how long what was loaded stays at least, in looks. Demand
+# outlives a stay, so that two callers who take turns do not evict each other's variant.
+_HALF_LIFE = 6.0
+_LEAST_STAY = 3.0
+# A request that only one variant may answer is refused without it, where others are merely
+# answered less well than they could be.
+_ALONE = 10.0
+# A refused request does not wait for the next look; but looks are no closer than this.
+_SOONEST_S = 1.0
+# An evicted variant that is still needed after this long, because the queue is that long, is kept:
+# under such a load no change would help.
+_DRAIN_S = 10.0
+_POLL_S = 0.01
+
+
+class Demand:
+    """How often each variant was wanted lately. An old request counts less, by its age."""
+
+    def __init__(self, half_life_s: float) -> None:
+        self._half_life_s = half_life_s
+        self._counts: dict[Key, tuple[float, float]] = {}
+
+    def count(self, key: Key, now_s: float, weight: float = 1.0) -> None:
+        """One request wanted the variant `key`."""
+        self._counts[key] = self._now(key, now_s) + weight, now_s
+
+    def rate(self, key: Key, now_s: float) -> float:
+        """Requests a second that wanted the variant `key`, each by its weight."""
+        return self._now(key, now_s) * math.log(2) / self._half_life_s
+
+    def _now(self, key: Key, now_s: float) -> float:
+        count, at_s = self._counts.get(key, (0.0, now_s))
+        return count * math.exp2((at_s - now_s) / self._half_life_s)
+
+
+class Residency:
+    """Which variants of a fleet are loaded. Everything runs on the event loop's thread.
+
+    Raises:
+        SettingsError: the limit does not hold one variant of every model.
+    """
+
+    def __init__(self, fleet: Fleet, settings: Settings, policy: Policy, metrics: Metrics) -> None:
+        self._fleet = fleet
+        self._settings = settings
+        self._policy = policy
+        self._metrics = metrics
+        limit_mb = settings.memory_limit_mb
+        self._limit = None if limit_mb is None else round(limit_mb * 1e6)
+        self._every_s = settings.residency_seconds
+        self._demand = Demand(_HALF_LIFE * self._every_s)
+        self._since_s: dict[Key, float] = {}
+        self._longest_load_s = 0.0
+        self._wake = asyncio.Event()
+        self._stopping = False
+        self._task: asyncio.Task[None] | None = None
+        # Callers repeat themselves, and a decision costs as much as all else that is done here.
+        self._ideal = lru_cache(maxsize=4096)(self._decide_ideal)
+        try:
+            self._first = self._plan()
+        except DoesNotFit as error:
+            least_mb = math.ceil(error.least_bytes / 1e3) / 1e3
+            raise SettingsError(
+                f"memory_limit_mb: expected at least {least_mb:.10g}, which one variant of every "
+                f"model takes on {settings.lanes} lanes, got {limit_mb:.10g}"
+            ) from error
+
+    @property
+    def loaded_bytes(self) -> int:
+        """What takes memory now, by the cards, one that is leaving included."""
+        return sum(
+            self._bytes((model.name, variant))
+            for model in self._fleet.models()
+            for variant in tuple(model.programs)
+        )
+
+    def wanted(self, model: str, constraints: Constraints, rows: int) -> None:
+        """Count a request for the variant that would have answered it, had all been loaded."""
+        if self._limit is not None and (ideal := self._ideal(model, constraints, rows)):
+            key, weight = ideal
+            self._demand.count(key, time.monotonic(), weight)
+
+    def hurry(self, model: str, constraints: Constraints, rows: int) -> float | None:
+        """Look at once, for a request that was refused because what it needs is not loaded.
+
+        Returns:
+            After how many seconds it is worth asking again; None where nothing could help.
+        """
+        if self._limit is None or self._ideal(model, constraints, rows) is None:
+            return None
+        self._wake.set()
+        return _SOONEST_S + self._longest_load_s
+
+    async def start(self, in_use: Callable[[str, str], bool]) -> None:
+        """Load the first set, and from then on what the demand asks for.
+
+        Returns when every variant of the first set is loaded and warm, or has failed.
+
+        Args:
+            in_use: whether a request that is queued or running needs a variant of a model.
+        """
+        self._in_use = in_use
+        chosen = frozenset(self._first.load)
+        await asyncio.to_thread(
+            self._fleet.load,
+            lanes=self._settings.lanes,
+            threads=self._settings.threads_per_lane,
+            max_batch=self._settings.max_batch,
+            trust=self._settings.trust_store,
+            chosen=chosen,
+        )
+        await asyncio.to_thread(memory.trim)
+        for key in sorted(chosen):
+            self._loaded(key)
+        if self._limit is not None:
+            await self._settle()  # where one has failed there is room for others
+            if not self._stopping:
+                self._task = asyncio.create_task(self._run())
+
+    async def stop(self, patience_s: float) -> None:
+        """Change nothing any more; returns when what is being loaded is loaded, or out of patience.
+
+        An engine may hang in its own code.
+        """
+        self._stopping = True
+        self._wake.set()
+        if self._task is not None:
+            await asyncio.wait({self._task}, timeout=patience_s)
+
+    async def _run(self) -> None:
+        while not self._stopping:
+            try:
+                async with asyncio.timeout(self._every_s):
+                    await self._wake.wait()
+            except TimeoutError:
+                pass
+            self._wake.clear()
+            try:
+                await self._settle()
+            except Exception:
+                _LOG.exception("the loaded variants could not be changed")
+            if not self._stopping:
+                await asyncio.sleep(min(_SOONEST_S, self._every_s))
+
+    async def _settle(self) -> None:
+        """Change what is loaded until there is nothing to change, or no change is possible now."""
+        while not self._stopping:
+            try:
+                plan = self._plan()
+            except DoesNotFit as error:  # a smaller one has failed
+                _LOG.error("what is loaded stays: %s", error)
+                return
+            if not any(plan) or not await self._carry_out(plan):
+                return
+
+    def _plan(self) -> Plan:
+        now_s = time.monotonic()
+        return residency(
+            [
+                Candidate(
+                    model=model.name,
+                    variant=offer.name,
+                    bytes=self._bytes((model.name, offer.name)),
+                    demand=self._demand.rate((model.name, offer.name), now_s),
+                    # The menu's order is by accuracy, which a request that demands nothing wants;
+                    # the reference meets every floor that is relative to it.
+                    rank=0 if offer.name == model.reference else place,
+                    loaded_s=self._since_s.get((model.name, offer.name)),
+                )
+                for model in self._fleet.models()
+                for place, offer in enumerate(model.menu.offers, 1)
+                if model.states[offer.name].state != "failed"
+            ],
+            self._limit,
+            now_s,
+            least_s=_LEAST_STAY * self._every_s,
+        )
+
+    async def _carry_out(self, plan: Plan) -> bool:
+        """Free and load as `plan` says; False when it could not be done to the end.
+
+        What fits is loaded before anything is freed, and a model's last variant goes last of all.
+        """
+        load, free = list(plan.load), list(plan.free)
+        while (load or free) and not self._stopping:
+            room = math.inf if self._limit is None else self._limit - self.loaded_bytes
+            fitting = [key for key in load if self._bytes(key) <= room]
+            if fitting:
+                load.remove(fitting[0])
+                if not await self._load(fitting[0]):
+                    return True  # what was freed for it may have to come back: plan again
+            elif free:
+                # The last variant of a model is the last to go.
+                key = max(free, key=lambda key: len(self._fleet.model(key[0]).ready))
+                free.remove(key)
+                if not await self._free(key):
+                    return False
+            else:
+                return False
+        return True
+
+    async def _load(self, key: Key) -> bool:
+        began_s = time.monotonic()
+        name, variant = key
+        await asyncio.to_thread(
+            self._fleet.model(name).load,
+            variant,
+            lanes=self._settings.lanes,
+            threads=self._settings.threads_per_lane,
+            max_batch=self._settings.max_batch,
+            trust=self._settings.trust_store,
+        )
+        await asyncio.to_thread(memory.trim)
+        self._longest_load_s = max(self._longest_load_s, time.monotonic() - began_s)
+        return self._loaded(key)
+
+    def _loaded(self, key: Key) -> bool:
+        name, variant = key
+        if not self._fleet.model(name).is_ready(variant):
+            self._ideal.cache_clear()  # it failed, and is no longer what anybody can want
+            return False
+        self._since_s[key] = time.monotonic()
+        self._metrics.loaded(name, variant)
+        return True
+
+    async def _free(self, key: Key) -> bool:
+        name, variant = key
+        model = self._fleet.model(name)
+        give_up_s = time.monotonic() + _DRAIN_S
+        # A lane may take it for a request that needs it no more, at the last moment.
+        for leave in (model.evict, model.retire):
+            leave(variant)
+            while self._in_use(name, variant):
+                if self._stopping or time.monotonic() > give_up_s:
+                    model.reinstate(variant)
+                    return False
+                await asyncio.sleep(_POLL_S)
+        del self._since_s[key]
+        await asyncio.to_thread(model.free, variant)
+        await asyncio.to_thread(memory.trim)
+        self._metrics.evicted(name, variant)
+        return True
+
+    def _bytes(self, key: Key) -> int:
+        name, variant = key
+        return self._fleet.model(name).cards[variant].resident_bytes * self._settings.lanes
+
+    def _decide_ideal(
+        self, name: str, constraints: Constraints, rows: int
+    ) -> tuple[Key, float] | None:
+        """What would answer with everything loaded and nothing to do, and how much it is missed.
+
+        Load is left out: whether a variant is loaded must not change how much it is wanted, or it
+        would be evicted and loaded in turns.
+        """
+        model = self._fleet.model(name)
+        whole = frozenset(v for v, state in model.states.items() if state.state != "failed")
+        snapshot = replace(idle(whole), overhead_ms=OVERHEAD_START_MS)
+        decision = route(constraints, model.menu, snapshot, self._policy, rows)
+        if decision.verdict != "accepted":
+            return None
+        return (name, decision.variant), 1.0 if len(decision.allowed) > 1 else _ALONE

@@ -1,0 +1,159 @@
+"""A memory limit, on a real server: what is loaded follows the demand, and no request is lost."""
+
+from __future__ import annotations
+
+import itertools
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.e2e.harness import PATIENCE_S, Server, until
+from tests.stores import write_variant
+
+MB = 1_000_000
+BEST = {"Gearshift-Optimize": "accuracy"}  # wants fp32
+FLOOR = {"Gearshift-Optimize": "latency", "Gearshift-Min-Accuracy": "0.915"}  # wants int8
+FAST = {"Gearshift-Optimize": "latency"}  # wants small
+HOLDS_TWO = {"memory_limit_mb": 4, "residency_seconds": 0.3}
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> Path:
+    """Three variants of 2 MB each, as fast as their cards say: what is seen counts for more."""
+    for variant, accuracy, ms in (("fp32", 0.95, 8), ("int8", 0.93, 4), ("small", 0.90, 1)):
+        write_variant(
+            tmp_path, "echo", variant, accuracy=accuracy, latency_ms_at_1=ms,
+            latency_ms_at_32=8 * ms, delay_ms=ms, resident_bytes=2 * MB,
+        )  # fmt: skip
+    return tmp_path
+
+
+class Traffic:
+    """Answers, as they come in, to requests that are sent one after another all the while."""
+
+    def __init__(self) -> None:
+        self.answers: list[httpx.Response] = []
+        self.stop = threading.Event()
+
+    @property
+    def statuses(self) -> Counter[int]:
+        return Counter(answer.status_code for answer in self.answers)
+
+    def variants(self, since: int) -> set[str]:
+        return {answer.headers["gearshift-variant"] for answer in self.answers[since:]}
+
+
+@contextmanager
+def traffic(server: Server, *wishes: dict[str, str]) -> Iterator[Traffic]:
+    """Requests with each of these headers in turns, in the background."""
+    made = Traffic()
+
+    def send() -> None:
+        for headers in itertools.cycle(wishes):
+            if made.stop.is_set():
+                return
+            made.answers.append(server.infer(headers=headers))
+            time.sleep(0.003)
+
+    thread = threading.Thread(target=send)
+    thread.start()
+    try:
+        yield made
+    finally:
+        made.stop.set()
+        thread.join(PATIENCE_S)
+
+
+def loaded(server: Server) -> set[str]:
+    """What is loaded; the server is ready and within the limit whenever anybody looks."""
+    assert server.client.get("/v2/health/ready").status_code == 200
+    assert server.metric("gearshift_loaded_bytes") <= 4 * MB
+    return {
+        variant
+        for variant in ("fp32", "int8", "small")
+        if server.metric("gearshift_variant_ready", variant=variant)
+    }
+
+
+def changes(server: Server) -> tuple[float, float]:
+    return (
+        server.metric("gearshift_variant_loads_total"),
+        server.metric("gearshift_variant_evictions_total"),
+    )
+
+
+def test_what_is_loaded_follows_the_demand_and_no_request_is_lost(models: Path) -> None:
+    with Server(models, max_batch=4, **HOLDS_TWO) as server:
+        assert loaded(server) == {"fp32", "int8"}
+        assert "echo: 2 of 3 serve: fp32, int8" in server.log()
+        with traffic(server, BEST, FAST) as sent:
+            until(lambda: loaded(server) == {"fp32", "small"}, "small replaces int8")
+            settled = len(sent.answers)
+            until(lambda: len(sent.answers) > settled + 20, "more is answered")
+        assert sent.statuses.keys() == {200}
+        assert sent.variants(settled + 2) == {"fp32", "small"}
+        state = server.client.get("/v2/models/echo/versions/int8/ready")
+        assert state.status_code == 503
+        assert "echo/int8 is evicted: the memory limit" in state.json()["detail"]
+        assert "evicted" in server.client.get("/").text
+        with traffic(server, BEST, FLOOR) as sent:
+            until(lambda: loaded(server) == {"fp32", "int8"}, "int8 comes back")
+        assert sent.statuses.keys() == {200}
+        assert changes(server) == (4, 2)
+
+
+def test_a_steady_mixture_makes_nothing_flap(models: Path) -> None:
+    mixture = [BEST, FAST] * 3 + [FLOOR]
+    with Server(models, max_batch=4, **HOLDS_TWO) as server, traffic(server, *mixture) as sent:
+        until(lambda: loaded(server) == {"fp32", "small"}, "the most wanted are loaded")
+        before = changes(server)
+        give_up_s = time.monotonic() + 4  # thirteen looks, and more than four stays
+        while time.monotonic() < give_up_s:
+            assert loaded(server) == {"fp32", "small"}
+            time.sleep(0.1)
+        assert changes(server) == before
+        assert sent.statuses.keys() == {200}
+
+
+def test_a_request_that_only_an_evicted_variant_may_answer_is_told_when_to_ask_again(
+    models: Path,
+) -> None:
+    with Server(models, max_batch=4, memory_limit_mb=4, residency_seconds=0.5) as server:
+        first = server.infer(version="small")
+        assert (first.status_code, first.json()["code"]) == (503, "not-ready")
+        assert first.json()["retryable"] is True
+        assert int(first.headers["retry-after"]) >= 1
+        assert first.json()["retry_after_s"] >= 1
+        until(lambda: server.infer(version="small").status_code == 200, "it was loaded")
+        assert len(loaded(server)) == 2
+        # A decision alone runs nothing and is no demand.
+        (gone,) = {"fp32", "int8", "small"} - loaded(server)
+        for _ in range(500):
+            pinned = {"Gearshift-Variant": gone}
+            decided = server.client.post("/v2/models/echo/decide", headers=pinned)
+            assert decided.json()["verdict"] == "not-ready"
+        time.sleep(2.5)
+        assert gone not in loaded(server)
+
+
+def test_a_limit_that_holds_nothing_is_refused_at_once(models: Path) -> None:
+    finished = subprocess.run(
+        [sys.executable, "-m", "gateway.cli", "serve", "--models", str(models), "--port", "0",
+         "--lanes", "2", "--memory-limit-mb", "3.5"],
+        capture_output=True, text=True, timeout=PATIENCE_S,
+    )  # fmt: skip
+    assert finished.returncode == 2
+    message = " ".join(finished.stderr.split())
+    assert (
+        "memory_limit_mb: expected at least 4, which one variant of every model takes on 2 lanes, "
+        "got 3.5" in message
+    )
+    assert "Traceback" not in message
