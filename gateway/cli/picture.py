@@ -70,6 +70,12 @@ def draw(workload: Workload, policy: str, columns: Sequence[Column]) -> bytes:
         grid[4][at].set_xlabel("s", color=_INK)
         for row in range(5):
             axes = grid[row][at]
+            if workload.slow_from_half != 1.0:
+                half_s = (column.windows[0].from_s + column.windows[-1].to_s) / 2
+                axes.axvline(
+                    half_s, color=_INK, linestyle=":", linewidth=1.2,
+                    label=f"from here {workload.slow_from_half:g} times slower" if row == 0 else "",
+                )  # fmt: skip
             axes.set_xlim(column.windows[0].from_s, column.windows[-1].to_s)
             axes.grid(color=_FAINT, alpha=0.5, linewidth=0.6)
             axes.spines[["top", "right"]].set_visible(False)

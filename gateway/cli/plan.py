@@ -280,10 +280,11 @@ def _hopeless(
             UNSATISFIABLE,
         )
     worth = min(of.worth for of in limits.values())
+    asked = target.attainment * (target.accuracy or 0.0)
     fail(
         f"no number of lanes up to {max_lanes} suffices: at {rate(rate_per_s)} requests/s no "
         f"policy could reach an effective accuracy above {worth:.5f}, and "
-        f"{_share(target.attainment)} in time at {target.accuracy:g} comes to {target.attainment * (target.accuracy or 0):.5f}; "
+        f"{_share(target.attainment)} in time at {target.accuracy:g} comes to {asked:.5f}; "
         "raise --max-lanes, or lower --target-accuracy",
         UNSATISFIABLE,
     )
