@@ -17,12 +17,12 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from router.menu import Offer
 from router.pace import Pace
 from router.plan import Plan, plan
-from router.queue import Expected, Waiting
+from router.queue import RANKS, Expected, Waiting
 
 # How far behind the head a batch is filled from. Further back lie requests with more time to
 # spare; looking at all of a long queue would cost more than the batch saves.
@@ -45,6 +45,7 @@ class Moment:
         expected: what keeps arriving.
         max_batch: rows of a batch, at most; a single request may have more and runs alone.
         overhead_ms: what it takes to bring an answer from the lane to its caller.
+        weights: of the lanes' time, by model, when there is not enough for all.
     """
 
     now_s: float
@@ -53,6 +54,7 @@ class Moment:
     expected: Sequence[Expected] = ()
     max_batch: int = 32
     overhead_ms: float = 0.0
+    weights: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +62,8 @@ class Assignment:
     """One batch for a lane: run `members` on `variant`; `promised_ms` is how long it should take.
 
     `members` is empty, and `variant` too, when there is nothing to run. `expired` can no longer
-    make their deadline and leave the queue unrun; `shed` leave it so that others make theirs. Where
-    `wait_until_s` is later than now there is nothing to run before then unless something arrives.
+    make their deadline and leave the queue unrun. Where `wait_until_s` is later than now there is
+    nothing to run before then unless something arrives.
     """
 
     model: str = ""
@@ -80,38 +82,74 @@ def dispatch(queue: Sequence[Waiting], moment: Moment) -> Assignment:
         queue: every queued request, sorted.
     """
     expired: list[Waiting] = []
-    outlook: Plan | None = None
-    reachable = iter(queue[: REACH + moment.max_batch])
-    for head in reachable:
+    for head in queue:
         pace = moment.paces.get(head.choices.model)
-        if pace is None or not can_answer(head, moment, pace):
-            expired.append(head)
+        if pace is not None and can_answer(head, moment, pace):
+            break
+        expired.append(head)
+    left = queue[len(expired) :]
+    if not left:
+        return Assignment(expired=tuple(expired))
+    outlook = plan(
+        left,
+        moment.expected,
+        moment.now_s,
+        moment.lane_free_in_ms,
+        moment.paces,
+        reserve_ms=moment.overhead_ms,
+        weights=moment.weights,
+    )
+    reachable = left[: REACH + moment.max_batch]
+    if outlook.crowded:
+        reachable = _worthwhile(reachable, moment, outlook)
+    head = reachable[0]
+    pace = moment.paces[head.choices.model]
+    price = outlook.prices[head.choices.model]
+    offer = choose(head, moment, pace, price)
+    assert offer is not None
+    idle = sum([free <= 0 for free in moment.lane_free_in_ms])
+    room = max(head.rows, min(moment.max_batch, _brief(offer, moment, pace)))
+    if idle > 1:
+        room = min(room, max(-(-len(left) // idle), head.rows))
+    members, promised_ms = _fill(head, offer, reachable[1:], moment, pace, price, room)
+    return Assignment(
+        model=head.choices.model,
+        variant=offer.name,
+        members=tuple(members),
+        expired=tuple(expired),
+        promised_ms=promised_ms,
+        plan=outlook,
+    )
+
+
+def _worthwhile(reachable: Sequence[Waiting], moment: Moment, outlook: Plan) -> Sequence[Waiting]:
+    """`reachable` from the request that should head the batch when not everybody can be served.
+
+    By priority; models within their share before those that want more; and then the first that has
+    time for a batch of some efficiency: lanes that run behind with requests that are only just in
+    time run them in twos and threes, and lose the most.
+    """
+    by_turn = sorted(reachable, key=lambda waiting: _turn(waiting, moment, outlook))
+    first: int | None = None
+    for at, waiting in enumerate(by_turn):
+        model = waiting.choices.model
+        pace = moment.paces.get(model)
+        offer = None if pace is None else choose(waiting, moment, pace, outlook.prices[model])
+        if pace is None or offer is None:
             continue
-        if outlook is None:
-            outlook = plan(
-                queue[len(expired) :],
-                moment.expected,
-                moment.now_s,
-                moment.lane_free_in_ms,
-                moment.paces,
-                reserve_ms=moment.overhead_ms,
-            )
-        offer = choose(head, moment, pace, outlook.price)
-        assert offer is not None
-        idle = sum([free <= 0 for free in moment.lane_free_in_ms])
-        room = max(head.rows, min(moment.max_batch, _brief(offer, moment, pace)))
-        if idle > 1:
-            room = min(room, max(-(-len(queue) // idle), head.rows))
-        members, promised_ms = _fill(head, offer, reachable, moment, pace, outlook.price, room)
-        return Assignment(
-            head.choices.model,
-            offer.name,
-            tuple(members),
-            tuple(expired),
-            promised_ms,
-            outlook,
-        )
-    return Assignment(expired=tuple(expired))
+        if first is None:
+            first = at
+        if waiting.soft or _slack_ms(waiting, moment) >= pace.promised_ms(offer, offer.decent_rows):
+            return by_turn[at:]
+    assert first is not None
+    return by_turn[first:]
+
+
+def _turn(waiting: Waiting, moment: Moment, outlook: Plan) -> tuple[int, bool]:
+    """Whose turn it is when not everybody can be served; who is overdue waits no longer."""
+    if waiting.deadline_s == math.inf and waiting.due_s <= moment.now_s:
+        return 0, False
+    return RANKS[waiting.priority], waiting.choices.model in outlook.over
 
 
 def _brief(offer: Offer, moment: Moment, pace: Pace) -> int:

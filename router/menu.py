@@ -22,6 +22,8 @@ SECONDS_PER_HOUR = 3600.0
 # A batch is as large as makes a row take at most this much longer than in the best batch: what a
 # larger one would still save is less than what is lost while nothing more urgent can start.
 EFFICIENT = 1.01
+# Where not everybody can be served, a batch that takes longer than that a row serves too few.
+DECENT = 1.1
 
 
 # Compared by identity: a decision looks offers and menus up, and hashing their tables would cost
@@ -39,6 +41,7 @@ class Offer:
         usd_per_million_lane_ms: USD per million requests that each use one lane for one ms.
         efficient_rows: rows of the smallest batch that is nearly as quick a row as the best.
         row_ms: lane time of a row in such a batch, at the median.
+        decent_rows: rows of the smallest batch that is not much slower a row than the best.
     """
 
     name: str
@@ -51,6 +54,7 @@ class Offer:
     usd_per_million_lane_ms: float
     efficient_rows: int = field(init=False)
     row_ms: float = field(init=False)
+    decent_rows: int = field(init=False)
 
     def __post_init__(self) -> None:
         times = self.typical_ms
@@ -58,6 +62,8 @@ class Offer:
         rows = next(n for n in range(1, len(times)) if times[n] <= least * n * EFFICIENT)
         object.__setattr__(self, "efficient_rows", rows)
         object.__setattr__(self, "row_ms", times[rows] / rows)
+        decent = next(n for n in range(1, len(times)) if times[n] <= least * n * DECENT)
+        object.__setattr__(self, "decent_rows", decent)
 
     @property
     def max_batch(self) -> int:

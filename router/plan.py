@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left, bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import accumulate
 from operator import mul, sub
 from typing import NamedTuple
@@ -33,28 +33,38 @@ VIEWS = 8
 
 
 class Plan(NamedTuple):
-    """A price, and what follows from it.
+    """What lane time is worth, and what follows from it.
 
     Attributes:
-        price: worth of a ms of lane time.
-        next_price: the one below it, at which somebody would be late; `price` when there is none.
-        spare_ms: lane time that is left, at the tightest prefix, at `price`; negative when
+        prices: worth of a ms of lane time, by model: of those that wait or are expected.
+        spare_ms: lane time that is left, at the tightest prefix, at these prices; negative when
             somebody will be late at any price.
-        due_s: when the sampled prefixes are due.
-        planned_ms, least_ms: lane time of each prefix at `price`, and by everybody's fastest.
+        crowded: whether that is so, or nearly: the lanes have no time to spare for another batch,
+            though everybody is served by the fastest choice.
+        over: models that want more than their share, while not everybody can be served.
+        sample: the last request of each prefix that was looked at.
+        planned_ms: lane time of each prefix at these prices.
+        least_ms: what each sampled request, with those it stands for, takes by its fastest choice.
     """
 
-    price: float
-    next_price: float
+    prices: Mapping[str, float]
     spare_ms: float
-    due_s: Sequence[float]
+    crowded: bool
+    over: frozenset[str]
+    sample: Sequence[Waiting]
     planned_ms: Sequence[float]
     least_ms: Sequence[float]
 
-    @property
-    def feasible(self) -> bool:
-        """Whether everybody makes the deadline at `price`."""
-        return self.spare_ms >= 0
+
+NOTHING_PLANNED = Plan({}, math.inf, False, frozenset(), (), (), ())
+
+
+class _Solved(NamedTuple):
+    price: float
+    spare_ms: float
+    crowded: bool
+    each_ms: list[float]
+    least_ms: list[float]
 
 
 def plan(
@@ -64,23 +74,116 @@ def plan(
     lane_free_in_ms: Sequence[float],
     paces: Mapping[str, Pace],
     reserve_ms: float = 0.0,
-    share: float = 1.0,
+    weights: Mapping[str, float] | None = None,
 ) -> Plan:
     """The plan for what waits in `queue`, sorted by urgency.
+
+    Models that share the lanes share one price while that suffices for all. A model that could do
+    with a lower price on its own share of the lanes, by the weights, gets that price: another
+    model's flood does not cost it accuracy.
 
     Args:
         expected: what keeps arriving.
         lane_free_in_ms: for each lane, time until its running batch ends; 0 when idle.
         paces: by model; requests of a model that is absent take no time.
         reserve_ms: kept free before each deadline.
-        share: of the lanes' time, what these requests may take.
+        weights: of the lanes' time, by model; 1 for those that are absent.
     """
     sample, rows = _sample(queue)
+    lanes = _Lanes(lane_free_in_ms)
+
+    def solve(models: frozenset[str] | None, share: float) -> _Solved:
+        chosen = list(range(len(sample)))
+        coming = expected
+        if models is not None:
+            chosen = [at for at in chosen if sample[at].choices.model in models]
+            coming = [kind for kind in expected if kind.choices.model in models]
+        return _solve(
+            [sample[at] for at in chosen],
+            [rows[at] for at in chosen],
+            coming,
+            now_s,
+            lanes,
+            paces,
+            reserve_ms,
+            share,
+        )
+
+    together = solve(None, 1.0)
+    models = {waiting.choices.model for waiting in sample}
+    models.update([kind.choices.model for kind in expected])
+    prices = dict.fromkeys(models, together.price)
+    over: frozenset[str] = frozenset()
+    each_ms = together.each_ms
+    if len(models) > 1 and together.price > 0:
+        shares = _shares(models, weights or {})
+        alone = {model: solve(frozenset((model,)), shares[model]) for model in models}
+        over = frozenset([model for model in models if alone[model].spare_ms < 0])
+        modest = {model for model in models if alone[model].price < together.price}
+        if modest and modest != models:
+            others = frozenset(models - modest)
+            rest = solve(others, sum([shares[model] for model in others]))
+            for model in models:
+                prices[model] = alone[model].price if model in modest else rest.price
+            each_ms = [
+                _row_ms(waiting, prices, paces) * n for waiting, n in zip(sample, rows, strict=True)
+            ]
+    return Plan(
+        prices,
+        together.spare_ms,
+        together.crowded,
+        over,
+        sample,
+        list(accumulate(each_ms)),
+        together.least_ms,
+    )
+
+
+def _shares(models: Collection[str], weights: Mapping[str, float]) -> dict[str, float]:
+    total = sum([weights.get(model, 1.0) for model in models])
+    return {model: weights.get(model, 1.0) / total for model in models}
+
+
+def _row_ms(waiting: Waiting, prices: Mapping[str, float], paces: Mapping[str, Pace]) -> float:
+    model = waiting.choices.model
+    tariff = paces[model].tariff(waiting.choices) if model in paces else NOTHING
+    return tariff.row_ms[tariff.at(prices[model])] if tariff.offers else 0.0
+
+
+class _Lanes:
+    """The lanes' time, from what each runs now."""
+
+    def __init__(self, free_in_ms: Sequence[float]) -> None:
+        self.count = len(free_in_ms)
+        self._starts = sorted(free_in_ms)
+        self._sums = [0.0, *accumulate(self._starts)]
+
+    def room(self, within_ms: Sequence[float], share: float) -> list[float]:
+        """Lane time there is, in all, within each of these times."""
+        starts, sums = self._starts, self._sums
+        room = []
+        for ms in within_ms:
+            lanes = bisect_left(starts, ms)
+            room.append((lanes * ms - sums[lanes]) * share)
+        return room
+
+
+def _solve(
+    sample: Sequence[Waiting],
+    rows: Sequence[int],
+    expected: Sequence[Expected],
+    now_s: float,
+    lanes: _Lanes,
+    paces: Mapping[str, Pace],
+    reserve_ms: float,
+    share: float,
+) -> _Solved:
+    """The lowest price at which these make their deadlines on their share of the lanes."""
     kinds = [waiting.choices for waiting in sample]
     slack = [(waiting.due_s - now_s) * 1000 - reserve_ms for waiting in sample]
-    room = _room(slack, lane_free_in_ms, share)
+    room = lanes.room(slack, share)
     views = _views(slack, expected, reserve_ms)
-    room_ahead = _room([at for at, _ in views], lane_free_in_ms, share)
+    room_ahead = lanes.room([at for at, _ in views], share)
     # Rows of each kind that will have come, and be due, by each point ahead.
     coming = [
         [kind.rows_per_ms * max(0.0, at - reserve_ms - kind.within_ms) for kind in expected]
@@ -90,24 +193,30 @@ def plan(
         choices: paces[choices.model].tariff(choices) if choices.model in paces else NOTHING
         for choices in {*kinds, *[kind.choices for kind in expected]}
     }
-
-    least = _least(tariffs)
+    least = {
+        choices: tariff.row_ms[-1] if tariff.offers else 0.0 for choices, tariff in tariffs.items()
+    }
+    least_ms = [least[kind] * n for kind, n in zip(kinds, rows, strict=True)]
     near = views[-1][1] if views else 0
-    beyond = _beyond(slack, expected, kinds, rows, least, near, lane_free_in_ms, share, reserve_ms)
+    ends = sorted({2 * kind.within_ms - reserve_ms for kind in expected})
+    beyond = _beyond(
+        ends, lanes.room(ends, share), slack[near:], least_ms[near:], expected, least, reserve_ms
+    )
 
     def work(price: float) -> tuple[list[float], float]:
-        """Lane time of each prefix at `price`, and what is left at the tightest."""
+        """Lane time of each at `price`, and what is left at the tightest prefix."""
         ms = {
             choices: tariff.row_ms[tariff.at(price)] if tariff.offers else 0.0
             for choices, tariff in tariffs.items()
         }
-        prefixes = list(accumulate([ms[kind] * n for kind, n in zip(kinds, rows, strict=True)]))
+        each = [ms[kind] * n for kind, n in zip(kinds, rows, strict=True)]
+        prefixes = list(accumulate(each))
         spare = min(map(sub, room, prefixes), default=math.inf)
         takes = [ms[kind.choices] for kind in expected]
         for have, (_, queued), arriving in zip(room_ahead, views, coming, strict=True):
             need = sum(map(mul, takes, arriving)) + (prefixes[queued - 1] if queued else 0.0)
             spare = min(spare, have - need)
-        return prefixes, min(spare, beyond - (prefixes[near - 1] if near else 0.0))
+        return each, min(spare, beyond - (prefixes[near - 1] if near else 0.0))
 
     prices = sorted({0.0, *[price for tariff in tariffs.values() for price in tariff.prices]})
     low, high = 0, len(prices) - 1
@@ -117,17 +226,19 @@ def plan(
             high = middle
         else:
             low = middle + 1
-    price = prices[low]
-    planned_ms, spare_ms = work(price)
-    least_ms = planned_ms if low == len(prices) - 1 else work(prices[-1])[0]
-    return Plan(
-        price,
-        prices[max(0, low - 1)],
-        spare_ms,
-        [waiting.due_s for waiting in sample],
-        planned_ms,
-        least_ms,
-    )
+    each_ms, spare_ms = work(prices[low])
+    crowded = spare_ms < 0
+    if sample and low == len(prices) - 1 and not crowded:
+        crowded = spare_ms < lanes.count * share * _batch_ms(tariffs[kinds[0]], paces, kinds[0])
+    return _Solved(prices[low], spare_ms, crowded, each_ms, least_ms)
+
+
+def _batch_ms(tariff: Tariff, paces: Mapping[str, Pace], kind: Choices) -> float:
+    """Time of a batch of some efficiency by the fastest choice."""
+    if not tariff.offers:
+        return 0.0
+    fastest = tariff.offers[-1]
+    return paces[kind.model].typical_ms(fastest, fastest.decent_rows)
 
 
 def _sample(queue: Sequence[Waiting]) -> tuple[list[Waiting], list[int]]:
@@ -164,49 +275,31 @@ def _views(
     return [*views, (ahead_ms, bisect_right(slack, ahead_ms))]
 
 
-def _least(tariffs: Mapping[Choices, Tariff]) -> dict[Choices, float]:
-    """Lane time of a row by the fastest of each kind's choices."""
-    return {
-        choices: tariff.row_ms[-1] if tariff.offers else 0.0 for choices, tariff in tariffs.items()
-    }
-
-
 def _beyond(
+    ends: Sequence[float],
+    room: Sequence[float],
     slack: Sequence[float],
+    least_ms: Sequence[float],
     expected: Sequence[Expected],
-    kinds: Sequence[Choices],
-    rows: Sequence[int],
     least: Mapping[Choices, float],
-    near: int,
-    lane_free_in_ms: Sequence[float],
-    share: float,
     reserve_ms: float,
 ) -> float:
-    """Lane time left for the first `near` prefixes if all that is due later takes its least.
+    """Lane time left for what is due soon if all that is due later takes its least.
 
     What waits long, or comes later, must not be left more than can be made up for.
+
+    Args:
+        ends, room: times ahead to look at, and the lane time until then.
+        slack, least_ms: of what waits and is not due soon.
     """
-    later = [0.0, *accumulate([least[k] * n for k, n in zip(kinds[near:], rows[near:], strict=True)])]
+    later = [0.0, *accumulate(least_ms)]
     spare = math.inf
-    for at in {2 * kind.within_ms - reserve_ms for kind in expected}:
-        (room,) = _room([at], lane_free_in_ms, share)
-        queued = later[max(0, bisect_right(slack, at) - near)]
+    for at, have in zip(ends, room, strict=True):
         coming = sum(
             [
                 least[kind.choices] * kind.rows_per_ms * max(0.0, at - reserve_ms - kind.within_ms)
                 for kind in expected
             ]
         )
-        spare = min(spare, room - queued - coming)
+        spare = min(spare, have - later[bisect_right(slack, at)] - coming)
     return spare
-
-
-def _room(slack: Sequence[float], lane_free_in_ms: Sequence[float], share: float) -> list[float]:
-    """Lane time that there is within each slack."""
-    starts = sorted(lane_free_in_ms)
-    sums = [0.0, *accumulate(starts)]
-    room = []
-    for ms in slack:
-        lanes = bisect_left(starts, ms)
-        room.append((lanes * ms - sums[lanes]) * share)
-    return room

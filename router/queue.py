@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left, insort
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from router.choices import Choices
@@ -23,6 +23,9 @@ PATIENCE_S = 1.0
 MEMORY_S = 0.4
 # Kinds of request whose arrivals are told apart.
 _KINDS = 32
+
+# Who is shed last, first.
+RANKS: Mapping[Priority, int] = {"high": 0, "normal": 1, "low": 2}
 
 
 class Waiting(NamedTuple):

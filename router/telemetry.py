@@ -28,6 +28,7 @@ class Telemetry:
     def __init__(
         self, percentile: Percentile = 99, overhead_start_ms: float = OVERHEAD_START_MS
     ) -> None:
+        self.batches = 0
         self._percentile: Percentile = percentile
         self._drift = Drift()
         self._tail = Margin(percentile)
@@ -56,6 +57,7 @@ class Telemetry:
 
         Its card says `expected_ms` at the median and `promised_ms` at the promised percentile.
         """
+        self.batches += 1
         key = model, variant
         factor = self._drift.factor(key, now_s)
         if now_s > self._tail_until_s:
