@@ -30,11 +30,14 @@ class Choices:
             is the accuracy, where variants that are equal by evidence count as the best of them.
             Under the other objectives it falls by whole steps, which no scarcity of time outweighs
             while a better one makes the deadline.
+        thrifty: whether the request optimises cost, and so would rather wait for company, which
+            makes it cheaper, than run alone.
     """
 
     menu: Menu
     offers: tuple[Offer, ...]
     worth: tuple[float, ...]
+    thrifty: bool = False
 
     @property
     def model(self) -> str:
@@ -101,20 +104,22 @@ def _eligible(
             options.append(option)
     offers, worth = ranked(tuple(o.offer for o in options), objective, menu, margin, rows)
     return Eligible(
-        _interned(menu, offers, worth),
+        _interned(menu, offers, worth, objective == "cost"),
         tuple(offer.cost_usd_per_million(rows) for offer in offers),
         tuple(refused),
     )
 
 
 @lru_cache(maxsize=_KINDS)
-def _interned(menu: Menu, offers: tuple[Offer, ...], worth: tuple[float, ...]) -> Choices:
-    return Choices(menu, offers, worth)
+def _interned(
+    menu: Menu, offers: tuple[Offer, ...], worth: tuple[float, ...], thrifty: bool
+) -> Choices:
+    return Choices(menu, offers, worth, thrifty)
 
 
 def in_order(menu: Menu, offers: Sequence[Offer]) -> Choices:
     """Choices in the order given, each worth a whole step less than the one before."""
-    return _interned(menu, tuple(offers), _steps(len(offers)))
+    return _interned(menu, tuple(offers), _steps(len(offers)), False)
 
 
 def ranked(

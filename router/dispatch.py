@@ -1,5 +1,7 @@
 """dispatch(): what a lane that has come free should run, decided now that the slack is known.
 
+A request that optimises cost waits for company while its deadline allows.
+
 The plan says what lane time is worth now. The head of the queue, the request with the least time
 left, takes its best choice at that price that still makes its deadline. Others of the same model
 join the batch where the same variant is among their choices, is worth as much to them as their own
@@ -20,7 +22,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from router.menu import Offer
-from router.pace import Pace
+from router.pace import NOTHING, Pace
 from router.plan import Plan, plan
 from router.queue import RANKS, Expected, Waiting
 
@@ -102,6 +104,12 @@ def dispatch(queue: Sequence[Waiting], moment: Moment) -> Assignment:
     reachable = left[: REACH + moment.max_batch]
     if outlook.crowded:
         reachable = _worthwhile(reachable, moment, outlook)
+    else:
+        hold_s = [_hold_s(waiting, moment) for waiting in reachable]
+        at = next((at for at, until_s in enumerate(hold_s) if until_s <= moment.now_s), None)
+        if at is None and sum([waiting.rows for waiting in left]) < moment.max_batch:
+            return Assignment(expired=tuple(expired), plan=outlook, wait_until_s=min(hold_s))
+        reachable = [*reachable[at or 0 :], *reachable[: at or 0]]
     head = reachable[0]
     pace = moment.paces[head.choices.model]
     price = outlook.prices[head.choices.model]
@@ -120,6 +128,26 @@ def dispatch(queue: Sequence[Waiting], moment: Moment) -> Assignment:
         promised_ms=promised_ms,
         plan=outlook,
     )
+
+
+def _hold_s(waiting: Waiting, moment: Moment) -> float:
+    """Until when a request would rather wait for company than run; 0 when it would rather run.
+
+    One that optimises cost pays its share of the batch, so it waits as long as a full batch still
+    makes its deadline, where company is likely to come by then.
+    """
+    choices = waiting.choices
+    if not choices.thrifty or waiting.deadline_s == math.inf:
+        return 0.0
+    pace = moment.paces.get(choices.model)
+    tariff = NOTHING if pace is None else pace.tariff(choices)
+    if pace is None or not tariff.offers:
+        return 0.0
+    rows = max(waiting.rows, tariff.offers[0].efficient_rows)
+    # Once for its own batch, once for the one that may run when the time has come.
+    window_ms = _slack_ms(waiting, moment) - 2 * pace.promised_ms(tariff.offers[0], rows)
+    coming = sum([k.rows_per_ms for k in moment.expected if k.choices.model == choices.model])
+    return moment.now_s + window_ms / 1000 if coming * window_ms >= 1 else 0.0
 
 
 def _worthwhile(reachable: Sequence[Waiting], moment: Moment, outlook: Plan) -> Sequence[Waiting]:

@@ -6,7 +6,7 @@ added to it, and what a lane took is taken off.
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from typing import NamedTuple
@@ -62,7 +62,7 @@ class Outlook:
         At least it has to wait for those of its own priority or a higher one, since the others are
         shed first; and at most for its own model's, on the share of the lanes that is its own.
         """
-        at = bisect_left(self._due_s, due_s)
+        at = bisect_right(self._due_s, due_s)
         rank = RANKS[priority]
         planned = self._plan.planned_ms[at - 1] if at else 0.0
         least = self._prefixes(rank, "")[at] + self._more_least_ms[rank]
