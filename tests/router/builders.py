@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 from hypothesis import strategies as st
 
 from router.constraints import Constraints, Floor
 from router.menu import Menu, Offer
-from router.snapshot import Snapshot
+from router.snapshot import Snapshot, idle
 
 
 def offer(
@@ -39,19 +40,54 @@ def offer(
 
 
 def menu(
-    *offers: Offer, not_worse: Mapping[str, Mapping[str, float]] | None = None, reference: str = ""
+    *offers: Offer,
+    not_worse: Mapping[str, Mapping[str, float]] | None = None,
+    reference: str = "",
+    model: str = "m",
 ) -> Menu:
     """A menu of these offers, in the order that `router.menu` keeps."""
     ordered = tuple(sorted(offers, key=lambda o: (-o.accuracy, o.name)))
     return Menu(
-        "m", reference or ordered[0].name, ordered, not_worse or {}, {o.name: o for o in ordered}
+        model, reference or ordered[0].name, ordered, not_worse or {}, {o.name: o for o in ordered}
     )
 
 
-def quiet(menu: Menu, lanes: int = 1) -> Snapshot:
+def quiet(menu: Menu) -> Snapshot:
     """Every variant ready, nothing queued."""
-    return Snapshot(
-        lane_free_in_ms=(0.0,) * lanes, ready=frozenset(offer.name for offer in menu.offers)
+    return idle(frozenset(menu.by_name))
+
+
+def scale(menu: Menu, factor: float) -> Menu:
+    """The same menu on a machine `factor` times slower and as much cheaper by the hour."""
+    return changed(
+        menu,
+        lambda offer: replace(
+            offer,
+            promised_ms=tuple(ms * factor for ms in offer.promised_ms),
+            typical_ms=tuple(ms * factor for ms in offer.typical_ms),
+            usd_per_million_lane_ms=offer.usd_per_million_lane_ms / factor,
+        ),
+    )
+
+
+def changed(menu: Menu, change: Callable[[Offer], Offer]) -> Menu:
+    """The same menu with every offer changed."""
+    offers = tuple([change(offer) for offer in menu.offers])
+    return replace(menu, offers=offers, by_name={offer.name: offer for offer in offers})
+
+
+def dominated(better: Offer, name: str) -> Offer:
+    """Slower, dearer and less accurate than `better`, by a little."""
+    return replace(
+        better,
+        name=name,
+        accuracy=better.accuracy - 0.01,
+        accuracy_low=better.accuracy_low - 0.01,
+        accuracy_high=better.accuracy_high - 0.01,
+        share_low=better.share_low - 0.01,
+        promised_ms=tuple(ms * 1.5 for ms in better.promised_ms),
+        typical_ms=tuple(ms * 1.5 for ms in better.typical_ms),
+        usd_per_million_lane_ms=better.usd_per_million_lane_ms + 0.01,
     )
 
 
@@ -105,20 +141,18 @@ def constraints(draw: st.DrawFn) -> Constraints:
 @st.composite
 def snapshots(draw: st.DrawFn, menu: Menu, *, all_ready: bool = False) -> Snapshot:
     names = [offer.name for offer in menu.offers]
-    queued = draw(st.dictionaries(st.sampled_from(names), st.integers(1, 40), max_size=3))
     ready = frozenset(names) if all_ready else frozenset(draw(st.sets(st.sampled_from(names))))
-    slowdown = draw(st.dictionaries(st.sampled_from(names), st.floats(0.5, 4.0)))
-    from router.menu import batch_ms
-
-    backlog = sum(
-        batch_ms(menu.by_name[name].typical_ms, rows) * slowdown.get(name, 1.0)
-        for name, rows in queued.items()
-    )
+    wait = draw(st.just(0.0) | st.floats(0.0, 50.0))
+    overhead = draw(st.floats(0.0, 2.0))
     return Snapshot(
-        lane_free_in_ms=tuple(draw(st.lists(st.floats(0.0, 50.0), min_size=1, max_size=4))),
-        backlog_ms=backlog,
-        queued_rows=queued,
-        slowdown=slowdown,
-        overhead_ms=draw(st.floats(0.0, 2.0)),
+        wait_ms=wait,
+        least_wait_ms=wait * draw(st.just(1.0) | st.floats(0.0, 1.0)),
+        price=draw(st.just(0.0) | st.floats(0.0, 0.1)),
+        ahead_rows=draw(st.just(0) | st.integers(1, 100)),
+        slowdown=draw(st.dictionaries(st.sampled_from(names), st.floats(0.5, 4.0))),
+        tail=draw(st.just(1.0) | st.floats(0.5, 3.0)),
+        margin=draw(st.just(1.0) | st.floats(0.5, 3.0)),
+        overhead_ms=overhead,
+        least_overhead_ms=overhead * draw(st.just(1.0) | st.floats(0.0, 1.0)),
         ready=ready,
     )

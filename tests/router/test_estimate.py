@@ -64,31 +64,46 @@ def test_more_rows_than_a_batch_holds_run_in_several() -> None:
     assert [batch_ms(table, rows) for rows in (1, 2, 3, 4, 5)] == [1.0, 1.5, 2.5, 3.0, 4.0]
 
 
-def test_a_request_rides_with_those_queued_for_the_same_variant() -> None:
+def test_a_request_rides_with_those_ahead_in_a_batch_that_suits_the_variant() -> None:
+    """The wait covers who goes before; with whom it rides is told from how many wait.
+
+    The batch is as large as makes a row quick, not as large as can be: dispatch fills it so.
+    """
     small = offer("small", first_ms=1.0, row_ms=0.5, tail=2.0, max_batch=4)
-    # 3 rows are queued for it (2 ms) and a lane is free in 5 ms: they leave together, as 4 rows.
-    snapshot = Snapshot((5.0,), backlog_ms=2.0, queued_rows={"small": 3}, overhead_ms=0.25)
-    assert latency_ms(small, 1, snapshot, wait_ms((5.0,), 2.0)) == pytest.approx(5 + 5 + 0.25)
-    # With 4 queued the batch is full: it waits for them at the median, then runs alone.
-    snapshot = Snapshot((5.0,), backlog_ms=2.5, queued_rows={"small": 4})
-    assert latency_ms(small, 1, snapshot, 7.5) == pytest.approx(5 + 2.5 + 2)
+    assert small.efficient_rows == 4
+    assert latency_ms(small, 1, Snapshot(overhead_ms=0.25), 5.0) == pytest.approx(5 + 2 + 0.25)
+    assert latency_ms(small, 1, Snapshot(ahead_rows=2), 5.0) == pytest.approx(5 + 4)
+    assert latency_ms(small, 1, Snapshot(ahead_rows=40), 5.0) == pytest.approx(5 + 5)
+    # More rows than a batch holds run in several.
+    assert latency_ms(small, 6, Snapshot(ahead_rows=40), 5.0) == pytest.approx(5 + 5 + 3)
+    flat = offer("flat", first_ms=1.0, row_ms=1.0, tail=2.0, max_batch=4)
+    assert flat.efficient_rows == 1
+    assert latency_ms(flat, 1, Snapshot(ahead_rows=40), 5.0) == pytest.approx(5 + 2)
 
 
-@given(st.integers(1, 20), st.integers(0, 40), st.floats(0, 20), st.floats(0, 50))
+def test_what_was_seen_lately_corrects_the_card_but_not_the_wait() -> None:
+    small = offer("small", first_ms=1.0, tail=2.0)
+    seen = Snapshot(slowdown={"small": 3.0, "other": 9.0}, tail=1.5, margin=7.0, overhead_ms=0.25)
+    assert latency_ms(small, 1, seen, 5.0) == pytest.approx(5 + 2 * 3 * 1.5 + 0.25)
+
+
+@given(st.integers(1, 20), st.integers(0, 40), st.floats(0, 20), st.floats(1, 4), st.floats(1, 4))
 def test_more_of_anything_never_predicts_less(
-    rows: int, queued: int, busy: float, other: float
+    rows: int, ahead: int, wait: float, slowdown: float, tail: float
 ) -> None:
     variant = offer("v", first_ms=1.0, row_ms=0.3)
 
-    def predicted(busy: float, other: float) -> float:
-        own = batch_ms(variant.typical_ms, queued)
-        snapshot = Snapshot(
-            (busy, busy), backlog_ms=own + other, queued_rows={"v": queued} if queued else {}
-        )
-        wait = wait_ms(snapshot.lane_free_in_ms, snapshot.backlog_ms)
-        return latency_ms(variant, rows, snapshot, wait)
+    def predicted(
+        rows: int, ahead: int, wait: float, slowdown: float, tail: float, overhead: float = 1.0
+    ) -> float:
+        seen = Snapshot(ahead_rows=ahead, slowdown={"v": slowdown}, tail=tail, overhead_ms=overhead)
+        return latency_ms(variant, rows, seen, wait)
 
-    base = predicted(busy, other)
+    base = predicted(rows, ahead, wait, slowdown, tail)
     assert base >= batch_ms(variant.promised_ms, rows)
-    assert predicted(busy + 1, other) >= base
-    assert predicted(busy, other + 1) >= base
+    assert predicted(rows + 1, ahead, wait, slowdown, tail) >= base
+    assert predicted(rows, ahead + 1, wait, slowdown, tail) >= base
+    assert predicted(rows, ahead, wait + 1, slowdown, tail) >= base
+    assert predicted(rows, ahead, wait, slowdown + 1, tail) >= base
+    assert predicted(rows, ahead, wait, slowdown, tail + 1) >= base
+    assert predicted(rows, ahead, wait, slowdown, tail, 2.0) >= base

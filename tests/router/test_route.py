@@ -70,7 +70,7 @@ def test_a_deadline_and_a_cap_narrow_the_choice() -> None:
 def test_a_queue_shifts_to_a_faster_variant() -> None:
     limit = Constraints(max_latency_ms=3.0, min_accuracy=Floor(0.9))
     assert decide(replace(limit, optimize="accuracy"), policy=Policy(accuracy_margin=0)) == "fp32"
-    busy = replace(QUIET, lane_free_in_ms=(1.0,))
+    busy = replace(QUIET, wait_ms=1.0, least_wait_ms=1.0)
     assert decide(limit, busy, Policy(accuracy_margin=0)) == "int8"
     slow = replace(QUIET, slowdown={"fp32": 2.0})
     assert decide(limit, slow, Policy(accuracy_margin=0)) == "int8"
@@ -104,10 +104,69 @@ def test_what_would_fit_together_when_nothing_does_alone() -> None:
 
 
 def test_fits_but_not_under_the_present_load() -> None:
-    busy = replace(QUIET, lane_free_in_ms=(50.0,))
+    busy = replace(QUIET, wait_ms=50.0, least_wait_ms=50.0)
     decision = route(Constraints(max_latency_ms=10.0), MENU, busy, POLICY)
     assert decision.verdict == "overloaded"
     assert decision.retry_after_ms == pytest.approx(50 + 0.25 - 10)
+
+
+def test_where_others_give_way_a_request_is_let_in() -> None:
+    """As planned it would be late with any variant, but those ahead may take faster ones."""
+    demands = Constraints(max_latency_ms=10.0)
+    busy = replace(QUIET, wait_ms=50.0, least_wait_ms=9.0)
+    decision = route(demands, MENU, busy, POLICY)
+    assert (decision.verdict, decision.variant) == ("accepted", "int8")
+    assert decision.estimate_ms == pytest.approx(9 + 0.75)
+    assert [r.variant for r in decision.refused] == ["fp32"]
+
+
+def test_a_price_of_lane_time_shifts_those_who_optimise_accuracy() -> None:
+    """What is lost in accuracy is weighed with the lane time it saves; the others pay nothing."""
+    strict = Policy(accuracy_margin=0)
+    for price, variant, reason in (
+        (0.0, "fp32", "most-accurate"),
+        (0.001, "fp32", "most-accurate"),
+        (0.002, "int8", "under-load"),
+        (0.2, "small", "under-load"),
+    ):
+        loaded = replace(QUIET, price=price)
+        decision = route(Constraints(), MENU, loaded, strict)
+        assert (decision.variant, decision.reason) == (variant, reason), price
+        assert decision.allowed == (variant, *[n for n in MENU.by_name if n != variant])
+        assert decide(Constraints(optimize="cost"), loaded) == "small"
+        assert decide(Constraints(variant="fp32"), loaded) == "fp32"
+
+
+def test_the_price_counts_for_every_row_and_by_the_speed_of_now() -> None:
+    strict = Policy(accuracy_margin=0)
+    loaded = replace(QUIET, price=0.001)
+    assert route(Constraints(), MENU, loaded, strict, rows=2).variant == "int8"
+    slowed = replace(loaded, slowdown={"fp32": 2.0})
+    assert decide(Constraints(), slowed, strict) == "int8"
+
+
+def test_what_is_promised_has_a_margin_and_ends_at_the_deadline() -> None:
+    wary = replace(QUIET, margin=2.0, tail=1.5, overhead_ms=1.0)
+    free = route(Constraints(), MENU, wary, POLICY)
+    assert free.estimate_ms == pytest.approx(0.75 * 1.5 + 1)
+    assert free.predicted_latency_ms == pytest.approx(2 * free.estimate_ms)
+    limited = route(Constraints(max_latency_ms=3.0), MENU, wary, POLICY)
+    assert (limited.variant, limited.predicted_latency_ms) == ("int8", 3.0)
+    soft = route(Constraints(max_latency_ms=0.5, relax=("latency",)), MENU, wary, POLICY)
+    assert soft.predicted_latency_ms == pytest.approx(2 * soft.estimate_ms)
+
+
+def test_what_may_answer_in_its_place_is_handed_on() -> None:
+    """Those that meet the floor and the cap: the deadline is judged when a lane comes free."""
+    demands = Constraints(min_accuracy=Floor(0.955), max_latency_ms=1.0)
+    decision = route(demands, MENU, QUIET, POLICY)
+    assert decision.choices is not None
+    assert [o.name for o in decision.choices.offers] == ["int8", "fp32"]
+    assert decision.allowed == ("int8",)
+    # When latency gave way, nothing else gives way after it.
+    late = route(replace(demands, max_latency_ms=0.1, relax=("latency",)), MENU, QUIET, POLICY)
+    assert late.choices is not None
+    assert [o.name for o in late.choices.offers] == ["int8"]
 
 
 def test_a_variant_that_is_not_ready_is_not_chosen() -> None:
