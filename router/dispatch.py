@@ -22,7 +22,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from router.menu import Offer
-from router.pace import NOTHING, Pace
+from router.pace import Pace
 from router.plan import Plan, plan
 from router.queue import RANKS, Expected, Waiting
 
@@ -48,6 +48,7 @@ class Moment:
         max_batch: rows of a batch, at most; a single request may have more and runs alone.
         overhead_ms: what it takes to bring an answer from the lane to its caller.
         weights: of the lanes' time, by model, when there is not enough for all.
+        price: what lane time was worth lately; see `plan`.
     """
 
     now_s: float
@@ -57,6 +58,7 @@ class Moment:
     max_batch: int = 32
     overhead_ms: float = 0.0
     weights: Mapping[str, float] = field(default_factory=dict)
+    price: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +91,7 @@ def dispatch(queue: Sequence[Waiting], moment: Moment) -> Assignment:
         if pace is not None and can_answer(head, moment, pace):
             break
         expired.append(head)
-    left = queue[len(expired) :]
+    left = queue[len(expired) :] if expired else queue
     if not left:
         return Assignment(expired=tuple(expired))
     outlook = plan(
@@ -100,17 +102,19 @@ def dispatch(queue: Sequence[Waiting], moment: Moment) -> Assignment:
         moment.paces,
         reserve_ms=moment.overhead_ms,
         weights=moment.weights,
+        hint=moment.price,
     )
     reachable = left[: REACH + moment.max_batch]
+    at = 0
     if outlook.crowded:
-        reachable = _worthwhile(reachable, moment, outlook)
-    else:
-        hold_s = [_hold_s(waiting, moment) for waiting in reachable]
-        at = next((at for at, until_s in enumerate(hold_s) if until_s <= moment.now_s), None)
-        if at is None and sum([waiting.rows for waiting in left]) < moment.max_batch:
-            return Assignment(expired=tuple(expired), plan=outlook, wait_until_s=min(hold_s))
-        reachable = [*reachable[at or 0 :], *reachable[: at or 0]]
-    head = reachable[0]
+        reachable = _by_turn(reachable, moment, outlook)
+        at = _worthwhile(reachable, moment, outlook)
+    elif head.choices.thrifty:
+        at, wait_until_s = _hurried(reachable, moment)
+        if wait_until_s > moment.now_s and len(left) == len(reachable):
+            return Assignment(expired=tuple(expired), plan=outlook, wait_until_s=wait_until_s)
+    head = reachable[at]
+    others = [*reachable[:at], *reachable[at + 1 :]] if at else reachable[1:]
     pace = moment.paces[head.choices.model]
     price = outlook.prices[head.choices.model]
     offer = choose(head, moment, pace, price)
@@ -119,7 +123,7 @@ def dispatch(queue: Sequence[Waiting], moment: Moment) -> Assignment:
     room = max(head.rows, min(moment.max_batch, _brief(offer, moment, pace)))
     if idle > 1:
         room = min(room, max(-(-len(left) // idle), head.rows))
-    members, promised_ms = _fill(head, offer, reachable[1:], moment, pace, price, room)
+    members, promised_ms = _fill(head, offer, others, moment, pace, price, room)
     return Assignment(
         model=head.choices.model,
         variant=offer.name,
@@ -130,34 +134,64 @@ def dispatch(queue: Sequence[Waiting], moment: Moment) -> Assignment:
     )
 
 
-def _hold_s(waiting: Waiting, moment: Moment) -> float:
-    """Until when a request would rather wait for company than run; 0 when it would rather run.
+def _hurried(reachable: Sequence[Waiting], moment: Moment) -> tuple[int, float]:
+    """The first request that would rather run than wait for company, and until when to wait.
 
-    One that optimises cost pays its share of the batch, so it waits as long as a full batch still
-    makes its deadline, where company is likely to come by then.
+    A request that optimises cost pays its share of the batch, so it waits as long as a full batch
+    still makes its deadline, where company is likely to come by then. Several that fill a batch
+    have company enough.
     """
+    if sum([waiting.rows for waiting in reachable]) >= moment.max_batch:
+        return 0, 0.0
+    until_s = math.inf
+    for at, waiting in enumerate(reachable):
+        pace = moment.paces.get(waiting.choices.model)
+        if pace is None or not can_answer(waiting, moment, pace):
+            continue
+        hold_s = _hold_s(waiting, moment, pace)
+        if hold_s <= moment.now_s:
+            return at, 0.0
+        until_s = min(until_s, hold_s)
+    return 0, until_s
+
+
+def _hold_s(waiting: Waiting, moment: Moment, pace: Pace) -> float:
+    """Until when to hold one request; 0 when it would rather run."""
     choices = waiting.choices
     if not choices.thrifty or waiting.deadline_s == math.inf:
         return 0.0
-    pace = moment.paces.get(choices.model)
-    tariff = NOTHING if pace is None else pace.tariff(choices)
-    if pace is None or not tariff.offers:
-        return 0.0
-    rows = max(waiting.rows, tariff.offers[0].efficient_rows)
+    offer = pace.tariff(choices).offers[0]
+    rows = max(waiting.rows, offer.efficient_rows)
     # Once for its own batch, once for the one that may run when the time has come.
-    window_ms = _slack_ms(waiting, moment) - 2 * pace.promised_ms(tariff.offers[0], rows)
+    window_ms = _slack_ms(waiting, moment) - 2 * pace.promised_ms(offer, rows)
     coming = sum([k.rows_per_ms for k in moment.expected if k.choices.model == choices.model])
     return moment.now_s + window_ms / 1000 if coming * window_ms >= 1 else 0.0
 
 
-def _worthwhile(reachable: Sequence[Waiting], moment: Moment, outlook: Plan) -> Sequence[Waiting]:
-    """`reachable` from the request that should head the batch when not everybody can be served.
+def _by_turn(reachable: Sequence[Waiting], moment: Moment, outlook: Plan) -> Sequence[Waiting]:
+    """`reachable` in the order in which requests are served when there is not time for all.
 
-    By priority; models within their share before those that want more; and then the first that has
-    time for a batch of some efficiency: lanes that run behind with requests that are only just in
-    time run them in twos and threes, and lose the most.
+    By priority; models within their share before those that want more. Who has no deadline and is
+    overdue waits no longer.
     """
-    by_turn = sorted(reachable, key=lambda waiting: _turn(waiting, moment, outlook))
+    if not outlook.over and len({waiting.priority for waiting in reachable}) == 1:
+        return reachable
+    now_s, over = moment.now_s, outlook.over
+
+    def turn(waiting: Waiting) -> tuple[int, bool]:
+        if waiting.deadline_s == math.inf and waiting.due_s <= now_s:
+            return 0, False
+        return RANKS[waiting.priority], waiting.choices.model in over
+
+    return sorted(reachable, key=turn)
+
+
+def _worthwhile(by_turn: Sequence[Waiting], moment: Moment, outlook: Plan) -> int:
+    """Index of the request that should head the batch when not everybody can be served.
+
+    The first that has time for a batch of some efficiency: lanes that run behind with requests that
+    are only just in time run them in twos and threes, and lose the most.
+    """
     first: int | None = None
     for at, waiting in enumerate(by_turn):
         model = waiting.choices.model
@@ -168,16 +202,9 @@ def _worthwhile(reachable: Sequence[Waiting], moment: Moment, outlook: Plan) -> 
         if first is None:
             first = at
         if waiting.soft or _slack_ms(waiting, moment) >= pace.promised_ms(offer, offer.decent_rows):
-            return by_turn[at:]
+            return at
     assert first is not None
-    return by_turn[first:]
-
-
-def _turn(waiting: Waiting, moment: Moment, outlook: Plan) -> tuple[int, bool]:
-    """Whose turn it is when not everybody can be served; who is overdue waits no longer."""
-    if waiting.deadline_s == math.inf and waiting.due_s <= moment.now_s:
-        return 0, False
-    return RANKS[waiting.priority], waiting.choices.model in outlook.over
+    return first
 
 
 def _brief(offer: Offer, moment: Moment, pace: Pace) -> int:
@@ -233,16 +260,12 @@ def _fill(
     promised_ms = pace.promised_ms(offer, rows)
     # A head that only makes it at the median has no time to spare for company.
     slack_ms = max(_slack_ms(head, moment), promised_ms)
-    suits: dict[int, bool] = {id(head.choices): True}
+    suits = {head.choices: True}
     for other in others:
-        if rows >= room:
-            break
-        if rows + other.rows > room:
-            continue
-        kind = id(other.choices)
-        if kind not in suits:
-            suits[kind] = _suits(other, offer, pace, price)
-        if not suits[kind]:
+        suit = suits.get(other.choices)
+        if suit is None:
+            suit = suits[other.choices] = _suits(other, offer, pace, price)
+        if not suit or rows + other.rows > room:
             continue
         longer_ms = pace.promised_ms(offer, rows + other.rows)
         least_ms = min(slack_ms, _slack_ms(other, moment))
@@ -250,6 +273,8 @@ def _fill(
             continue
         members.append(other)
         rows, promised_ms, slack_ms = rows + other.rows, longer_ms, least_ms
+        if rows >= room:
+            break
     return members, promised_ms
 
 
@@ -259,7 +284,7 @@ def _suits(other: Waiting, offer: Offer, pace: Pace, price: float) -> bool:
     if offer not in choices.offers:
         return False
     tariff = pace.tariff(choices)
-    own = tariff.offers[tariff.at(price)]
+    own = tariff.offers[tariff.at(price)]  # there is one: `offer` is ready
     if own is offer:
         return True
     worth = dict(zip(choices.offers, choices.worth, strict=True))

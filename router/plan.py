@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left, bisect_right
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import accumulate
 from operator import mul, sub
 from typing import NamedTuple
@@ -75,6 +75,7 @@ def plan(
     paces: Mapping[str, Pace],
     reserve_ms: float = 0.0,
     weights: Mapping[str, float] | None = None,
+    hint: float = 0.0,
 ) -> Plan:
     """The plan for what waits in `queue`, sorted by urgency.
 
@@ -88,6 +89,7 @@ def plan(
         paces: by model; requests of a model that is absent take no time.
         reserve_ms: kept free before each deadline.
         weights: of the lanes' time, by model; 1 for those that are absent.
+        hint: a price near which the search begins; it changes the time it takes alone.
     """
     sample, rows = _sample(queue)
     lanes = _Lanes(lane_free_in_ms)
@@ -107,6 +109,7 @@ def plan(
             paces,
             reserve_ms,
             share,
+            hint,
         )
 
     together = solve(None, 1.0)
@@ -177,6 +180,7 @@ def _solve(
     paces: Mapping[str, Pace],
     reserve_ms: float,
     share: float,
+    hint: float,
 ) -> _Solved:
     """The lowest price at which these make their deadlines on their share of the lanes."""
     kinds = [waiting.choices for waiting in sample]
@@ -219,18 +223,44 @@ def _solve(
         return each, min(spare, beyond - (prefixes[near - 1] if near else 0.0))
 
     prices = sorted({0.0, *[price for tariff in tariffs.values() for price in tariff.prices]})
-    low, high = 0, len(prices) - 1
+    price, (each_ms, spare_ms) = _lowest(prices, work, hint)
+    crowded = spare_ms < 0
+    if sample and price == prices[-1] and not crowded:
+        crowded = spare_ms < lanes.count * share * _batch_ms(tariffs[kinds[0]], paces, kinds[0])
+    return _Solved(price, spare_ms, crowded, each_ms, least_ms)
+
+
+_Work = tuple[list[float], float]
+
+
+def _lowest(
+    prices: Sequence[float], work: Callable[[float], _Work], hint: float
+) -> tuple[float, _Work]:
+    """The lowest price at which something is left, or else the highest; and its `work`.
+
+    The higher the price the more is left, so halving finds it; but prices change little from one
+    plan to the next, so the search begins at `hint` and its neighbour.
+    """
+    last = len(prices) - 1
+    high = min(last, bisect_left(prices, hint))
+    found: _Work | None = work(prices[high])
+    assert found is not None
+    if found[1] >= 0:
+        low, neighbour = 0, high - 1
+    elif high == last:
+        return prices[last], found
+    else:
+        low, neighbour = high + 1, high + 1
+        high, found = last, None
     while low < high:
-        middle = (low + high) // 2
-        if work(prices[middle])[1] >= 0:
-            high = middle
+        middle = neighbour if low <= neighbour < high else (low + high) // 2
+        neighbour = -1
+        tried = work(prices[middle])
+        if tried[1] >= 0:
+            high, found = middle, tried
         else:
             low = middle + 1
-    each_ms, spare_ms = work(prices[low])
-    crowded = spare_ms < 0
-    if sample and low == len(prices) - 1 and not crowded:
-        crowded = spare_ms < lanes.count * share * _batch_ms(tariffs[kinds[0]], paces, kinds[0])
-    return _Solved(prices[low], spare_ms, crowded, each_ms, least_ms)
+    return prices[high], work(prices[high]) if found is None else found
 
 
 def _batch_ms(tariff: Tariff, paces: Mapping[str, Pace], kind: Choices) -> float:

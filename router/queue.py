@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_left, insort
 from collections.abc import Iterable, Mapping
+from operator import attrgetter
 from typing import NamedTuple
 
 from router.choices import Choices
@@ -21,8 +22,9 @@ PATIENCE_S = 1.0
 # Arrivals are remembered for about as long as a few deadlines last: long enough to tell a rate,
 # short enough to see a burst.
 MEMORY_S = 0.4
-# Kinds of request whose arrivals are told apart.
+# Kinds of request whose arrivals are told apart, and those of them that a plan looks at.
 _KINDS = 32
+_BUSIEST = 8
 
 # Who is shed last, first.
 RANKS: Mapping[Priority, int] = {"high": 0, "normal": 1, "low": 2}
@@ -62,6 +64,9 @@ class Expected(NamedTuple):
     rows_per_ms: float
 
 
+_BY_RATE = attrgetter("rows_per_ms")
+
+
 class Queue:
     """Requests in order of urgency; `waiting` is sorted and is not to be changed from outside."""
 
@@ -92,10 +97,20 @@ class Queue:
             self._forget(now_s)
 
     def expected(self, now_s: float) -> list[Expected]:
-        """What keeps arriving, by the recent past."""
-        return [
+        """What keeps arriving, by the recent past; the busiest kinds stand for all."""
+        kinds = [
             Expected(choices, within_ms, rate * math.exp((last_s - now_s) / MEMORY_S))
             for (choices, within_ms), (rate, last_s) in self._arriving.items()
+        ]
+        if len(kinds) <= _BUSIEST:
+            return kinds
+        kinds.sort(key=_BY_RATE, reverse=True)
+        total = sum([kind.rows_per_ms for kind in kinds])
+        kept = sum([kind.rows_per_ms for kind in kinds[:_BUSIEST]])
+        factor = total / kept if kept else 1.0
+        return [
+            Expected(choices, within_ms, rate * factor)
+            for choices, within_ms, rate in kinds[:_BUSIEST]
         ]
 
     def _forget(self, now_s: float) -> None:

@@ -199,6 +199,7 @@ class Scheduler:
             max_batch=self._max_batch,
             overhead_ms=self.telemetry.overhead_ms(now_s),
             weights=self._weights,
+            price=max(self._outlook.prices.values(), default=0.0),
         )
         assignment = self._rule.dispatch(queue.waiting, moment)
         queue.remove(assignment.members)
@@ -328,6 +329,7 @@ class Scheduler:
                     paces,
                     self.telemetry.overhead_ms(now_s),
                     self._weights,
+                    max(self._outlook.prices.values(), default=0.0),
                 ),
                 now_s,
             )
