@@ -10,14 +10,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from router import constraints as parsing
-from router.constraints import Constraints
+from router.constraints import Constraints, Floor
 from router.decision import Decision
-from router.estimate import latency_ms, wait_ms
+from router.estimate import latency_ms
 from router.feasible import Option, meets, offered_floor
 from router.menu import Menu, Offer
 from router.route import Policy, route
 from router.snapshot import Snapshot
-from tests.router.builders import constraints, menus, snapshots
+from tests.router.builders import (
+    NAMES,
+    changed,
+    constraints,
+    dominated,
+    menu,
+    menus,
+    offer,
+    scale,
+    snapshots,
+)
 
 POLICY = Policy()
 STRICT = Policy(accuracy_margin=0.0)
@@ -36,9 +46,25 @@ def situations(
     return menu, snapshot, draw(constraints()), draw(st.integers(1, 20))
 
 
-def option(offer: Offer, snapshot: Snapshot, rows: int) -> Option:
-    wait = wait_ms(snapshot.lane_free_in_ms, snapshot.backlog_ms)
+def option(offer: Offer, snapshot: Snapshot, rows: int, wait: float | None = None) -> Option:
+    wait = snapshot.wait_ms if wait is None else wait
     return Option(offer, latency_ms(offer, rows, snapshot, wait), offer.cost_usd_per_million(rows))
+
+
+def yielding(snapshot: Snapshot) -> Snapshot:
+    """The same moment, with those ahead already planned to give way as far as they must."""
+    return replace(snapshot, wait_ms=snapshot.least_wait_ms)
+
+
+def seen_by(demands: Constraints, menu: Menu, snapshot: Snapshot, rows: int) -> Snapshot:
+    """The moment by which the request is judged: where nothing fits behind those ahead as they are
+    planned to be served, behind them giving way."""
+    fits = any(
+        meets(option(offer, snapshot, rows), demands)
+        for offer in menu.offers
+        if offer.name in snapshot.ready
+    )
+    return snapshot if fits else yielding(snapshot)
 
 
 def chosen(decision: Decision, menu: Menu, snapshot: Snapshot, rows: int) -> Option:
@@ -51,15 +77,25 @@ def test_no_constraint_is_broken_unasked(
 ) -> None:
     menu, snapshot, demands, rows = situation
     decision = route(demands, menu, snapshot, POLICY, rows)
+    judged = seen_by(demands, menu, snapshot, rows)
     if decision.verdict == "accepted":
-        picked = chosen(decision, menu, snapshot, rows)
+        picked = chosen(decision, menu, judged, rows)
         assert meets(picked, demands)
         assert decision.variant in snapshot.ready
         assert decision.relaxed == ()
-        assert decision.predicted_latency_ms == picked.latency_ms
+        assert decision.estimate_ms == picked.latency_ms
+        limit_ms = demands.max_latency_ms or math.inf
+        assert decision.predicted_latency_ms == min(picked.latency_ms * snapshot.margin, limit_ms)
+        assert decision.choices is not None
+        timeless = replace(demands, max_latency_ms=None)
+        assert set(decision.allowed) <= {o.name for o in decision.choices.offers}
+        for offer in decision.choices.offers:
+            assert meets(option(offer, snapshot, rows), timeless)
+        for name in decision.allowed:
+            assert meets(option(menu.by_name[name], judged, rows), demands)
     else:
         assert not any(
-            meets(option(offer, snapshot, rows), demands)
+            meets(option(offer, judged, rows), demands)
             for offer in menu.offers
             if offer.name in snapshot.ready
         )
@@ -81,7 +117,13 @@ def test_only_what_the_caller_listed_gives_way(
                 None if "cost" in decision.relaxed else demands.max_cost_usd_per_million
             ),
         )
-        assert meets(chosen(decision, menu, snapshot, rows), kept)
+        judged = yielding(snapshot) if decision.relaxed else seen_by(kept, menu, snapshot, rows)
+        assert meets(chosen(decision, menu, judged, rows), kept)
+        # What answers in its place at dispatch keeps the same.
+        assert decision.choices is not None
+        timeless = replace(kept, max_latency_ms=None)
+        for offer in decision.choices.offers:
+            assert meets(option(offer, judged, rows), timeless)
     if decision.relaxed:
         assert route(demands, menu, snapshot, POLICY, rows).verdict != "accepted"
 
@@ -92,7 +134,13 @@ def test_only_what_the_caller_listed_gives_way(
 def test_loosening_never_worsens_the_objective(
     situation: tuple[Menu, Snapshot, Constraints, int], loosened: str
 ) -> None:
+    """What is made best, under `accuracy`, is worth less the price of the lane time.
+
+    At a price of 0 that is the accuracy itself. The moment is the same for both: a request that
+    fits only where those ahead give way is judged behind them giving way.
+    """
     menu, snapshot, demands, rows = situation
+    snapshot = yielding(snapshot)
     tight = route(demands, menu, snapshot, STRICT, rows)
     loose = route(replace(demands, **{loosened: None}), menu, snapshot, STRICT, rows)
     if tight.verdict != "accepted":
@@ -104,7 +152,28 @@ def test_loosening_never_worsens_the_objective(
     elif demands.optimize == "latency":
         assert after.latency_ms <= before.latency_ms
     else:
-        assert after.offer.accuracy >= before.offer.accuracy
+        assert gain(after, snapshot, rows) >= gain(before, snapshot, rows)
+        if not snapshot.price:
+            assert after.offer.accuracy >= before.offer.accuracy
+
+
+def gain(option: Option, snapshot: Snapshot, rows: int) -> float:
+    """Accuracy less the price of the lane time."""
+    offer = option.offer
+    price = snapshot.price * rows
+    return offer.accuracy - price * offer.row_ms * snapshot.slowdown.get(offer.name, 1.0)
+
+
+@given(
+    situations(), st.sampled_from(["max_latency_ms", "min_accuracy", "max_cost_usd_per_million"])
+)
+def test_loosening_never_loses_a_request(
+    situation: tuple[Menu, Snapshot, Constraints, int], loosened: str
+) -> None:
+    menu, snapshot, demands, rows = situation
+    if route(demands, menu, snapshot, POLICY, rows).verdict == "accepted":
+        again = route(replace(demands, **{loosened: None}), menu, snapshot, POLICY, rows)
+        assert again.verdict == "accepted"
 
 
 @given(situations())
@@ -113,7 +182,7 @@ def test_equals_by_evidence_are_within_the_margin_of_the_best(
 ) -> None:
     menu, snapshot, demands, rows = situation
     demands = replace(demands, optimize="accuracy")
-    decision = route(demands, menu, snapshot, POLICY, rows)
+    decision = route(demands, menu, replace(snapshot, price=0.0), POLICY, rows)
     if decision.verdict == "accepted":
         best = max(menu.by_name[name].accuracy for name in decision.allowed)
         assert decision.accuracy >= best - POLICY.accuracy_margin - 1e-12
@@ -178,7 +247,7 @@ def test_a_suggested_value_is_the_nearest(
         fitting = [
             candidate
             for offer in menu.offers
-            if meets(candidate := option(offer, snapshot, rows), others)
+            if meets(candidate := option(offer, yielding(snapshot), rows), others)
         ]
         if name == "min_accuracy":
             assert demands.min_accuracy is not None
@@ -192,50 +261,126 @@ def test_a_suggested_value_is_the_nearest(
             assert best <= float(value) <= max(best * 1.0011, 1e-12)
 
 
-@given(situations(all_ready=True), st.floats(0.1, 10.0))
+@given(situations(), _RELAXATIONS, st.integers(-4, 4))
 def test_a_faster_clock_changes_nothing(
-    situation: tuple[Menu, Snapshot, Constraints, int], factor: float
+    situation: tuple[Menu, Snapshot, Constraints, int],
+    relax: tuple[parsing.Relaxable, ...],
+    power: int,
 ) -> None:
-    """Scaling every time and every time limit alike leaves the choice as it was."""
+    """Scaling every time and every time limit alike, and prices against it, changes no choice.
+
+    By powers of two, so that it changes no rounding either.
+    """
     menu, snapshot, demands, rows = situation
-    for limit, used in (
-        (demands.max_latency_ms, lambda o: o.latency_ms),
-        (demands.max_cost_usd_per_million, lambda o: o.cost_usd_per_million),
-    ):
-        figures = [used(option(offer, snapshot, rows)) for offer in menu.offers]
-        if limit is not None and any(math.isclose(f, limit, abs_tol=1e-9) for f in figures):
-            return  # rounding decides
-    scaled_menu = scale(menu, factor)
-    scaled = route(
-        replace(
-            demands,
-            max_latency_ms=demands.max_latency_ms and demands.max_latency_ms * factor,
-        ),
-        scaled_menu,
+    demands = replace(demands, relax=relax)
+    factor = 2.0**power
+    one = route(demands, menu, snapshot, POLICY, rows)
+    other = route(
+        replace(demands, max_latency_ms=demands.max_latency_ms and demands.max_latency_ms * factor),
+        scale(menu, factor),
         replace(
             snapshot,
-            lane_free_in_ms=tuple(ms * factor for ms in snapshot.lane_free_in_ms),
-            backlog_ms=snapshot.backlog_ms * factor,
+            wait_ms=snapshot.wait_ms * factor,
+            least_wait_ms=snapshot.least_wait_ms * factor,
             overhead_ms=snapshot.overhead_ms * factor,
+            least_overhead_ms=snapshot.least_overhead_ms * factor,
+            price=snapshot.price / factor,
         ),
         POLICY,
         rows,
     )
-    assert scaled.verdict == route(demands, menu, snapshot, POLICY, rows).verdict
+    assert alike(one, other)
+    assert other.estimate_ms == one.estimate_ms * factor
+    assert other.retry_after_ms == pytest.approx(one.retry_after_ms * factor)
 
 
-def scale(menu: Menu, factor: float) -> Menu:
-    """The same menu on a machine `factor` times slower and as much cheaper by the hour."""
-    offers = tuple(
-        replace(
-            offer,
-            promised_ms=tuple(ms * factor for ms in offer.promised_ms),
-            typical_ms=tuple(ms * factor for ms in offer.typical_ms),
-            usd_per_million_lane_ms=offer.usd_per_million_lane_ms / factor,
-        )
-        for offer in menu.offers
+def alike(one: Decision, other: Decision) -> bool:
+    """Whether both decide the same; the figures and sentences may differ."""
+    return (one.verdict, one.variant, one.reason, one.allowed, one.relaxed) == (
+        other.verdict,
+        other.variant,
+        other.reason,
+        other.allowed,
+        other.relaxed,
     )
-    return replace(menu, offers=offers, by_name={offer.name: offer for offer in offers})
+
+
+# Whole steps of an accuracy, of a time and of a price, which floats add without rounding.
+STEP = 1 / 1024
+
+
+@given(st.data(), st.integers(-64, 64), _RELAXATIONS)
+def test_a_harder_task_changes_nothing(
+    data: st.DataObject, shift: int, relax: tuple[parsing.Relaxable, ...]
+) -> None:
+    """Shifting every accuracy and the floor alike changes no choice."""
+    names = data.draw(st.lists(st.sampled_from(NAMES), min_size=1, unique=True))
+    listed = [
+        offer(
+            name,
+            data.draw(st.integers(200, 800)) * STEP,
+            half_width=data.draw(st.integers(0, 32)) * STEP,
+            share_low=0.5,
+            first_ms=data.draw(st.integers(1, 64)),
+            max_batch=1,
+        )
+        for name in names
+    ]
+    plate = menu(*listed)
+    by = shift * STEP
+    shifted = changed(
+        plate,
+        lambda o: replace(
+            o,
+            accuracy=o.accuracy + by,
+            accuracy_low=o.accuracy_low + by,
+            accuracy_high=o.accuracy_high + by,
+        ),
+    )
+    floor = data.draw(st.none() | st.integers(200, 800))
+    snapshot = replace(data.draw(snapshots(plate)), slowdown={})
+    snapshot = replace(snapshot, price=data.draw(st.integers(0, 8)) * STEP)
+    demands = replace(data.draw(constraints()), relax=relax, min_accuracy=None)
+
+    def demanded(by: float) -> Constraints:
+        if floor is None:
+            return demands
+        return replace(demands, min_accuracy=Floor(floor * STEP + by))
+
+    # The margin, too, is a whole number of steps.
+    policy = Policy(accuracy_margin=8 * STEP)
+    assert alike(
+        route(demanded(0.0), plate, snapshot, policy),
+        route(demanded(by), shifted, snapshot, policy),
+    )
+
+
+@given(situations(all_ready=True), _RELAXATIONS, st.data())
+def test_a_dominated_variant_changes_nothing(
+    situation: tuple[Menu, Snapshot, Constraints, int],
+    relax: tuple[parsing.Relaxable, ...],
+    data: st.DataObject,
+) -> None:
+    """Slower, dearer and less accurate than another one that is there: it is never chosen."""
+    menu, snapshot, demands, rows = situation
+    demands = replace(demands, relax=relax)
+    better = data.draw(st.sampled_from(menu.offers))
+    worse = dominated(better, data.draw(st.sampled_from(["0", "z"])))
+    factor = snapshot.slowdown.get(better.name, 1.0)
+    snapshot = replace(snapshot, slowdown={**snapshot.slowdown, worse.name: factor})
+    more = with_more(menu, worse)
+    one = route(demands, menu, snapshot, POLICY, rows)
+    other = route(
+        demands, more, replace(snapshot, ready=snapshot.ready | {worse.name}), POLICY, rows
+    )
+    assert (one.verdict, one.variant, one.relaxed) == (other.verdict, other.variant, other.relaxed)
+    assert [name for name in other.allowed if name != worse.name] == list(one.allowed)
+    assert one.nearest.alone == other.nearest.alone
+    assert one.retry_after_ms == other.retry_after_ms
+
+
+def with_more(plate: Menu, *offers: Offer) -> Menu:
+    return menu(*plate.offers, *offers, not_worse=plate.not_worse, reference=plate.reference)
 
 
 def resubmitted(name: str, value: str) -> dict[str, object]:
