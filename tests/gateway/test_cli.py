@@ -13,6 +13,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -340,7 +341,7 @@ def test_serve_from_ready_to_a_clean_end(flipped: Path, number: signal.Signals) 
 
 
 def test_a_running_request_is_answered_before_the_end(tmp_path: Path) -> None:
-    write_variant(tmp_path, "slow", "fp32", delay_ms=40)
+    write_variant(tmp_path, "slow", "fp32", delay_ms=500)
     body = json.dumps(
         {"inputs": [{"name": "image", "datatype": "FP32", "shape": [1, 4], "data": [0] * 4}]}
     ).encode()
@@ -350,6 +351,8 @@ def test_a_running_request_is_answered_before_the_end(tmp_path: Path) -> None:
         request = b"POST /v2/models/slow/infer HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n"
         with socket.create_connection((host, int(port)), timeout=10) as client:
             client.sendall(request % len(body) + body)
+            while b"gearshift_busy_lanes 1.0" not in _get(f"{url}/metrics")[1]:
+                time.sleep(0.01)
             process.send_signal(signal.SIGTERM)
             assert client.recv(4096).startswith(b"HTTP/1.1 200 ")
         process.communicate(timeout=20)
