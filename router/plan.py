@@ -94,7 +94,7 @@ def plan(
     sample, rows = _sample(queue)
     lanes = _Lanes(lane_free_in_ms)
 
-    def solve(models: frozenset[str] | None, share: float) -> _Solved:
+    def solve(models: frozenset[str] | None, share: float, fixed: Mapping[str, float]) -> _Solved:
         chosen = list(range(len(sample)))
         coming = expected
         if models is not None:
@@ -110,9 +110,10 @@ def plan(
             reserve_ms,
             share,
             hint,
+            fixed,
         )
 
-    together = solve(None, 1.0)
+    together = solve(None, 1.0, {})
     models = {waiting.choices.model for waiting in sample}
     models.update([kind.choices.model for kind in expected])
     prices = dict.fromkeys(models, together.price)
@@ -120,17 +121,18 @@ def plan(
     each_ms = together.each_ms
     if len(models) > 1 and together.price > 0:
         shares = _shares(models, weights or {})
-        alone = {model: solve(frozenset((model,)), shares[model]) for model in models}
+        alone = {model: solve(frozenset((model,)), shares[model], {}) for model in models}
         over = frozenset([model for model in models if alone[model].spare_ms < 0])
-        modest = {model for model in models if alone[model].price < together.price}
-        if modest and modest != models:
-            others = frozenset(models - modest)
-            rest = solve(others, sum([shares[model] for model in others]))
-            for model in models:
-                prices[model] = alone[model].price if model in modest else rest.price
-            each_ms = [
-                _row_ms(waiting, prices, paces) * n for waiting, n in zip(sample, rows, strict=True)
-            ]
+        modest = _cheaper(alone, together.price)
+        while modest and len(modest) < len(models):
+            # What the modest leave of their shares is everybody's.
+            rest = solve(None, 1.0, modest)
+            prices = {model: modest.get(model, rest.price) for model in models}
+            each_ms = rest.each_ms
+            more = modest | _cheaper(alone, rest.price)
+            if more == modest:
+                break
+            modest = more
     return Plan(
         prices,
         together.spare_ms,
@@ -147,10 +149,9 @@ def _shares(models: Collection[str], weights: Mapping[str, float]) -> dict[str, 
     return {model: weights.get(model, 1.0) / total for model in models}
 
 
-def _row_ms(waiting: Waiting, prices: Mapping[str, float], paces: Mapping[str, Pace]) -> float:
-    model = waiting.choices.model
-    tariff = paces[model].tariff(waiting.choices) if model in paces else NOTHING
-    return tariff.row_ms[tariff.at(prices[model])] if tariff.offers else 0.0
+def _cheaper(alone: Mapping[str, _Solved], price: float) -> dict[str, float]:
+    """The models that could do with less than `price` on their own shares, and with how much."""
+    return {model: solved.price for model, solved in alone.items() if solved.price < price}
 
 
 class _Lanes:
@@ -181,8 +182,12 @@ def _solve(
     reserve_ms: float,
     share: float,
     hint: float,
+    fixed: Mapping[str, float],
 ) -> _Solved:
-    """The lowest price at which these make their deadlines on their share of the lanes."""
+    """The lowest price at which these make their deadlines on their share of the lanes.
+
+    Models in `fixed` have that price whatever the others pay.
+    """
     kinds = [waiting.choices for waiting in sample]
     slack = [(waiting.due_s - now_s) * 1000 - reserve_ms for waiting in sample]
     room = lanes.room(slack, share)
@@ -201,6 +206,16 @@ def _solve(
         choices: tariff.row_ms[-1] if tariff.offers else 0.0 for choices, tariff in tariffs.items()
     }
     least_ms = [least[kind] * n for kind, n in zip(kinds, rows, strict=True)]
+    # One whose own deadline leaves no time for its best takes a faster one at any price, and is no
+    # reason why the others should.
+    most_ms = [
+        _most_ms(tariffs[kind], paces, kind, ms, waiting.rows) * n
+        for kind, ms, waiting, n in zip(kinds, slack, sample, rows, strict=True)
+    ]
+    takes_at_most = [
+        _most_ms(tariffs[kind.choices], paces, kind.choices, kind.within_ms - reserve_ms, 1)
+        for kind in expected
+    ]
     near = views[-1][1] if views else 0
     ends = sorted({2 * kind.within_ms - reserve_ms for kind in expected})
     beyond = _beyond(
@@ -210,19 +225,32 @@ def _solve(
     def work(price: float) -> tuple[list[float], float]:
         """Lane time of each at `price`, and what is left at the tightest prefix."""
         ms = {
-            choices: tariff.row_ms[tariff.at(price)] if tariff.offers else 0.0
+            choices: tariff.row_ms[tariff.at(fixed.get(choices.model, price))]
+            if tariff.offers
+            else 0.0
             for choices, tariff in tariffs.items()
         }
-        each = [ms[kind] * n for kind, n in zip(kinds, rows, strict=True)]
+        wanted = [ms[kind] * n for kind, n in zip(kinds, rows, strict=True)]
+        each = list(map(min, wanted, most_ms))
         prefixes = list(accumulate(each))
         spare = min(map(sub, room, prefixes), default=math.inf)
-        takes = [ms[kind.choices] for kind in expected]
+        takes = list(map(min, [ms[kind.choices] for kind in expected], takes_at_most))
         for have, (_, queued), arriving in zip(room_ahead, views, coming, strict=True):
             need = sum(map(mul, takes, arriving)) + (prefixes[queued - 1] if queued else 0.0)
             spare = min(spare, have - need)
         return each, min(spare, beyond - (prefixes[near - 1] if near else 0.0))
 
-    prices = sorted({0.0, *[price for tariff in tariffs.values() for price in tariff.prices]})
+    prices = sorted(
+        {
+            0.0,
+            *[
+                price
+                for choices, tariff in tariffs.items()
+                if choices.model not in fixed
+                for price in tariff.prices
+            ],
+        }
+    )
     price, (each_ms, spare_ms) = _lowest(prices, work, hint)
     crowded = spare_ms < 0
     if sample and price == prices[-1] and not crowded:
@@ -261,6 +289,19 @@ def _lowest(
         else:
             low = middle + 1
     return prices[high], work(prices[high]) if found is None else found
+
+
+def _most_ms(
+    tariff: Tariff, paces: Mapping[str, Pace], kind: Choices, slack_ms: float, rows: int
+) -> float:
+    """Lane time of a row by the slowest choice that makes the deadline at all; else the least."""
+    if not tariff.offers:
+        return 0.0
+    pace = paces[kind.model]
+    for offer, row_ms in zip(tariff.offers, tariff.row_ms, strict=True):
+        if pace.promised_ms(offer, rows) <= slack_ms:
+            return row_ms
+    return tariff.row_ms[-1]
 
 
 def _batch_ms(tariff: Tariff, paces: Mapping[str, Pace], kind: Choices) -> float:
