@@ -21,6 +21,7 @@ from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from router.choices import Choices
 from router.menu import Offer
 from router.pace import Pace
 from router.plan import Plan, plan
@@ -260,15 +261,20 @@ def _fill(
     promised_ms = pace.promised_ms(offer, rows)
     # A head that only makes it at the median has no time to spare for company.
     slack_ms = max(_slack_ms(head, moment), promised_ms)
-    suits = {head.choices: True}
+    # The head's like, too: its own deadline may have left it less than they choose.
+    better: dict[tuple[Choices, int], float] = {}
     for other in others:
-        suit = suits.get(other.choices)
-        if suit is None:
-            suit = suits[other.choices] = _suits(other, offer, pace, price)
-        if not suit or rows + other.rows > room:
+        if rows + other.rows > room:
+            continue
+        kind = other.choices, other.rows
+        better_ms = better.get(kind)
+        if better_ms is None:
+            better_ms = better[kind] = _better_ms(other, offer, pace, price)
+        other_ms = _slack_ms(other, moment)
+        if other_ms >= better_ms != math.inf:
             continue
         longer_ms = pace.promised_ms(offer, rows + other.rows)
-        least_ms = min(slack_ms, _slack_ms(other, moment))
+        least_ms = min(slack_ms, other_ms)
         if longer_ms > least_ms:
             continue
         members.append(other)
@@ -278,21 +284,29 @@ def _fill(
     return members, promised_ms
 
 
-def _suits(other: Waiting, offer: Offer, pace: Pace, price: float) -> bool:
-    """Whether `offer` is what requests like `other` would choose at `price`, or as good to them."""
+def _better_ms(other: Waiting, offer: Offer, pace: Pace, price: float) -> float:
+    """How long it takes to answer requests like `other` better at `price` than by `offer`.
+
+    Who has less time, rides along. Infinite when nothing is better; less than any time when
+    `offer` is not among its choices.
+    """
     choices = other.choices
     if offer not in choices.offers:
-        return False
+        return -math.inf
     tariff = pace.tariff(choices)
-    own = tariff.offers[tariff.at(price)]  # there is one: `offer` is ready
-    if own is offer:
-        return True
     worth = dict(zip(choices.offers, choices.worth, strict=True))
     # A row more in this batch takes less than its share of a batch of its own.
     table = offer.typical_ms
     joins_ms = (table[-1] - table[1]) / max(1, len(table) - 2)
-    gains = price * (tariff.row_ms[tariff.at(price)] - joins_ms)
-    return worth[offer] >= worth[own] - max(0.0, gains)
+    at = tariff.at(price)
+    least_ms = math.inf
+    for own, row_ms in zip(tariff.offers[at:], tariff.row_ms[at:], strict=True):
+        if own is offer:
+            break
+        gains = price * (row_ms - joins_ms)
+        if worth[offer] < worth[own] - max(0.0, gains):
+            least_ms = min(least_ms, pace.promised_ms(own, other.rows))
+    return least_ms
 
 
 def _slack_ms(waiting: Waiting, moment: Moment) -> float:
