@@ -30,13 +30,14 @@ from router.queue import Expected, Waiting
 SAMPLES = 32
 # Every so many of them are also judged with what is likely to come before they are due.
 VIEWS = 8
+FAR = 4
 
 
 class Plan(NamedTuple):
     """What lane time is worth, and what follows from it.
 
     Attributes:
-        prices: worth of a ms of lane time, by model: of those that wait or are expected.
+        prices: worth of a ms of lane time, by model.
         spare_ms: lane time that is left, at the tightest prefix, at these prices; negative when
             somebody will be late at any price.
         crowded: whether that is so, or nearly: the lanes have no time to spare for another batch,
@@ -91,7 +92,7 @@ def plan(
         weights: of the lanes' time, by model; 1 for those that are absent.
         hint: a price near which the search begins; it changes the time it takes alone.
     """
-    sample, rows = _sample(queue)
+    sample, rows = _sample(queue) if len(paces) < 2 else _sample_each(queue)
     lanes = _Lanes(lane_free_in_ms)
 
     def solve(models: frozenset[str] | None, share: float, fixed: Mapping[str, float]) -> _Solved:
@@ -116,7 +117,8 @@ def plan(
     together = solve(None, 1.0, {})
     models = {waiting.choices.model for waiting in sample}
     models.update([kind.choices.model for kind in expected])
-    prices = dict.fromkeys(models, together.price)
+    # One whose requests are too few to be looked at has a price as well.
+    prices = dict.fromkeys([*paces, *models], together.price)
     over: frozenset[str] = frozenset()
     each_ms = together.each_ms
     if len(models) > 1 and together.price > 0:
@@ -127,7 +129,7 @@ def plan(
         while modest and len(modest) < len(models):
             # What the modest leave of their shares is everybody's.
             rest = solve(None, 1.0, modest)
-            prices = {model: modest.get(model, rest.price) for model in models}
+            prices = {model: modest.get(model, rest.price) for model in prices}
             each_ms = rest.each_ms
             more = modest | _cheaper(alone, rest.price)
             if more == modest:
@@ -312,10 +314,28 @@ def _batch_ms(tariff: Tariff, paces: Mapping[str, Pace], kind: Choices) -> float
     return paces[kind.model].typical_ms(fastest, fastest.decent_rows)
 
 
-def _sample(queue: Sequence[Waiting]) -> tuple[list[Waiting], list[int]]:
+def _sample_each(queue: Sequence[Waiting]) -> tuple[list[Waiting], list[int]]:
+    """As `_sample`, of each model by itself.
+
+    One request of a modest model would else stand for many of the model that floods.
+    """
+    if len(queue) <= SAMPLES:
+        return _sample(queue)
+    by_model: dict[str, list[Waiting]] = {}
+    for waiting in queue:
+        by_model.setdefault(waiting.choices.menu.model, []).append(waiting)
+    if len(by_model) == 1:
+        return _sample(queue)
+    each = -(-SAMPLES // len(by_model))
+    found = [pair for few in by_model.values() for pair in zip(*_sample(few, each), strict=True)]
+    found.sort()
+    return [waiting for waiting, _ in found], [rows for _, rows in found]
+
+
+def _sample(queue: Sequence[Waiting], samples: int = SAMPLES) -> tuple[list[Waiting], list[int]]:
     """The ends of the prefixes to look at, and the rows that each adds, taking it for its like."""
     count = len(queue)
-    step = -(-count // SAMPLES) or 1
+    step = -(-count // samples) or 1
     sample = list(queue[step - 1 :: step])
     rows = [waiting.rows * step for waiting in sample]
     rest = count % step
@@ -339,11 +359,12 @@ def _views(
     rate = sum([kind.rows_per_ms for kind in expected])
     if not rate:
         return []
-    count = len(slack)
-    views = [(slack[at], at + 1) for at in range(VIEWS - 1, count, VIEWS)]
     usual_ms = rate / sum([kind.rows_per_ms / kind.within_ms for kind in expected])
     ahead_ms = 2 * usual_ms - reserve_ms
-    return [*views, (ahead_ms, bisect_right(slack, ahead_ms))]
+    near = bisect_right(slack, ahead_ms)
+    far = bisect_right(slack, FAR * usual_ms)
+    views = [(slack[at], at + 1) for at in range(VIEWS - 1, far, VIEWS)]
+    return [*views, (ahead_ms, near)]
 
 
 def _beyond(
