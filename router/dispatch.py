@@ -20,6 +20,7 @@ import math
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 
 from router.choices import Choices
 from router.menu import Offer
@@ -108,6 +109,8 @@ def dispatch(queue: Sequence[Waiting], moment: Moment) -> Assignment:
     reachable = left[: REACH + moment.max_batch]
     at = 0
     if outlook.crowded:
+        if outlook.over and len(left) > len(reachable):
+            reachable = [*reachable, *_behind(left, len(reachable), moment, outlook)]
         reachable = _by_turn(reachable, moment, outlook)
         at = _worthwhile(reachable, moment, outlook)
     elif head.choices.thrifty:
@@ -169,6 +172,18 @@ def _hold_s(waiting: Waiting, moment: Moment, pace: Pace) -> float:
     return moment.now_s + window_ms / 1000 if coming * window_ms >= 1 else 0.0
 
 
+def _behind(
+    left: Sequence[Waiting], reach: int, moment: Moment, outlook: Plan
+) -> Iterable[Waiting]:
+    """A batch's worth of models within their share, from behind those that flood the queue."""
+    within = (
+        left[at]
+        for at in range(reach, len(left))
+        if left[at].choices.menu.model not in outlook.over
+    )
+    return islice(within, moment.max_batch)
+
+
 def _by_turn(reachable: Sequence[Waiting], moment: Moment, outlook: Plan) -> Sequence[Waiting]:
     """`reachable` in the order in which requests are served when there is not time for all.
 
@@ -212,7 +227,9 @@ def _brief(offer: Offer, moment: Moment, pace: Pace) -> int:
     """Rows of the largest batch that does not keep a lane too long from what is likely to come."""
     tightest_ms = min([kind.within_ms for kind in moment.expected], default=math.inf)
     factor = pace.slowdown.get(offer.name, 1.0) * pace.tail
-    return bisect_right(offer.promised_ms, tightest_ms * BRIEF / factor) - 1
+    # More rows that take no longer than one keep nobody waiting.
+    brief_ms = max(tightest_ms * BRIEF / factor, offer.promised_ms[1])
+    return bisect_right(offer.promised_ms, brief_ms) - 1
 
 
 def can_answer(waiting: Waiting, moment: Moment, pace: Pace) -> bool:

@@ -206,6 +206,19 @@ def test_under_overload_high_goes_before_low() -> None:
     assert run(*low[10:12], *high).members[0].ticket == 20
 
 
+def test_a_modest_model_is_served_however_long_the_queue_before_it() -> None:
+    """Another model's flood is shed, not what is within its share."""
+    other = menu(replace(SLOW), replace(FAST), model="n")
+    theirs = eligible(Constraints(), "accuracy", other, 0.0, 1).choices
+    both = replace(MOMENT, paces=PACES | {"n": Pace(other, {}, READY)})
+    flood = [waiting(n, 30) for n in range(3000)]
+    assignment = run(*flood, waiting(5000, 60, theirs), moment=both)
+    assert assignment.plan is not None
+    assert assignment.plan.over == {"m"}
+    assert (assignment.model, assignment.variant) == ("n", "slow")
+    assert tickets(assignment.members) == [5000]
+
+
 def test_who_is_overdue_goes_before_high() -> None:
     """One without a deadline is shed by nobody for ever."""
     high = [waiting(n, 40, ONLY_SLOW, priority="high") for n in range(100)]
