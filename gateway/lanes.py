@@ -116,8 +116,7 @@ class Lanes:
         )
         done: asyncio.Future[Result] = self._loop.create_future()
         with self._lock:
-            queued = self.queued > 0 or self.busy == len(self._threads)
-            told = Told(queued, decision.estimate_ms, decision.predicted_latency_ms)
+            told = Told(decision.queued, decision.estimate_ms, decision.predicted_latency_ms)
             ticket = Ticket(waiting, request, decision, told, done)
             self._tickets[waiting.ticket] = ticket
             scheduler.submit((waiting,), time.monotonic())

@@ -90,6 +90,7 @@ class Decision:
         refused: why each other one does not, one entry for each constraint that it breaks.
         predicted_latency_ms: what the answer stays within at the promised percentile.
         estimate_ms: the same before what was learnt of how far such estimates err.
+        queued: whether it has to wait for a lane.
         relaxed: constraints that gave way.
         choices: what may answer in its place, by the slack that is left when a lane comes free.
         retry_after_ms: when overloaded, the time until it should fit.
@@ -103,6 +104,7 @@ class Decision:
     why: str = ""
     predicted_latency_ms: float = 0.0
     estimate_ms: float = 0.0
+    queued: bool = False
     accuracy: float = 0.0
     cost_usd_per_million: float = 0.0
     allowed: tuple[str, ...] = ()

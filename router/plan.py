@@ -30,7 +30,9 @@ from router.queue import Expected, Waiting
 SAMPLES = 32
 # Every so many of them are also judged with what is likely to come before they are due.
 VIEWS = 8
-FAR = 4
+# Of those that are due much later than usual, none is: until then there is time to make up for what
+# comes. In usual deadlines.
+FAR = 6
 
 
 class Plan(NamedTuple):

@@ -87,8 +87,8 @@ class Queue:
                 del queue[at]
 
     def arrived(self, choices: Choices, within_ms: float, rows: int, now_s: float) -> None:
-        """Remember that such a request came, whether or not it was let in."""
-        # Deadlines that are nearly alike are one kind: two significant bits of the exponent.
+        """Remember that such a request was let in."""
+        # Deadlines that are nearly alike are one kind.
         key = choices, _rounded(within_ms)
         rate, last_s = self._arriving.get(key, (0.0, now_s))
         decayed = rate * math.exp((last_s - now_s) / MEMORY_S)

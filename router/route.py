@@ -155,6 +155,7 @@ def _accepted(
         why=why,
         predicted_latency_ms=promised_ms,
         estimate_ms=best.latency_ms,
+        queued=snapshot.wait_ms > 0,
         accuracy=best.offer.accuracy,
         cost_usd_per_million=best.cost_usd_per_million,
         allowed=ordered,

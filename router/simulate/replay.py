@@ -120,7 +120,7 @@ def replay(
     only = next(iter(models))
     count = len(arrivals_s)
     outcomes: list[Outcome | None] = [None] * count
-    decisions: dict[int, tuple[Decision, bool]] = {}
+    decisions: dict[int, Decision] = {}
     idle = list(range(machine.lanes))
     heapq.heapify(idle)
     running: list[tuple[float, int, Assignment, float]] = []
@@ -128,11 +128,11 @@ def replay(
     following = 0
 
     def lost(waiting: Waiting, verdict: str, now_s: float) -> None:
-        decision, queued = decisions.pop(waiting.ticket)
+        decision = decisions.pop(waiting.ticket)
         age_ms = (now_s - arrivals_s[waiting.ticket]) * 1000
         if age_ms > 0:
             telemetry.answer(
-                queued,
+                decision.queued,
                 decision.estimate_ms,
                 decision.predicted_latency_ms,
                 age_ms,
@@ -168,8 +168,7 @@ def replay(
             ):
                 verdict = "queue-full"
             if verdict == "accepted":
-                queued = not idle or bool(scheduler.queue.waiting)
-                decisions[following] = decision, queued
+                decisions[following] = decision
                 scheduler.submit(
                     (
                         scheduler.waiting(
@@ -189,12 +188,12 @@ def replay(
             scheduler.finished(assignment, took_ms, ended_s)
             rows = sum([waiting.rows for waiting in assignment.members])
             for waiting in assignment.members:
-                decision, queued = decisions.pop(waiting.ticket)
+                decision = decisions.pop(waiting.ticket)
                 out_s = ended_s + machine.overhead_ms / 1000
                 kept = out_s <= waiting.deadline_s + 1e-9
                 latency_ms = (out_s - arrivals_s[waiting.ticket]) * 1000
                 telemetry.answer(
-                    queued,
+                    decision.queued,
                     decision.estimate_ms,
                     decision.predicted_latency_ms,
                     latency_ms,
