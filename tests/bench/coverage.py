@@ -1,0 +1,84 @@
+"""`python -m tests.bench.coverage`: how often an answer came within its predicted latency.
+
+In windows of 5,000 requests that were accepted, in simulated traffic on 16 lanes. One that was
+accepted and not answered counts as beyond its prediction. A fifth of the traffic optimises cost or,
+to compare, nobody does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+from concurrent.futures import ProcessPoolExecutor
+from typing import NamedTuple
+
+from tests.bench.cluster import MIX, PER_LANE_S, PROMPT, replayed
+
+WINDOW = 5000
+_LANES = 16
+
+
+class Job(NamedTuple):
+    """One replay on 16 lanes of `windows` × 5,000 requests; `cost`: whether some optimise it."""
+
+    process: str
+    cost: bool
+    load: float
+    windows: int
+    seed: int
+
+
+def run(job: Job) -> list[float]:
+    """Coverage by window, in %; a window that is not full is left out."""
+    seconds = job.windows * WINDOW / (_LANES * job.load * PER_LANE_S)
+    outcomes = replayed(
+        1,
+        _LANES,
+        job.load,
+        seconds,
+        job.seed,
+        process=job.process,
+        who=MIX if job.cost else PROMPT,
+    )
+    kept = [
+        one.verdict in ("answered", "late") and one.latency_ms <= one.predicted_ms
+        for one in outcomes
+        if one.verdict in ("answered", "late", "expired")
+    ]
+    return [
+        100 * sum(kept[at : at + WINDOW]) / WINDOW
+        for at in range(0, len(kept) - WINDOW + 1, WINDOW)
+    ]
+
+
+def main() -> None:
+    """Run, print."""
+    parser = argparse.ArgumentParser(prog="python -m tests.bench.coverage", description=__doc__)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--windows", type=int, default=4, help="of 5,000 requests, each replay")
+    parser.add_argument("--loads", type=float, nargs="+", default=[0.2, 0.4, 0.7, 1.0, 1.3])
+    parser.add_argument("--jobs", type=int, default=os.cpu_count())
+    wanted = parser.parse_args()
+    jobs = [
+        Job(process, cost, load, wanted.windows, seed)
+        for process, cost in (("poisson", False), ("gamma:cv=4", False), ("poisson", True))
+        for load in wanted.loads
+        for seed in range(1, wanted.seeds + 1)
+    ]
+    found: dict[Job, list[float]] = {}
+    with ProcessPoolExecutor(wanted.jobs) as pool:
+        for job, coverage in zip(jobs, pool.map(run, jobs), strict=True):
+            found.setdefault(job._replace(seed=0), []).extend(coverage)
+    print("| arrivals | optimise cost | load | windows | least % | median % | greatest % |")
+    print("|---|---|---|---|---|---|---|")
+    for job, windows in found.items():
+        cost = "a fifth" if job.cost else "none"
+        print(
+            f"| {job.process} | {cost} | {job.load:g} | {len(windows)} | {min(windows):.2f} | "
+            f"{statistics.median(windows):.2f} | {max(windows):.2f} |"
+        )
+
+
+if __name__ == "__main__":
+    main()
