@@ -212,8 +212,14 @@ def _solve(
     least_ms = [least[kind] * n for kind, n in zip(kinds, rows, strict=True)]
     # One whose own deadline leaves no time for its best takes a faster one at any price, and is no
     # reason why the others should.
+    roomy_ms = {
+        choices: paces[choices.model].promised_ms(tariff.offers[0], 1) if tariff.offers else 0.0
+        for choices, tariff in tariffs.items()
+    }
     most_ms = [
-        _most_ms(tariffs[kind], paces, kind, ms, waiting.rows) * n
+        math.inf
+        if ms >= roomy_ms[kind] * waiting.rows
+        else _most_ms(tariffs[kind], paces, kind, ms, waiting.rows) * n
         for kind, ms, waiting, n in zip(kinds, slack, sample, rows, strict=True)
     ]
     takes_at_most = [
@@ -226,6 +232,8 @@ def _solve(
         ends, lanes.room(ends, share), slack[near:], least_ms[near:], expected, least, reserve_ms
     )
 
+    tight = min(most_ms, default=math.inf) < math.inf
+
     def work(price: float) -> tuple[list[float], float]:
         """Lane time of each at `price`, and what is left at the tightest prefix."""
         ms = {
@@ -235,7 +243,7 @@ def _solve(
             for choices, tariff in tariffs.items()
         }
         wanted = [ms[kind] * n for kind, n in zip(kinds, rows, strict=True)]
-        each = list(map(min, wanted, most_ms))
+        each = list(map(min, wanted, most_ms)) if tight else wanted
         prefixes = list(accumulate(each))
         spare = min(map(sub, room, prefixes), default=math.inf)
         takes = list(map(min, [ms[kind.choices] for kind in expected], takes_at_most))
@@ -302,9 +310,9 @@ def _most_ms(
     if not tariff.offers:
         return 0.0
     pace = paces[kind.model]
-    for offer, row_ms in zip(tariff.offers, tariff.row_ms, strict=True):
+    for at, offer in enumerate(tariff.offers):
         if pace.promised_ms(offer, rows) <= slack_ms:
-            return row_ms
+            return tariff.row_ms[at]
     return tariff.row_ms[-1]
 
 
