@@ -43,7 +43,13 @@ def situations(
 ) -> tuple[Menu, Snapshot, Constraints, int]:
     menu = draw(menus())
     snapshot = draw(snapshots(menu, all_ready=all_ready))
-    return menu, snapshot, draw(constraints()), draw(st.integers(1, 20))
+    demands, rows = draw(constraints()), draw(st.integers(1, 20))
+    if draw(st.booleans()):  # a deadline that one of them only just makes, or only just misses
+        offer = draw(st.sampled_from(menu.offers))
+        wait = draw(st.sampled_from([snapshot.wait_ms, snapshot.least_wait_ms]))
+        limit_ms = latency_ms(offer, rows, snapshot, wait) * draw(st.sampled_from([0.95, 1, 1.05]))
+        demands = replace(demands, max_latency_ms=limit_ms)
+    return menu, snapshot, demands, rows
 
 
 def option(offer: Offer, snapshot: Snapshot, rows: int, wait: float | None = None) -> Option:
