@@ -31,6 +31,8 @@ from router.telemetry import Telemetry
 
 # A request that was late when it was queued still tells what is likely to come.
 _SHORTEST_MS = 0.1
+# A lane whose batch takes longer than promised is still not free.
+_OVERDUE_MS = 0.05
 # What was learnt is forgotten with age alone, too.
 _PACE_OLDEST_S = 1.0
 # Slowdowns that differ by less are one: what follows from them is worked out once.
@@ -287,7 +289,10 @@ class Scheduler:
         rows[waiting.routed] += sign * waiting.rows
 
     def _lane_free_in_ms(self, now_s: float) -> list[float]:
-        return [(until - now_s) * 1000 if until > now_s else 0.0 for until in self.busy_until_s]
+        return [
+            max(_OVERDUE_MS, (until - now_s) * 1000) if until > 0 else 0.0
+            for until in self.busy_until_s
+        ]
 
     def _pace(self, model: str, now_s: float) -> Pace:
         served = self._models[model]

@@ -185,6 +185,7 @@ def replay(
         while running and running[0][0] <= now_s:
             ended_s, lane, assignment, took_ms = heapq.heappop(running)
             heapq.heappush(idle, lane)
+            scheduler.busy_until_s[lane] = 0.0
             scheduler.finished(assignment, took_ms, ended_s)
             rows = sum([waiting.rows for waiting in assignment.members])
             for waiting in assignment.members:
