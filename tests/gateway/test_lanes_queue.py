@@ -149,9 +149,9 @@ def test_what_is_due_later_does_not_count_as_ahead(models: Path) -> None:
 
         # Before the loop has turned, and after: what has just arrived is counted as well.
         for _ in range(2):
-            assert ahead_ms(100) == pytest.approx(0)
-            assert ahead_ms(500) == pytest.approx(10)
-            assert ahead_ms(60_000) == ahead_ms(None) == pytest.approx(250)
+            assert ahead_ms(100) == pytest.approx(0, abs=0.1)  # a lane that is late is not free
+            assert ahead_ms(500) == pytest.approx(10, abs=0.1)
+            assert ahead_ms(60_000) == ahead_ms(None) == pytest.approx(250, abs=0.1)
             await asyncio.sleep(0.001)
         for ticket in tickets:
             rig.lanes.withdraw(ticket)
