@@ -89,7 +89,8 @@ class Decision:
             the first is `variant`.
         refused: why each other one does not, one entry for each constraint that it breaks.
         predicted_latency_ms: what the answer stays within at the promised percentile.
-        estimate_ms: the same before what was learnt of how far such estimates err.
+        estimate_ms: the same before what was learnt of how far such estimates err; 0 where it is
+            the deadline that says how long it may take, as from which nothing is learnt.
         queued: whether it has to wait for a lane.
         relaxed: constraints that gave way.
         choices: what may answer in its place, by the slack that is left when a lane comes free.

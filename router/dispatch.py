@@ -17,7 +17,6 @@ are shed, and among them those of the model that has had more than its share.
 from __future__ import annotations
 
 import math
-from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -51,6 +50,7 @@ class Moment:
         overhead_ms: what it takes to bring an answer from the lane to its caller.
         weights: of the lanes' time, by model, when there is not enough for all.
         price: what lane time was worth lately; see `plan`.
+        used_ms: lane time that each model had lately, by its weight.
     """
 
     now_s: float
@@ -61,6 +61,7 @@ class Moment:
     overhead_ms: float = 0.0
     weights: Mapping[str, float] = field(default_factory=dict)
     price: float = 0.0
+    used_ms: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,17 +188,18 @@ def _behind(
 def _by_turn(reachable: Sequence[Waiting], moment: Moment, outlook: Plan) -> Sequence[Waiting]:
     """`reachable` in the order in which requests are served when there is not time for all.
 
-    By priority; models within their share before those that want more. Who has no deadline and is
-    overdue waits no longer.
+    By priority; models within their share before those that want more, and of these the one that
+    had the least of its share lately. Who has no deadline and is overdue waits no longer.
     """
     if not outlook.over and len({waiting.priority for waiting in reachable}) == 1:
         return reachable
-    now_s, over = moment.now_s, outlook.over
+    now_s = moment.now_s
+    had_ms = {model: moment.used_ms.get(model, 0.0) for model in outlook.over}
 
-    def turn(waiting: Waiting) -> tuple[int, bool]:
+    def turn(waiting: Waiting) -> tuple[int, float]:
         if waiting.deadline_s == math.inf and waiting.due_s <= now_s:
-            return 0, False
-        return RANKS[waiting.priority], waiting.choices.model in over
+            return 0, -1.0
+        return RANKS[waiting.priority], had_ms.get(waiting.choices.menu.model, -1.0)
 
     return sorted(reachable, key=turn)
 
@@ -226,10 +228,8 @@ def _worthwhile(by_turn: Sequence[Waiting], moment: Moment, outlook: Plan) -> in
 def _brief(offer: Offer, moment: Moment, pace: Pace) -> int:
     """Rows of the largest batch that does not keep a lane too long from what is likely to come."""
     tightest_ms = min([kind.within_ms for kind in moment.expected], default=math.inf)
-    factor = pace.slowdown.get(offer.name, 1.0) * pace.tail
     # More rows that take no longer than one keep nobody waiting.
-    brief_ms = max(tightest_ms * BRIEF / factor, offer.promised_ms[1])
-    return bisect_right(offer.promised_ms, brief_ms) - 1
+    return pace.rows_within(offer, max(tightest_ms * BRIEF, pace.promised_ms(offer, 1)))
 
 
 def can_answer(waiting: Waiting, moment: Moment, pace: Pace) -> bool:
@@ -278,16 +278,25 @@ def _fill(
     promised_ms = pace.promised_ms(offer, rows)
     # A head that only makes it at the median has no time to spare for company.
     slack_ms = max(_slack_ms(head, moment), promised_ms)
+    room = min(room, pace.rows_within(offer, slack_ms))
+    now_s, overhead_ms = moment.now_s, moment.overhead_ms
     # The head's like, too: its own deadline may have left it less than they choose.
     better: dict[tuple[Choices, int], float] = {}
+    others_choice: set[Choices] = set()
     for other in others:
-        if rows + other.rows > room:
+        if rows >= room:
+            break
+        choices = other.choices
+        if choices in others_choice or rows + other.rows > room:
             continue
-        kind = other.choices, other.rows
+        kind = choices, other.rows
         better_ms = better.get(kind)
         if better_ms is None:
+            if offer not in choices.offers:
+                others_choice.add(choices)
+                continue
             better_ms = better[kind] = _better_ms(other, offer, pace, price)
-        other_ms = _slack_ms(other, moment)
+        other_ms = (other.deadline_s - now_s) * 1000 - overhead_ms
         if other_ms >= better_ms != math.inf:
             continue
         longer_ms = pace.promised_ms(offer, rows + other.rows)
@@ -295,21 +304,19 @@ def _fill(
         if longer_ms > least_ms:
             continue
         members.append(other)
-        rows, promised_ms, slack_ms = rows + other.rows, longer_ms, least_ms
-        if rows >= room:
-            break
+        rows, promised_ms = rows + other.rows, longer_ms
+        if least_ms < slack_ms:
+            slack_ms = least_ms
+            room = min(room, pace.rows_within(offer, slack_ms))
     return members, promised_ms
 
 
 def _better_ms(other: Waiting, offer: Offer, pace: Pace, price: float) -> float:
     """How long it takes to answer requests like `other` better at `price` than by `offer`.
 
-    Who has less time, rides along. Infinite when nothing is better; less than any time when
-    `offer` is not among its choices.
+    `offer` is among its choices. Who has less time, rides along. Infinite when nothing is better.
     """
     choices = other.choices
-    if offer not in choices.offers:
-        return -math.inf
     tariff = pace.tariff(choices)
     worth = dict(zip(choices.offers, choices.worth, strict=True))
     # A row more in this batch takes less than its share of a batch of its own.
@@ -327,6 +334,4 @@ def _better_ms(other: Waiting, offer: Offer, pace: Pace, price: float) -> float:
 
 
 def _slack_ms(waiting: Waiting, moment: Moment) -> float:
-    if waiting.deadline_s == math.inf:
-        return math.inf
     return (waiting.deadline_s - moment.now_s) * 1000 - moment.overhead_ms

@@ -26,16 +26,25 @@ def wait_ms(lane_free_in_ms: Sequence[float], ahead_ms: float) -> float:
     return level + (ahead_ms - filled) / len(lane_free_in_ms)
 
 
-def latency_ms(offer: Offer, rows: int, snapshot: Snapshot, wait: float) -> float:
+def latency_ms(
+    offer: Offer, rows: int, snapshot: Snapshot, wait: float, limit_ms: float | None = None
+) -> float:
     """Predicted time to the answer: the wait, the batch it rides in, and the gateway's own cost.
 
     Args:
         wait: `snapshot.wait_ms`, or the least.
+        limit_ms: the deadline: nobody joins a batch that would take it past that. It is passed over
+            while lane time is scarce, as a lane that runs small batches serves fewer.
     """
-    if snapshot.ahead_rows:
-        # It rides with others, in a batch of at most the size that suits the variant.
-        rows = max(rows, min(rows + snapshot.ahead_rows, offer.efficient_rows))
     table = offer.promised_ms
-    own = table[rows] if rows < len(table) else batch_ms(table, rows)
     slowdown = snapshot.slowdown.get(offer.name, 1.0) * snapshot.tail
-    return wait + own * slowdown + snapshot.overhead_ms
+    own = table[rows] if rows < len(table) else batch_ms(table, rows)
+    alone = wait + own * slowdown + snapshot.overhead_ms
+    if not snapshot.ahead_rows:
+        return alone
+    # It rides with others, in a batch of at most the size that suits the variant.
+    ride = max(rows, min(rows + snapshot.ahead_rows, offer.efficient_rows))
+    riding = wait + batch_ms(table, ride) * slowdown + snapshot.overhead_ms
+    if limit_ms is None or snapshot.price > 0:
+        return riding
+    return min(riding, max(alone, limit_ms))

@@ -64,6 +64,12 @@ class Pace:
         factor = self.slowdown.get(offer.name, 1.0) * self.tail
         return batch_ms(offer.promised_ms, rows) * factor
 
+    def rows_within(self, offer: Offer, ms: float) -> int:
+        """Rows of the largest batch that takes at most `ms`, at the promised percentile."""
+        factor = self.slowdown.get(offer.name, 1.0) * self.tail
+        # A hair more, so that rounding does not lose the batch whose time it is.
+        return bisect_right(offer.promised_ms, ms / factor * (1 + 1e-12)) - 1
+
     def typical_ms(self, offer: Offer, rows: int) -> float:
         """Time of a batch at the median."""
         return batch_ms(offer.typical_ms, rows) * self.slowdown.get(offer.name, 1.0)

@@ -53,8 +53,9 @@ def route(
     objective = constraints.optimize or policy.default.optimize or "accuracy"
     kind = eligible(constraints, objective, menu, policy.accuracy_margin, rows)
     allowed, late = _in_time(kind, constraints.max_latency_ms, snapshot, snapshot.wait_ms, rows)
-    if not allowed and late and snapshot.least_wait_ms < snapshot.wait_ms:
-        # Those ahead give way as far as they must when a lane comes free.
+    pressed = not allowed and bool(late) and snapshot.least_wait_ms < snapshot.wait_ms
+    if pressed:
+        # Those ahead give way as far as they must when a lane comes free, and so does this one.
         allowed, late = _in_time(
             kind, constraints.max_latency_ms, snapshot, snapshot.least_wait_ms, rows
         )
@@ -63,7 +64,12 @@ def route(
     refused = kind.refused
     if late or len(allowed) < len(kind.choices.offers):
         refused += _too_late(kind, late, constraints, snapshot.ready)
-    best, reason, why = _pick(allowed, objective, kind, snapshot, rows)
+    if pressed:
+        best = min(allowed, key=lambda option: option.latency_ms)
+        reason: Reason = "under-load"
+        why = f"the fastest of {len(allowed)} that the load leaves time for"
+    else:
+        best, reason, why = _pick(allowed, objective, kind, snapshot, rows)
     if constraints.variant is not None:
         reason, why = "pinned", f"{best.offer.name} is pinned by the request"
     ordered = (best.offer.name, *[o.offer.name for o in allowed if o is not best])
@@ -81,7 +87,7 @@ def _in_time(
     ready = snapshot.ready
     for offer, quote in zip(kind.choices.offers, kind.quotes, strict=True):
         if offer.name in ready:
-            ms = latency_ms(offer, rows, snapshot, wait)
+            ms = latency_ms(offer, rows, snapshot, wait, limit_ms)
             (allowed if limit_ms is None or ms <= limit_ms else late).append(
                 Option(offer, ms, quote)
             )
@@ -142,10 +148,13 @@ def _accepted(
     relaxed: tuple[Relaxable, ...] = (),
 ) -> Decision:
     # It is not run when it would be late, so it is not answered later than that.
-    promised_ms = best.latency_ms * snapshot.margin
+    promised_ms, estimate_ms = best.latency_ms * snapshot.margin, best.latency_ms
     limit_ms = constraints.max_latency_ms
     if limit_ms is not None and "latency" not in relaxed:
         promised_ms = min(promised_ms, limit_ms)
+        if choices.thrifty and snapshot.company:
+            # It may be held for company as long as its deadline allows.
+            promised_ms, estimate_ms = limit_ms, 0.0
     return Decision(
         model=menu.model,
         verdict="accepted",
@@ -154,7 +163,7 @@ def _accepted(
         reason=reason,
         why=why,
         predicted_latency_ms=promised_ms,
-        estimate_ms=best.latency_ms,
+        estimate_ms=estimate_ms,
         queued=snapshot.wait_ms > 0,
         accuracy=best.offer.accuracy,
         cost_usd_per_million=best.cost_usd_per_million,
@@ -181,7 +190,7 @@ def _without(
     options = [
         Option(
             offer,
-            latency_ms(offer, rows, snapshot, snapshot.least_wait_ms),
+            latency_ms(offer, rows, snapshot, snapshot.least_wait_ms, constraints.max_latency_ms),
             offer.cost_usd_per_million(rows),
         )
         for offer in offers

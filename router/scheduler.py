@@ -33,6 +33,8 @@ from router.telemetry import Telemetry
 _SHORTEST_MS = 0.1
 # A lane whose batch takes longer than promised is still not free.
 _OVERDUE_MS = 0.05
+# Over how long models' shares are made even.
+_SHARED_OVER_S = 1.0
 # What was learnt is forgotten with age alone, too.
 _PACE_OLDEST_S = 1.0
 # Slowdowns that differ by less are one: what follows from them is worked out once.
@@ -90,6 +92,8 @@ class Scheduler:
         self._weights = weights or {}
         self._paces: dict[str, tuple[object, Pace]] = {}
         self._seen: dict[str, tuple[int, frozenset[str], float]] = {}
+        self._used_ms: dict[str, float] = {}
+        self._used_s = 0.0
         # For rules that assign at arrival: the requests asked for, rows by model and variant.
         self._asked = 0
         self._first_s: dict[str, float] = {}
@@ -137,6 +141,7 @@ class Scheduler:
             least_wait_ms=least,
             price=price,
             ahead_rows=rows,
+            company=constraints.optimize == "cost" and self._company(constraints, now_s),
             slowdown=pace.slowdown,
             tail=pace.tail,
             margin=telemetry.margin(wait > 0, now_s),
@@ -144,6 +149,13 @@ class Scheduler:
             least_overhead_ms=telemetry.least_overhead_ms,
             ready=self._models[model].ready,
         )
+
+    def _company(self, constraints: Constraints, now_s: float) -> bool:
+        """Whether a request that optimises cost may be held: somebody is likely to come."""
+        within_ms = constraints.max_latency_ms
+        if within_ms is None:
+            return False
+        return within_ms * sum([kind.rows_per_ms for kind in self.queue.expected(now_s)]) >= 1
 
     def waiting(
         self,
@@ -202,6 +214,7 @@ class Scheduler:
             overhead_ms=self.telemetry.overhead_ms(now_s),
             weights=self._weights,
             price=max(self._outlook.prices.values(), default=0.0),
+            used_ms=self._used_ms,
         )
         assignment = self._rule.dispatch(queue.waiting, moment)
         queue.remove(assignment.members)
@@ -211,6 +224,7 @@ class Scheduler:
                 self._count(waiting, -1)
         if assignment.members:
             self.busy_until_s[lane] = now_s + assignment.promised_ms / 1000
+            self._use(assignment, now_s)
         if assignment.plan is not None:
             self._keep(assignment.plan, now_s)
             for waiting in (*assignment.members, *assignment.expired):
@@ -287,6 +301,17 @@ class Scheduler:
     def _count(self, waiting: Waiting, sign: int) -> None:
         rows = self._queued_rows.setdefault(waiting.choices.model, Counter())
         rows[waiting.routed] += sign * waiting.rows
+
+    def _use(self, assignment: Assignment, now_s: float) -> None:
+        """Count lane time against its model's weight; what was had long ago is forgotten."""
+        if len(self._models) < 2:
+            return
+        faded = math.exp((self._used_s - now_s) / _SHARED_OVER_S)
+        self._used_s = now_s
+        self._used_ms = {model: ms * faded for model, ms in self._used_ms.items()}
+        weight = self._weights.get(assignment.model, 1.0)
+        had_ms = self._used_ms.get(assignment.model, 0.0)
+        self._used_ms[assignment.model] = had_ms + assignment.promised_ms / weight
 
     def _lane_free_in_ms(self, now_s: float) -> list[float]:
         return [

@@ -16,6 +16,7 @@ class Snapshot:
         least_wait_ms: the same when everybody ahead is served by their fastest choice.
         price: what a ms of lane time is worth now; see `router.plan`.
         ahead_rows: rows that wait and may share its batch.
+        company: whether more of the kind is likely to come before the deadline.
         slowdown: by variant, how many times longer its batches took lately than its card says.
         tail: how many times the promised percentile of a batch has to be taken to hold.
         margin: how many times the predicted latency has to be taken to hold.
@@ -28,6 +29,7 @@ class Snapshot:
     least_wait_ms: float = 0.0
     price: float = 0.0
     ahead_rows: int = 0
+    company: bool = False
     slowdown: Mapping[str, float] = field(default_factory=dict)
     tail: float = 1.0
     margin: float = 1.0

@@ -97,13 +97,15 @@ class Telemetry:
         outcome: Outcome,
         now_s: float,
     ) -> None:
-        """What became of a request that was predicted to take `predicted_ms`.
+        """What became of a request that was predicted to take `predicted_ms`; 0 teaches nothing.
 
         Args:
             bound_ms: what was told to the caller: the prediction times the margin of then, or the
                 deadline where that was less.
             actual_ms: its latency, or its age when it was dropped.
         """
+        if predicted_ms <= 0:
+            return
         self._margins[queued].observe(predicted_ms, actual_ms, outcome, bound_ms)
         self._fresh_until_s[queued] = now_s + _MARGIN_OLDEST_S
 

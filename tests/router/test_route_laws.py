@@ -52,9 +52,16 @@ def situations(
     return menu, snapshot, demands, rows
 
 
-def option(offer: Offer, snapshot: Snapshot, rows: int, wait: float | None = None) -> Option:
+def option(
+    offer: Offer,
+    snapshot: Snapshot,
+    rows: int,
+    wait: float | None = None,
+    limit_ms: float | None = None,
+) -> Option:
     wait = snapshot.wait_ms if wait is None else wait
-    return Option(offer, latency_ms(offer, rows, snapshot, wait), offer.cost_usd_per_million(rows))
+    ms = latency_ms(offer, rows, snapshot, wait, limit_ms)
+    return Option(offer, ms, offer.cost_usd_per_million(rows))
 
 
 def yielding(snapshot: Snapshot) -> Snapshot:
@@ -253,7 +260,12 @@ def test_a_suggested_value_is_the_nearest(
         fitting = [
             candidate
             for offer in menu.offers
-            if meets(candidate := option(offer, yielding(snapshot), rows), others)
+            if meets(
+                candidate := option(
+                    offer, yielding(snapshot), rows, limit_ms=demands.max_latency_ms
+                ),
+                others,
+            )
         ]
         if name == "min_accuracy":
             assert demands.min_accuracy is not None
