@@ -27,9 +27,9 @@ from router.pace import NOTHING, Pace, Tariff
 from router.queue import Expected, Waiting
 
 # Prefixes of a long queue that are looked at.
-SAMPLES = 32
+SAMPLES = 20
 # Every so many of them are also judged with what is likely to come before they are due.
-VIEWS = 8
+VIEWS = 5
 # Of those that are due much later than usual, none is: until then there is time to make up for what
 # comes. In usual deadlines.
 FAR = 6
