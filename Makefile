@@ -7,7 +7,7 @@ PORT ?= 8080
 MODELS ?= models
 BENCH_RESULTS ?= bench-results
 
-.PHONY: help setup demo test check bench bench-tools weights clean
+.PHONY: help setup demo test check bench bench-live bench-tools weights clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -39,6 +39,9 @@ test: check  ## every check and every test
 
 bench: setup bench-tools  ## measure the gateway's overhead, throughput and decision time
 	$(BIN)/python -m tests.bench --out $(BENCH_RESULTS)
+
+bench-live: setup  ## the same traffic against a real gateway and in simulation
+	$(BIN)/python -m tests.bench.live
 
 bench-tools:
 	@command -v wrk >/dev/null || { echo "make bench needs wrk: apt-get install wrk"; exit 1; }

@@ -43,6 +43,7 @@ def write_variant(
     reference_accuracy: float = 0.95,
     latency_ms_at_1: float = 1.0,
     latency_ms_at_32: float = 8.0,
+    tail_ms: float = 0.0,
     precision: str = "fp32",
     inputs: tuple[TensorSpec, ...] = (IMAGE,),
     outputs: tuple[TensorSpec, ...] = (LOGITS,),
@@ -56,6 +57,8 @@ def write_variant(
         half_interval: half the width of the accuracy's 95 % interval.
         paired: lower end of the paired difference's interval; by default half a point below the
             difference itself.
+        tail_ms: how far the 99th percentile of a batch's time is above the median; the 95th is a
+            quarter of that above it.
         echo: what `echo.json` holds, such as `delay_ms=50` or `fail_load=True`.
     """
     folder = models / model / variant
@@ -94,7 +97,13 @@ def write_variant(
         ),
         latency=tuple(
             LatencyPoint(
-                batch=batch, threads=1, runs=100, p50_ms=ms, p95_ms=ms, p99_ms=ms, spread_ms=0.0
+                batch=batch,
+                threads=1,
+                runs=100,
+                p50_ms=ms,
+                p95_ms=ms + tail_ms / 4,
+                p99_ms=ms + tail_ms,
+                spread_ms=0.0,
             )
             for batch, ms in ((1, latency_ms_at_1), (32, latency_ms_at_32))
         ),

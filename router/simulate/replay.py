@@ -70,6 +70,7 @@ class Machine:
         draw_ms: time of a batch: of (model, variant, rows, chance).
         slowed: (second, factor), ascending: from that second on batches take so many times longer.
         overhead_ms: what an answer takes outside queue and inference.
+        gap_ms: what a lane takes to choose and gather each batch before it runs.
     """
 
     lanes: int
@@ -78,6 +79,7 @@ class Machine:
     max_batch: int = 32
     max_queue: int = 100_000
     overhead_ms: float = 0.0
+    gap_ms: float = 0.0
 
     def took_ms(self, now_s: float, work_ms: float) -> float:
         """How long a batch takes that starts now and would take `work_ms` at full speed.
@@ -226,6 +228,7 @@ def replay(
             heapq.heappop(idle)
             rows = sum([waiting.rows for waiting in assignment.members])
             work_ms = machine.draw_ms(assignment.model, assignment.variant, rows, rng)
-            took_ms = machine.took_ms(now_s, work_ms)
-            heapq.heappush(running, (now_s + took_ms / 1000, lane, assignment, took_ms))
+            start_s = now_s + machine.gap_ms / 1000
+            took_ms = machine.took_ms(start_s, work_ms)
+            heapq.heappush(running, (start_s + took_ms / 1000, lane, assignment, took_ms))
     return [outcome for outcome in outcomes if outcome is not None]

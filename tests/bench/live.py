@@ -1,0 +1,414 @@
+"""`python -m tests.bench.live`: the same traffic against a real gateway and in simulation.
+
+Arrivals and whose request each is are drawn once. They are sent open-loop, each at its own time
+whatever became of those before it, to a gateway process with one lane, and replayed by
+`router.simulate` from the same cards, with the time that the gateway itself took per answer.
+
+By default the lane sleeps: variants of the echo engine that take as long as their cards say, and no
+processor time. `--models` takes any other store, whose lane then shares the cores with the gateway
+and with the sender.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import gc
+import json
+import math
+import os
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from random import Random
+from typing import NamedTuple
+
+from gateway import catalog
+from gateway.settings import Settings
+from router import policies
+from router.card import TensorSpec
+from router.constraints import Constraints
+from router.menu import Menu
+from router.route import Policy
+from router.simulate import mix, trace
+from router.simulate.mix import Mix
+from router.simulate.replay import Machine, Model, Outcome, replay
+from router.simulate.service import Noise, drawer, service
+from router.simulate.trial import Case, Workload, capacity_per_s, traffic
+from tests.e2e.harness import Server
+from tests.stores import write_variant
+
+_MODEL = "echo"
+# As many ms a batch, whatever its rows; the card says what a sleep of that long takes: so much
+# more, and up to so much more again.
+_SLEEPS = (("fp32", 0.95, 40.0), ("int8", 0.93, 20.0), ("half", 0.90, 10.0), ("small", 0.85, 5.0))
+_SLEPT_MS = 0.2
+_TAIL_MS = 0.8
+_MAX_BATCH = 4
+_MIX = """
+[[tenant]]
+name = "interactive"
+share = 5
+max_latency_ms = 60
+priority = "high"
+
+[[tenant]]
+name = "careful"
+share = 2
+max_latency_ms = 250
+min_accuracy = 0.91
+
+[[tenant]]
+name = "bulk"
+share = 3
+max_latency_ms = 150
+priority = "low"
+"""
+_LEAD_S = 0.5
+# The gateway closes a connection that was idle for 5 s.
+_IDLE_S = 2.0
+
+
+class Answer(NamedTuple):
+    """What became of one request: all that is compared, of reality and simulation alike.
+
+    Attributes:
+        variant: empty where it was not answered in time.
+        promised_ms: the bound it was told; 0 where none.
+    """
+
+    variant: str
+    latency_ms: float
+    promised_ms: float
+
+
+class Sent(NamedTuple):
+    """A request as it went: `late_ms` after it was due; the gateway's own times of its answer.
+
+    Attributes:
+        shifted: whether another variant answered than was foreseen at arrival.
+        why: it was not answered; empty where it was.
+    """
+
+    answer: Answer
+    status: int
+    late_ms: float
+    queue_ms: float
+    infer_ms: float
+    shifted: bool
+    why: str
+
+
+class Figures(NamedTuple):
+    """Shares from 0 to 1."""
+
+    attainment: float
+    accuracy_all: float
+    accuracy_answered: float
+    coverage: float
+    variants: dict[str, float]
+
+
+def figures(answers: Sequence[Answer], menu: Menu) -> Figures:
+    """The figures that reality and simulation are compared by."""
+    kept = [answer for answer in answers if answer.variant]
+    accuracy = math.fsum(menu.by_name[answer.variant].accuracy for answer in kept)
+    covered = sum(answer.latency_ms <= answer.promised_ms + 1e-6 for answer in kept)
+    mixed = Counter(answer.variant for answer in kept)
+    return Figures(
+        len(kept) / len(answers),
+        accuracy / len(answers),
+        accuracy / len(kept) if kept else math.nan,
+        covered / len(kept) if kept else math.nan,
+        {offer.name: mixed[offer.name] / len(answers) for offer in menu.offers},
+    )
+
+
+def body_of(inputs: Sequence[TensorSpec], demands: Constraints, rows: int) -> bytes:
+    """A JSON infer request of zeros."""
+    tensors = []
+    for spec in inputs:
+        shape = [rows, *(1 if size == -1 else size for size in spec.shape[1:])]
+        data = [0] * math.prod(shape)
+        tensors.append({"name": spec.name, "datatype": spec.datatype, "shape": shape, "data": data})
+    said = {
+        "max_latency_ms": demands.max_latency_ms,
+        "min_accuracy": None if demands.min_accuracy is None else str(demands.min_accuracy),
+        "max_cost_usd_per_million": demands.max_cost_usd_per_million,
+        "optimize": demands.optimize,
+        "variant": demands.variant,
+        "relax": ",".join(demands.relax) or None,
+        "priority": demands.priority,
+    }
+    parameters = {key: value for key, value in said.items() if value is not None}
+    return json.dumps({"inputs": tensors, "parameters": parameters}).encode()
+
+
+async def _send(address: str, arrivals_s: Sequence[float], posts: Sequence[bytes]) -> list[Sent]:
+    """Send each post at its time, on a connection that is free or a new one."""
+    host, port = address.rsplit(":", 1)
+    free: list[tuple[float, asyncio.StreamReader, asyncio.StreamWriter]] = []
+
+    async def one(due_s: float, post: bytes) -> Sent:
+        while free and time.perf_counter() - free[0][0] > _IDLE_S:
+            free.pop(0)[2].close()
+        if free:
+            _, reader, writer = free.pop()
+        else:
+            reader, writer = await asyncio.open_connection(host, int(port))
+        late_ms = (time.perf_counter() - due_s) * 1000
+        writer.write(post)
+        lines = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
+        # To the answer's first byte, as deadlines are.
+        latency_ms = (time.perf_counter() - due_s) * 1000
+        headers = dict(line.lower().split(": ", 1) for line in lines[1:] if line)
+        content = await reader.readexactly(int(headers["content-length"]))
+        free.append((time.perf_counter(), reader, writer))
+        status = int(lines[0].split()[1])
+        if status != 200:
+            return Sent(
+                Answer("", latency_ms, 0.0),
+                status,
+                late_ms,
+                0.0,
+                0.0,
+                False,
+                f"{status} {json.loads(content)['detail']}",
+            )
+        parts = [part.split(";dur=") for part in headers["server-timing"].split(",")]
+        took = {name.strip(): float(ms) for name, ms in parts}
+        promised_ms = float(headers["gearshift-predicted-latency-ms"])
+        shifted = headers["gearshift-reason"].startswith("shifted-at-dispatch")
+        answer = Answer(headers["gearshift-variant"], latency_ms, promised_ms)
+        return Sent(
+            answer, status, late_ms, took["parse"] + took["queue"], took["infer"], shifted, ""
+        )
+
+    start_s = time.perf_counter() + _LEAD_S
+    tasks = []
+    for arrival_s, post in zip(arrivals_s, posts, strict=True):
+        pause_s = start_s + arrival_s - time.perf_counter()
+        if pause_s > 0:
+            await asyncio.sleep(pause_s)
+        tasks.append(asyncio.create_task(one(start_s + arrival_s, post)))
+    sent = await asyncio.gather(*tasks)
+    for _, _, writer in free:
+        writer.close()
+    return sent
+
+
+class Live(NamedTuple):
+    """A real run: what became of each request, and what the gateway's own time was, in ms a
+    request: outside queue and inference, and of the processor."""
+
+    sent: list[Sent]
+    overhead_ms: float
+    processor_ms: float
+    wall_s: float
+    batches: float
+    busy_ms: float
+
+
+def live(
+    models: Path, name: str, workload: Workload, inputs: Sequence[TensorSpec], case: Case
+) -> Live:
+    """The arrivals of `case`, sent to a gateway of its own."""
+    arrivals_s, tenants = traffic(workload, case)
+    with Server(models, lanes=case.lanes, max_batch=workload.max_batch) as server:
+        posts = []
+        for tenant in workload.mix.tenants:
+            body = body_of(inputs, tenant.constraints, tenant.rows)
+            head = (
+                f"POST /v2/models/{name}/infer HTTP/1.1\r\nHost: {server.address}\r\n"
+                f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+            )
+            posts.append(head.encode() + body)
+        before_s, from_s = _processor_s(server.process.pid), time.perf_counter()
+        gc.disable()
+        sent = asyncio.run(_send(server.address, arrivals_s, [posts[at] for at in tenants]))
+        gc.enable()
+        used_s, wall_s = _processor_s(server.process.pid) - before_s, time.perf_counter() - from_s
+        total_s = server.metric("gearshift_request_seconds_sum", outcome="ok")
+        batches = server.batches()
+        busy_ms = 1000 * server.metric("gearshift_batch_seconds_sum")
+        queued_s = server.metric("gearshift_queue_seconds_sum")
+    answered = [one for one in sent if one.answer.variant]
+    inferred_ms = math.fsum(one.infer_ms for one in answered)
+    overhead_ms = ((total_s - queued_s) * 1000 - inferred_ms) / max(1, len(answered))
+    return Live(sent, overhead_ms, used_s * 1000 / len(sent), wall_s, batches, busy_ms)
+
+
+def _processor_s(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def simulated(
+    workload: Workload, case: Case, overhead_ms: float, gap_ms: float = 0.0
+) -> list[Outcome]:
+    """The arrivals of `case`, replayed with our policy."""
+    arrivals_s, tenants = traffic(workload, case)
+    machine = Machine(
+        case.lanes,
+        drawer(workload.services),
+        max_batch=workload.max_batch,
+        max_queue=workload.max_queue,
+        overhead_ms=overhead_ms,
+        gap_ms=gap_ms,
+    )
+    return replay(
+        arrivals_s,
+        tenants,
+        workload.mix,
+        {name: Model(menu, frozenset(menu.by_name)) for name, menu in workload.menus.items()},
+        machine,
+        policies.get("gearshift"),
+        workload.policy,
+        Random(f"service {case.seed}"),
+    )
+
+
+def echo_store(models: Path) -> None:
+    """Four variants whose batches take as long as their cards say, and no processor time."""
+    for variant, accuracy, ms in _SLEEPS:
+        write_variant(
+            models,
+            _MODEL,
+            variant,
+            accuracy=accuracy,
+            latency_ms_at_1=ms + _SLEPT_MS,
+            latency_ms_at_32=ms + _SLEPT_MS,
+            tail_ms=_TAIL_MS,
+            delay_ms=ms,
+        )
+
+
+def workload_of(
+    models: Path, name: str, arriving: str, mixed: Mix, max_batch: int
+) -> tuple[Workload, Sequence[TensorSpec]]:
+    """What a server of `models` would be asked, with its defaults but for `max_batch`."""
+    settings = Settings.model_validate({"models": models, "max_batch": max_batch})
+    entries = catalog.usable(models).models[name]
+    menu = catalog.menu_of(
+        entries,
+        percentile=settings.latency_percentile,
+        usd_per_lane_hour=settings.usd_per_lane_hour,
+        max_batch=max_batch,
+    )
+    services = {
+        (name, variant): service(entry.card.latency, Noise(), max_batch)
+        for variant, entry in entries.items()
+    }
+    path = Path(arriving)
+    workload = Workload(
+        arriving=trace.parse(path.name, path.read_bytes()) if path.is_file() else arriving,
+        requests=1,
+        mix=mixed,
+        menus={name: menu},
+        services=services,
+        policy=Policy(settings.accuracy_margin, settings.default_constraints),
+        max_batch=max_batch,
+        max_queue=settings.max_queue,
+    )
+    return workload, entries[menu.reference].card.inputs
+
+
+def _percents(of: Figures) -> str:
+    shares = " ".join(f"{100 * share:.0f}" for share in of.variants.values())
+    return (
+        f"{100 * of.attainment:.2f} | {100 * of.accuracy_all:.2f} | "
+        f"{100 * of.accuracy_answered:.2f} | {100 * of.coverage:.1f} | {shares}"
+    )
+
+
+def _difference(real: Figures, simulated: Figures) -> str:
+    return " | ".join(f"{100 * (a - b):+.2f}" for a, b in zip(real[:4], simulated[:4], strict=True))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n\n")[0])
+    parser.add_argument("--models", type=Path, help="a store; by default variants that sleep")
+    parser.add_argument("--model", default=_MODEL, help="a model of the store")
+    parser.add_argument("--mix", type=Path, help="tenants, as gearshift simulate takes them")
+    parser.add_argument("--trace", action="append", help="a process or a file; may be repeated")
+    parser.add_argument("--load", default="0.5,1,1.5", help="as gearshift simulate counts load")
+    parser.add_argument("--seconds", type=float, default=10.0, help="of traffic, each run")
+    parser.add_argument("--max-batch", type=int, help="rows of a batch")
+    parser.add_argument(
+        "--gap-ms", type=float, default=0.4, help="of a lane between batches, in a second replay"
+    )
+    parser.add_argument("--seed", type=int, default=1)
+    args = parser.parse_args()
+    mixed = mix.parse(args.mix.read_text() if args.mix else _MIX, "mix")
+    with ExitStack() as stack:
+        models = args.models
+        if models is None:
+            models = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            echo_store(models)
+        most = args.max_batch or (32 if args.models else _MAX_BATCH)
+        print(
+            "| arrivals | load | requests/s | | in time % | accuracy, all % | answered % | "
+            "within bound % | variants % | as foreseen, within bound % | overhead ms | "
+            "gateway CPU % | sent late, p99 ms |"
+        )
+        print("|---|---|---|---|---|---|---|---|---|---|---|---|---|")
+        for arriving in args.trace or ["poisson", "gamma:cv=4"]:
+            workload, inputs = workload_of(models, args.model, arriving, mixed, most)
+            for load in map(float, args.load.split(",")):
+                _compare(models, args.model, workload, inputs, arriving, load, args)
+
+
+def _compare(
+    models: Path,
+    name: str,
+    workload: Workload,
+    inputs: Sequence[TensorSpec],
+    arriving: str,
+    load: float,
+    args: argparse.Namespace,
+) -> None:
+    case = Case(capacity_per_s(workload, 1) * load, 1, args.seed)
+    drawn = replace(workload, requests=round(case.rate_per_s * args.seconds))
+    ran = live(models, name, drawn, inputs, case)
+    menu = drawn.menus[name]
+    # By the gateway's own clock, as its bound is meant and as a simulation counts.
+    own = [
+        one.answer._replace(latency_ms=one.queue_ms + one.infer_ms + ran.overhead_ms)
+        for one in ran.sent
+    ]
+    real = figures(own, menu)
+    foreseen = [
+        answer for answer, one in zip(own, ran.sent, strict=True) if one.why or not one.shifted
+    ]
+    kept_ones = figures(foreseen, menu).coverage
+    late_ms = sorted(one.late_ms for one in ran.sent)[int(0.99 * len(ran.sent))]
+    cpu = ran.processor_ms * len(ran.sent) / ran.wall_s / 10
+    print(
+        f"| {arriving} | {load:g} | {case.rate_per_s:.0f} | gateway | {_percents(real)} | "
+        f"{100 * kept_ones:.1f} | {ran.overhead_ms:.2f} | {cpu:.0f} | {late_ms:.2f} |"
+    )
+    statuses = dict(Counter(one.why for one in ran.sent if one.why))
+    span_ms = 10 * (traffic(drawn, case)[0][-1])
+    busy = f"lane busy {ran.busy_ms / span_ms:.1f} % in {ran.batches:.0f} batches"
+    print(f"{arriving} {load:g}: gateway: {busy}; {statuses}", file=sys.stderr)
+    for gap_ms in dict.fromkeys((0.0, args.gap_ms)):
+        outcomes = simulated(drawn, case, ran.overhead_ms, gap_ms)
+        replayed = figures(
+            [Answer(o.variant if o.kept else "", o.latency_ms, o.predicted_ms) for o in outcomes],
+            menu,
+        )
+        verdicts = dict(Counter(o.verdict for o in outcomes))
+        busy = f"lane busy {math.fsum(o.lane_ms for o in outcomes) / span_ms:.1f} %"
+        called = f"simulation, gap {gap_ms:g} ms"
+        print(f"{arriving} {load:g}: {called}: {busy}; {verdicts}", file=sys.stderr)
+        print(f"| | | | {called} | {_percents(replayed)} | | | | |")
+        print(f"| | | | difference | {_difference(real, replayed)} | | | | | |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
