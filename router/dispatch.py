@@ -35,6 +35,9 @@ REACH = 256
 # A batch takes at most this share of the tightest deadline that keeps arriving: a request that
 # finds every lane busy has to wait for one of them, and then takes its own time.
 BRIEF = 0.5
+# Rows that must be likely to come for a request to be held for their company: one might be the
+# caller's own next.
+COMPANY = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +173,7 @@ def _hold_s(waiting: Waiting, moment: Moment, pace: Pace) -> float:
     # Once for its own batch, once for the one that may run when the time has come.
     window_ms = _slack_ms(waiting, moment) - 2 * pace.promised_ms(offer, rows)
     coming = sum([k.rows_per_ms for k in moment.expected if k.choices.model == choices.model])
-    return moment.now_s + window_ms / 1000 if coming * window_ms >= 1 else 0.0
+    return moment.now_s + window_ms / 1000 if coming * window_ms >= COMPANY else 0.0
 
 
 def _behind(

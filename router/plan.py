@@ -232,6 +232,8 @@ def _solve(
         ends, lanes.room(ends, share), slack[near:], least_ms[near:], expected, least, reserve_ms
     )
 
+    ahead = list(accumulate(rows))
+    at_once = lanes.count * share
     tight = min(most_ms, default=math.inf) < math.inf
 
     def work(price: float) -> tuple[list[float], float]:
@@ -242,10 +244,19 @@ def _solve(
             else 0.0
             for choices, tariff in tariffs.items()
         }
+        ends_ms = {
+            choices: _batch_ends_ms(tariff, fixed.get(choices.model, price), paces, choices)
+            for choices, tariff in tariffs.items()
+        }
         wanted = [ms[kind] * n for kind, n in zip(kinds, rows, strict=True)]
         each = list(map(min, wanted, most_ms)) if tight else wanted
         prefixes = list(accumulate(each))
-        spare = min(map(sub, room, prefixes), default=math.inf)
+        # Nobody is answered before the batch ends.
+        needs = [
+            need + at_once * ends_ms[kind][before >= ends_ms[kind][2]] if most == math.inf else need
+            for need, kind, before, most in zip(prefixes, kinds, ahead, most_ms, strict=True)
+        ]
+        spare = min(map(sub, room, needs), default=math.inf)
         takes = list(map(min, [ms[kind.choices] for kind in expected], takes_at_most))
         for have, (_, queued), arriving in zip(room_ahead, views, coming, strict=True):
             need = sum(map(mul, takes, arriving)) + (prefixes[queued - 1] if queued else 0.0)
@@ -301,6 +312,23 @@ def _lowest(
         else:
             low = middle + 1
     return prices[high], work(prices[high]) if found is None else found
+
+
+def _batch_ends_ms(
+    tariff: Tariff, price: float, paces: Mapping[str, Pace], kind: Choices
+) -> tuple[float, float, int]:
+    """How long after its start a batch ends: of few rows, of a decent number, and that number.
+
+    A batch whose time hardly grows with its rows has to be full to be efficient, and then the first
+    of them waits for the last.
+    """
+    if not tariff.offers:
+        return 0.0, 0.0, 0
+    offer = tariff.offers[tariff.at(price)]
+    pace = paces[kind.model]
+    own_ms = tariff.row_ms[tariff.at(price)]
+    few_ms = max(0.0, pace.typical_ms(offer, 1) - own_ms)
+    return few_ms, max(0.0, pace.typical_ms(offer, offer.decent_rows) - own_ms), offer.decent_rows
 
 
 def _most_ms(

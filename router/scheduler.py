@@ -17,7 +17,7 @@ from typing import Protocol
 
 from router.constraints import Constraints, Priority, or_default
 from router.decision import Decision
-from router.dispatch import Assignment, Moment
+from router.dispatch import COMPANY, Assignment, Moment
 from router.estimate import wait_ms
 from router.menu import Menu, batch_ms
 from router.outlook import Outlook
@@ -155,7 +155,8 @@ class Scheduler:
         within_ms = constraints.max_latency_ms
         if within_ms is None:
             return False
-        return within_ms * sum([kind.rows_per_ms for kind in self.queue.expected(now_s)]) >= 1
+        coming = sum([kind.rows_per_ms for kind in self.queue.expected(now_s)])
+        return within_ms * coming >= COMPANY
 
     def waiting(
         self,

@@ -106,6 +106,8 @@ class Telemetry:
         """
         if predicted_ms <= 0:
             return
+        if now_s > self._fresh_until_s[queued]:
+            self._margins[queued] = Margin(self._percentile)
         self._margins[queued].observe(predicted_ms, actual_ms, outcome, bound_ms)
         self._fresh_until_s[queued] = now_s + _MARGIN_OLDEST_S
 
