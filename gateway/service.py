@@ -36,7 +36,6 @@ from router.errors import (
     Overloaded,
     Unsatisfiable,
 )
-from router.menu import batch_ms
 from router.route import Policy
 from router.scheduler import Scheduler
 from router.telemetry import Telemetry
@@ -266,9 +265,11 @@ class Service:
 def _shifted(
     decision: Decision, served: ServedModel, result: Result, request: InferRequest
 ) -> Decision:
-    """`decision` with the variant that ran instead of the one that was foreseen."""
+    """`decision` with the variant that ran instead of the one that was foreseen.
+
+    What was predicted at arrival stands: the variant was chosen to keep it.
+    """
     ran, foreseen = (served.menu.by_name[v] for v in (result.variant, decision.variant))
-    waited_ms = (result.started_s - request.received_s) * 1000
     less = "less" if ran.row_ms < foreseen.row_ms else "more"
     return replace(
         decision,
@@ -276,7 +277,6 @@ def _shifted(
         reason="shifted-at-dispatch",
         why=f"chosen when a lane came free: {less} time was left than predicted, "
         f"which was for {foreseen.name}",
-        predicted_latency_ms=waited_ms + batch_ms(ran.promised_ms, result.batch_rows),
         accuracy=ran.accuracy,
         cost_usd_per_million=ran.cost_usd_per_million(request.rows),
         allowed=(ran.name, *[name for name in decision.allowed if name != ran.name]),

@@ -46,7 +46,7 @@ def test_what_ran_instead_is_explained_and_described(models: Path, ran: str, lef
     assert f"{left} time was left than predicted" in kept.why
     assert "int8" in kept.why
     offer = served.menu.by_name[ran]
-    assert kept.predicted_latency_ms == pytest.approx(4 + offer.promised_ms[32])
+    assert kept.predicted_latency_ms == foreseen.predicted_latency_ms
     assert kept.accuracy == offer.accuracy
     assert kept.cost_usd_per_million == offer.cost_usd_per_million(1)
     # Both lists are as true of it as before.
