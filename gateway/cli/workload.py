@@ -219,7 +219,6 @@ def build(options: Options, operator: Settings) -> Workload:
         services=services,
         policy=Policy(options.accuracy_margin, operator.default_constraints),
         max_batch=operator.max_batch,
-        max_queue=operator.max_queue,
         slow_from_half=options.slow_from_half,
     )
     try:
