@@ -105,7 +105,7 @@ def test_ctrl_c_leaves_the_store_whole(tmp_path: Path, recipes: Path) -> None:
     for line in process.stderr:
         if "fp32: built in" in line:
             break
-    time.sleep(0.3)
+    time.sleep(0.05)
     process.send_signal(signal.SIGINT)
     rest = process.stderr.read()
     process.stderr.close()
