@@ -124,8 +124,8 @@ def plan(
     over: frozenset[str] = frozenset()
     each_ms = together.each_ms
     if len(models) > 1 and together.price > 0:
-        shares = _shares(models, weights or {})
-        alone = {model: solve(frozenset((model,)), shares[model], {}) for model in models}
+        of_each = shares(models, weights or {})
+        alone = {model: solve(frozenset((model,)), of_each[model], {}) for model in models}
         over = frozenset([model for model in models if alone[model].spare_ms < 0])
         modest = _cheaper(alone, together.price)
         while modest and len(modest) < len(models):
@@ -148,7 +148,8 @@ def plan(
     )
 
 
-def _shares(models: Collection[str], weights: Mapping[str, float]) -> dict[str, float]:
+def shares(models: Collection[str], weights: Mapping[str, float]) -> dict[str, float]:
+    """Of the lanes' time, each model's share by its weight; 1 for those without one."""
     total = sum([weights.get(model, 1.0) for model in models])
     return {model: weights.get(model, 1.0) / total for model in models}
 

@@ -15,14 +15,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Protocol
 
-from router.constraints import Constraints, Priority, or_default
+from router.constraints import Constraints, or_default
 from router.decision import Decision
 from router.dispatch import COMPANY, Assignment, Moment
 from router.estimate import wait_ms
 from router.menu import Menu, batch_ms
 from router.outlook import Outlook
 from router.pace import Pace
-from router.plan import NOTHING_PLANNED, Plan, plan
+from router.plan import NOTHING_PLANNED, Plan, plan, shares
 from router.policies import Rule, Scene
 from router.queue import MEMORY_S, PATIENCE_S, Queue, Waiting
 from router.route import Policy, route
@@ -39,11 +39,8 @@ _SHARED_OVER_S = 1.0
 _PACE_OLDEST_S = 1.0
 # Slowdowns that differ by less are one: what follows from them is worked out once.
 _STEPS_PER_E = 25
-
 # A rate is told from at least as long.
 _LEAST_AGE_S = 0.01
-
-_RANK: dict[Priority, int] = {"low": 0, "normal": 1, "high": 2}
 
 
 class Served(Protocol):
@@ -98,8 +95,7 @@ class Scheduler:
         self._asked = 0
         self._first_s: dict[str, float] = {}
         self._queued_rows: dict[str, Counter[str]] = {}
-        total = sum([self._weights.get(model, 1.0) for model in models])
-        self._shares = {model: self._weights.get(model, 1.0) / total for model in models}
+        self._shares = shares(models, self._weights)
         self._outlook = Outlook(NOTHING_PLANNED, -math.inf, self._shares)
 
     def route(self, model: str, constraints: Constraints, rows: int, now_s: float) -> Decision:
@@ -209,12 +205,12 @@ class Scheduler:
         moment = Moment(
             now_s=now_s,
             lane_free_in_ms=tuple(self._lane_free_in_ms(now_s)),
-            paces={model: self._pace(model, now_s) for model in self._models},
+            paces=self._all_paces(now_s),
             expected=queue.expected(now_s),
             max_batch=self._max_batch,
             overhead_ms=self.telemetry.overhead_ms(now_s),
             weights=self._weights,
-            price=max(self._outlook.prices.values(), default=0.0),
+            price=self._outlook.price,
             used_ms=self._used_ms,
         )
         assignment = self._rule.dispatch(queue.waiting, moment)
@@ -320,6 +316,9 @@ class Scheduler:
             for until in self.busy_until_s
         ]
 
+    def _all_paces(self, now_s: float) -> dict[str, Pace]:
+        return {model: self._pace(model, now_s) for model in self._models}
+
     def _pace(self, model: str, now_s: float) -> Pace:
         served = self._models[model]
         runnable = served.runnable
@@ -350,17 +349,16 @@ class Scheduler:
     def _current(self, now_s: float) -> Outlook:
         """The outlook, made anew when it is out of date."""
         if self._outlook.is_stale(now_s):
-            paces = {model: self._pace(model, now_s) for model in self._models}
             self._keep(
                 plan(
                     self.queue.waiting,
                     self.queue.expected(now_s),
                     now_s,
                     self._lane_free_in_ms(now_s),
-                    paces,
+                    self._all_paces(now_s),
                     self.telemetry.overhead_ms(now_s),
                     self._weights,
-                    max(self._outlook.prices.values(), default=0.0),
+                    self._outlook.price,
                 ),
                 now_s,
             )
