@@ -69,7 +69,7 @@ class Networks:
                 advance((index + fraction) / len(recipe.steps), text)
 
             network = self._apply(step, network, told)
-        if any(step.implementation().precision is None for step in recipe.steps):
+        if any(step.implementation().numerics is None for step in recipe.steps):
             steps = " and ".join(step.technique for step in recipe.steps)
             verify.changed(
                 verify.weights_digest(before.network.module),

@@ -25,7 +25,7 @@ from pydantic import ValidationError
 from compressors import lowering, technique
 from compressors.errors import RecipeError, UnknownTechnique
 from compressors.technique import Settings, Technique
-from router.card import NAME_PATTERN, Precision, Step
+from router.card import NAME_PATTERN, Step
 
 DEFAULT_ENGINE = "openvino"
 _VARIANT_KEYS = ("description", "from", "engine", "steps")
@@ -227,17 +227,17 @@ def _consistent(book: RecipeBook, variant: VariantRecipe) -> None:
             f"{where}.steps: expected at least one step, got none: it would be "
             f"{book.reference!r} under another name"
         )
-    asked: tuple[str, Precision] | None = None
+    asked: tuple[str, str] | None = None
     for step in book.chain(variant.name):
-        precision = step.implementation().precision
+        numerics = step.implementation().numerics
         if asked is not None:
             already = f"{asked[0]!r} already fixed the arithmetic to {asked[1]}"
             raise RecipeError(
                 f"{where}: {step.technique!r} cannot follow: {already}; "
                 "a step that does so must be the last one"
             )
-        if precision is not None:
-            asked = (step.technique, precision)
+        if numerics is not None:
+            asked = (step.technique, numerics)
 
 
 def _known(table: dict[str, Any], expected: tuple[str, ...], where: str) -> None:

@@ -12,6 +12,7 @@ Everything else has a default that fits classification with one logit per class.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -78,6 +79,10 @@ class Task(ABC):
     """Class names, by index, when the outputs are classes."""
     outputs: tuple[str, ...] = ("logits",)
     """Names of what the network returns, in order."""
+    free_dimensions: Mapping[str, tuple[int, ...]] = {}
+    """Dimensions, besides the batch, that may have any size at serving, by input: `{"ids": (1,)}`
+    for a sequence. Samples are padded to one size all the same; an input with a mask says which
+    part counts. A size that two inputs share must be free in both, and is taken for the same."""
 
     @abstractmethod
     def network(self) -> nn.Module:
@@ -96,7 +101,9 @@ class Task(ABC):
         return None
 
     def score(self, outputs: dict[str, Array], targets: Array) -> Array:
-        """(n,) scores in [0, 1], one per sample, higher is better; the metric is their mean."""
+        """(n,) finite scores, one per sample, higher is better; the metric is their mean, which
+        must lie in [0, 1]. A metric that is no mean over samples, such as a rank correlation,
+        becomes one by `compressors.metrics.pseudo_values`."""
         logits = outputs[self.outputs[0]]
         return np.asarray(logits.argmax(axis=-1) == targets, dtype=np.float64)
 

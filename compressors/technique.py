@@ -32,7 +32,7 @@ from torch import nn
 
 from compressors.errors import BuildError, TechniqueBroken, UnknownTechnique
 from compressors.task import Samples, Task
-from router.card import Precision
+from router.card import Precision, StoredWeights
 
 Need = Literal["training", "calibration", "student"]
 
@@ -46,10 +46,24 @@ class Settings(BaseModel):
 @dataclass(frozen=True)
 class Numerics:
     """The precision to execute in. Changing arithmetic is an engine's work, so a technique asks
-    for it here and the lowering does it; for int8, `calibration` holds the samples to observe."""
+    for it here and the lowering does it, or refuses by `NotSupported`.
+
+    Attributes:
+        precision: of the arithmetic.
+        weights: how weights are stored, where that is narrower than the arithmetic.
+        ranges: where int8's value ranges come from: "calibration" (seen on `calibration`'s
+            samples), "runtime" (each run's own values), or "trained" (the module itself holds
+            fake-quantise operations).
+        calibration: the samples to observe; None when nothing is to be observed.
+        floats: dotted names of modules that stay in float whatever `precision` says.
+        options: what only some engines know; one that does not know a key refuses it.
+    """
 
     precision: Precision = "fp32"
+    weights: StoredWeights | None = None
+    ranges: Literal["calibration", "runtime", "trained"] = "calibration"
     calibration: Samples | None = None
+    floats: tuple[str, ...] = ()
     options: dict[str, Any] = field(default_factory=dict)
 
 
@@ -87,9 +101,10 @@ class Technique(ABC):
     Config: ClassVar[type[Settings]]
     summary: ClassVar[str]
     needs: ClassVar[frozenset[Need]] = frozenset()
-    precision: ClassVar[Precision | None] = None
-    """The arithmetic that it asks for through `Numerics`, when that is what it does. A recipe has
-    at most one such step, the last: nothing can change a network that is already quantised."""
+    numerics: ClassVar[str | None] = None
+    """What it asks for through `Numerics`, in a word, when that is what it does: "bf16", "int8".
+    A recipe has at most one such step, the last: nothing can change a network that is already
+    quantised."""
 
     @abstractmethod
     def apply(self, network: Network, context: Context, config: Any) -> Network:

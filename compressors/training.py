@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -60,6 +60,8 @@ def train(
     progress: Callable[[float, str], None],
     loss: Loss | None = None,
     epoch_samples: Callable[[int], Samples] | None = None,
+    after_step: Callable[[], None] | None = None,
+    together: Sequence[nn.Module] = (),
 ) -> Trained:
     """Train `network` in place on the task's `train` split and leave it in eval mode with the
     weights of the epoch that scored best on `validation`. `test` is not touched.
@@ -69,6 +71,10 @@ def train(
         progress: told (fraction, text) after every step.
         loss: instead of `task.loss`.
         epoch_samples: the training samples of an epoch, where they are not always the split's.
+        after_step: called after every step of the optimiser, before anything is evaluated: where
+            pruned weights are set to zero again.
+        together: modules whose parameters train along, in train mode, such as a layer that only
+            the loss uses. They are not called here and keep their last weights.
 
     Raises:
         NotFinite: the loss became NaN or infinite; the message names the epoch and the step.
@@ -84,7 +90,9 @@ def train(
     with torch.random.fork_rng(devices=[]), _layout(network, images):
         torch.manual_seed(seed)
         shuffle = np.random.default_rng(seed)
-        optimizer = torch.optim.AdamW(_groups(network, how.weight_decay), lr=how.learning_rate)
+        optimizer = torch.optim.AdamW(
+            _groups((network, *together), how.weight_decay), lr=how.learning_rate
+        )
         total = how.epochs * steps + 1
         schedule = torch.optim.lr_scheduler.OneCycleLR(
             optimizer,
@@ -99,7 +107,8 @@ def train(
             if epoch:
                 samples = draw(epoch)
             order = shuffle.permutation(len(samples))
-            network.train()
+            for module in (network, *together):
+                module.train()
             for step in range(steps):
                 rows = order[step * size : (step + 1) * size]
                 outputs = _forward(network, samples, rows, images)
@@ -113,6 +122,8 @@ def train(
                 optimizer.zero_grad()
                 value.backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
+                if after_step is not None:
+                    after_step()
                 schedule.step()
                 done = (epoch * steps + step + 1) / (how.epochs * steps)
                 progress(done, f"epoch {epoch + 1} of {how.epochs}")
@@ -160,9 +171,9 @@ def _forward(network: nn.Module, samples: Samples, rows: Array, images: bool) ->
     return tuple(o.float() if o.is_floating_point() else o for o in outputs)
 
 
-def _groups(network: nn.Module, decay: float) -> list[dict[str, Any]]:
+def _groups(modules: Sequence[nn.Module], decay: float) -> list[dict[str, Any]]:
     """Weights decay; biases and norms do not, as is usual since He et al. 2019 (1812.01187)."""
-    there = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    there = [p for module in modules for p in module.parameters() if p.requires_grad]
     return [
         {"params": [p for p in there if p.ndim > 1], "weight_decay": decay},
         {"params": [p for p in there if p.ndim <= 1], "weight_decay": 0.0},

@@ -28,7 +28,7 @@ from router.card import Precision
 # arithmetic explains. fp32 reorders sums. bf16 keeps 8 bits: about 0.4 % a step, which adds up
 # over layers. int8 is lossy by design, and how much it may lose is for the accuracy to say: here
 # it is only told apart from noise, which would be an error of 1 or more.
-TOLERANCE: dict[Precision, float] = {"fp32": 1e-3, "bf16": 0.1, "int8": 0.7}
+TOLERANCE: dict[Precision, float] = {"fp32": 1e-3, "bf16": 0.1, "fp16": 0.02, "int8": 0.7}
 
 # Same file, same code, same threads: nothing but the order of a sum may differ.
 RELOAD_TOLERANCE = 1e-5

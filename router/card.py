@@ -31,7 +31,10 @@ Datatype = Literal[
     "FP16", "FP32", "FP64",
 ]  # fmt: skip
 
-Precision = Literal["fp32", "bf16", "int8"]
+Precision = Literal["fp32", "bf16", "fp16", "int8"]
+"""The arithmetic that a variant asks for."""
+StoredWeights = Literal["fp16", "int8", "int4"]
+"""How weights lie on disk and in memory where that is narrower than the arithmetic."""
 
 
 class _Record(BaseModel):
@@ -151,6 +154,26 @@ class EngineRecord(_Record):
     format: str
     kernels: dict[str, Positive]
     """How many executed operations ran at each precision, as the engine itself reports it."""
+    constructor: str | None = None
+    """The task, as `gearshift compress` takes it, whose network the weights belong into: for a
+    network that cannot be exported. Running it runs the task's own code."""
+
+
+class EngineTrial(_Record):
+    """One engine that the variant was lowered to, measured in turn with the others in one run.
+
+    `name` is an engine, or `eager` for the network as PyTorch runs it without any: nothing serves
+    that, it is what speed-ups are also stated against.
+    """
+
+    name: Name
+    version: str
+    format: str
+    kernels: dict[str, Positive]
+    validation: Annotated[float, Field(allow_inf_nan=False)]
+    """The metric on the validation split: what a faster engine must not be paid with."""
+    latency: Annotated[tuple[LatencyPoint, ...], Field(min_length=1)]
+    bytes_on_disk: Annotated[int, Field(ge=0)]
 
 
 class VariantCard(_Record):
@@ -166,12 +189,19 @@ class VariantCard(_Record):
     parent_digest: Digest
     """SHA-256 of the weights that the recipe started from."""
     precision: Precision
+    weights: StoredWeights | None = None
+    """None: as the arithmetic has them."""
     task: TaskRecord
     accuracy: Accuracy
     paired: PairedDifference
     latency: Annotated[tuple[LatencyPoint, ...], Field(min_length=1)]
     machine: Machine
     engine: EngineRecord
+    """The one that serves; `latency` is its own."""
+    engines: tuple[EngineTrial, ...] = ()
+    """Every engine that was measured, the one that serves among them."""
+    refused: dict[str, str] = Field(default_factory=dict)
+    """Engines that cannot run this variant, and why."""
     inputs: Annotated[tuple[TensorSpec, ...], Field(min_length=1)]
     outputs: Annotated[tuple[TensorSpec, ...], Field(min_length=1)]
     parameters: Positive

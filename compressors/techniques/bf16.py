@@ -15,7 +15,7 @@ from compressors.technique import Context, Network, Numerics, Settings, Techniqu
 
 class _Bf16(Technique):
     Config = Settings
-    precision = "bf16"
+    numerics = "bf16"
     summary = "Computes in 16-bit brain floats."
 
     def apply(self, network: Network, context: Context, config: Settings) -> Network:  # noqa: ARG002

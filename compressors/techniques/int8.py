@@ -39,7 +39,7 @@ class _Config(Settings):
 class _Int8(Technique):
     Config = _Config
     needs = frozenset({"calibration"})
-    precision = "int8"
+    numerics = "int8"
     summary = "Quantises weights and activations to 8-bit integers after training."
 
     def apply(self, network: Network, context: Context, config: _Config) -> Network:
@@ -54,7 +54,9 @@ class _Int8(Technique):
         count = min(config.calibration_samples, len(train))
         rows = np.random.default_rng(context.seed).choice(len(train), count, replace=False)
         options = config.model_dump(exclude={"calibration_samples"}, exclude_none=True)
-        return replace(network, numerics=Numerics("int8", train.batch(rows), options))
+        return replace(
+            network, numerics=Numerics("int8", calibration=train.batch(rows), options=options)
+        )
 
 
 TECHNIQUE = _Int8()

@@ -42,7 +42,7 @@ MODEL_FILE = "model.xml"
 
 # The precision to compute in. int8 is in the graph itself (its quantise operations); whatever is
 # left in float around them stays fp32, so that an int8 variant does not mix in bf16 unasked.
-_HINTS: dict[Precision, str] = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
+_HINTS: dict[Precision, str] = {"fp32": "f32", "bf16": "bf16", "fp16": "f16", "int8": "f32"}
 
 # Operations that multiply and accumulate: nearly all of the time, and what a precision is about.
 _MULTIPLYING = frozenset(
