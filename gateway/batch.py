@@ -1,4 +1,9 @@
-"""A batch: the rows of several requests as one call of an engine, and what came out apart again."""
+"""A batch: the rows of several requests as one call of an engine, and what came out apart again.
+
+Requests may differ in a free dimension, such as a sequence's length. Rows of different shapes make
+no one tensor, and padding them would change what the callers asked; those of equal shapes run
+together, one call for each group.
+"""
 
 from __future__ import annotations
 
@@ -11,14 +16,16 @@ from gateway.fleet import check_outputs
 from gateway.messages import InferRequest
 from router.card import TensorSpec
 
+Outputs = dict[str, Tensor]
+
 
 def run(
     program: Program,
     requests: Sequence[InferRequest],
     specs: tuple[TensorSpec, ...],
     largest: int,
-) -> dict[str, Tensor]:
-    """The outputs of `requests`, in their order, each (rows of all, ...).
+) -> list[Outputs]:
+    """The outputs of each of `requests`, in their order, each (rows of it, ...).
 
     Args:
         specs: the outputs that were promised.
@@ -27,18 +34,41 @@ def run(
     Raises:
         EngineError: the engine failed, or answered with something else than was promised.
     """
-    rows = sum(request.rows for request in requests)
+    found: list[Outputs] = [{} for _ in requests]
+    for group in _alike(requests):
+        members = [requests[index] for index in group]
+        rows = [request.rows for request in members]
+        outputs = _together(program, members, sum(rows), largest)
+        check_outputs(outputs, specs, sum(rows))
+        for index, mine in zip(group, _shares(outputs, rows), strict=True):
+            found[index] = mine
+    return found
+
+
+def _alike(requests: Sequence[InferRequest]) -> list[list[int]]:
+    """The requests' indices, grouped by the shape of a row, in order of their first ones."""
+    if len(requests) == 1:
+        return [[0]]
+    groups: dict[tuple[tuple[int, ...], ...], list[int]] = {}
+    for index, request in enumerate(requests):
+        # Every request has all inputs, and in the order of the first: theirs may differ.
+        shape = tuple(request.inputs[name].shape[1:] for name in requests[0].inputs)
+        groups.setdefault(shape, []).append(index)
+    return list(groups.values())
+
+
+def _together(
+    program: Program, requests: Sequence[InferRequest], rows: int, largest: int
+) -> Outputs:
     inputs: Mapping[str, Tensor] = requests[0].inputs
     if len(requests) > 1:
         inputs = {
             name: np.concatenate([request.inputs[name] for request in requests]) for name in inputs
         }
-    outputs = program.infer(inputs) if rows <= largest else _in_pieces(program, inputs, largest)
-    check_outputs(outputs, specs, rows)
-    return outputs
+    return program.infer(inputs) if rows <= largest else _in_pieces(program, inputs, largest)
 
 
-def shares(outputs: Mapping[str, Tensor], rows: Sequence[int]) -> Iterator[dict[str, Tensor]]:
+def _shares(outputs: Mapping[str, Tensor], rows: Sequence[int]) -> Iterator[Outputs]:
     """The outputs of each request, which has `rows` of them; views, not copies."""
     first = 0
     for count in rows:
@@ -47,7 +77,7 @@ def shares(outputs: Mapping[str, Tensor], rows: Sequence[int]) -> Iterator[dict[
         first = last
 
 
-def _in_pieces(program: Program, inputs: Mapping[str, Tensor], largest: int) -> dict[str, Tensor]:
+def _in_pieces(program: Program, inputs: Mapping[str, Tensor], largest: int) -> Outputs:
     rows = len(next(iter(inputs.values())))
     pieces = [
         program.infer({name: tensor[start : start + largest] for name, tensor in inputs.items()})

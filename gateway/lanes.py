@@ -177,7 +177,7 @@ class Lanes:
         while (taken := self._take(lane)) is not None:
             assignment, tickets = taken
             started_s = time.monotonic()
-            outcome: dict[str, Tensor] | GearshiftError
+            outcome: list[batch.Outputs] | GearshiftError
             try:
                 model = self._fleet.model(assignment.model)
                 outcome = batch.run(
@@ -195,7 +195,7 @@ class Lanes:
                 # Before anybody is answered: who asks again at once finds the lane free.
                 self._scheduler.busy_until_s[lane] = 0.0
                 self._running[lane] = None
-                if isinstance(outcome, dict):
+                if isinstance(outcome, list):
                     took_ms = (finished_s - started_s) * 1000
                     self._scheduler.finished(assignment, took_ms, time.monotonic())
             self._loop.call_soon_threadsafe(
@@ -234,7 +234,7 @@ class Lanes:
         self,
         assignment: Assignment,
         tickets: Sequence[Ticket],
-        outcome: dict[str, Tensor] | GearshiftError,
+        outcome: list[batch.Outputs] | GearshiftError,
         started_s: float,
         finished_s: float,
     ) -> None:
@@ -244,8 +244,7 @@ class Lanes:
             return
         rows = sum(ticket.waiting.rows for ticket in tickets)
         self._on_batch(assignment.model, assignment.variant, rows, finished_s - started_s)
-        shares = batch.shares(outcome, [ticket.waiting.rows for ticket in tickets])
-        for ticket, mine in zip(tickets, shares, strict=True):
+        for ticket, mine in zip(tickets, outcome, strict=True):
             if not ticket.done.done():  # its caller may have left, or its deadline passed
                 ticket.done.set_result(
                     Result(mine, assignment.variant, started_s, finished_s, rows)
