@@ -1,0 +1,115 @@
+"""What a search chooses from: shapes, training, arithmetic. Pure.
+
+A candidate is a shape (how much of what is taken away), trained for some epochs by the reference's
+outputs, and executed in some arithmetic. Its latency and size follow from shape and arithmetic
+alone: no training is needed to know them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+Steps = tuple[dict[str, Any], ...]
+"""Steps as a recipe file writes them."""
+
+
+@dataclass(frozen=True, order=True)
+class Shape:
+    """A family of changes and how strong the change is, from 0 (nothing) to below 1."""
+
+    family: str
+    strength: float = 0.0
+
+    def __str__(self) -> str:
+        return self.family if not self.strength else f"{self.family} {self.strength:g}"
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A recipe: see the module's docstring."""
+
+    shape: Shape
+    epochs: int
+    arithmetic: str
+
+    @property
+    def steps(self) -> Steps:
+        """The recipe's steps; none for the reference."""
+        family = FAMILIES[self.shape.family]
+        trained = family.training(self.epochs) if self.epochs else ()
+        return family.change(self.shape.strength) + trained + ARITHMETIC[self.arithmetic]
+
+    @property
+    def name(self) -> str:
+        """As a variant's name: letters, digits, '.' and '-'."""
+        parts = [self.shape.family] if self.shape != REFERENCE else []
+        if self.shape.strength:
+            parts.append(f"{self.shape.strength:g}")
+        if self.arithmetic != "fp32" or not parts:
+            parts.append(self.arithmetic)
+        return "-".join(parts)
+
+
+@dataclass(frozen=True)
+class Family:
+    """Changes of one kind.
+
+    Attributes:
+        strengths: where to look first, weakest first; () for a change that has no strength.
+        change: the steps that make the shape, untrained.
+        training: the steps that train it for so many epochs.
+    """
+
+    strengths: tuple[float, ...]
+    change: Callable[[float], Steps]
+    training: Callable[[int], Steps]
+
+
+def _learn(epochs: int) -> Steps:
+    return ({"technique": "self-distil", "epochs": epochs},)
+
+
+FAMILIES: dict[str, Family] = {
+    "reference": Family((), lambda _: (), lambda _: ()),
+    "prune-channels": Family(
+        (0.25, 0.5, 0.75),
+        lambda s: ({"technique": "prune-channels", "ratio": s, "epochs": 0},),
+        _learn,
+    ),
+    "prune-neurons": Family(
+        (0.25, 0.5, 0.75),
+        lambda s: ({"technique": "prune-neurons", "ratio": s, "epochs": 0},),
+        _learn,
+    ),
+    "prune-heads": Family(
+        (0.25, 0.5),
+        lambda s: ({"technique": "prune-heads", "ratio": s, "epochs": 0},),
+        _learn,
+    ),
+    "low-rank": Family(
+        (0.5, 0.67, 0.8),
+        lambda s: ({"technique": "low-rank", "cost": round(1 - s, 6), "epochs": 0},),
+        _learn,
+    ),
+    "student": Family(
+        (),
+        lambda _: (),
+        lambda epochs: ({"technique": "distil", "epochs": epochs},),
+    ),
+}
+
+REFERENCE = Shape("reference")
+
+ARITHMETIC: dict[str, Steps] = {
+    "fp32": (),
+    "bf16": ({"technique": "bf16"},),
+    "int8": ({"technique": "int8"},),
+    "int8-mixed": ({"technique": "int8-mixed"},),
+}
+
+
+def between(weaker: Shape, stronger: Shape) -> Shape:
+    """The shape half-way between two of one family."""
+    return Shape(weaker.family, round((weaker.strength + stronger.strength) / 2, 4))
