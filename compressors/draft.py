@@ -11,15 +11,17 @@ def draft_card(
     precision: Precision,
     inputs: tuple[TensorSpec, ...],
     outputs: tuple[TensorSpec, ...],
+    constructor: str | None = None,
 ) -> VariantCard:
-    """A card with engine, precision, inputs and outputs, and nothing else.
+    """A card with engine, precision, inputs and outputs, and nothing else. `constructor` is the
+    interface's, for an engine that needs the task's own code to load the variant.
 
     It is not validated and the fields that are measured later are absent, not made up: reading
     one of them raises AttributeError.
     """
     return VariantCard.model_construct(
         precision=precision,
-        engine=EngineRecord.model_construct(name=engine, format=format_),
+        engine=EngineRecord.model_construct(name=engine, format=format_, constructor=constructor),
         inputs=inputs,
         outputs=outputs,
     )

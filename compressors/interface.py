@@ -22,14 +22,18 @@ class Interface:
     """What every variant of a task must look like from outside.
 
     Attributes:
-        inputs, outputs: in the network's own order; only the batch is free.
+        inputs, outputs: in the network's own order. A size of -1 is free: the batch, the task's
+            free dimensions, and sizes of outputs that follow them.
         example: a few real samples by input name; at least 2, because an export from a batch of
             one would take the 1 for a constant.
+        constructor: the task as `gearshift compress` takes it, found again from any folder; None
+            when the task came from no file or module.
     """
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     example: dict[str, Array]
+    constructor: str | None = None
 
     def tensors(self, arrays: dict[str, Array]) -> tuple[torch.Tensor, ...]:
         """The arrays as tensors, in the order of the network's `forward`."""
@@ -78,6 +82,7 @@ def describe(task: Task, module: nn.Module, samples: Samples) -> Interface:
         tuple(_spec("input", name, array) for name, array in example.items()),
         tuple(_spec("output", name, array) for name, array in outputs.items()),
         example,
+        getattr(task, "spec", None),
     )
 
 

@@ -38,6 +38,7 @@ def measure(folder: Path, draft: VariantCard) -> int:
     request = {
         "engine": draft.engine.name,
         "format": draft.engine.format,
+        "constructor": draft.engine.constructor,
         "precision": draft.precision,
         "inputs": [spec.model_dump(mode="json") for spec in draft.inputs],
         "outputs": [spec.model_dump(mode="json") for spec in draft.outputs],
@@ -62,7 +63,14 @@ def _main() -> None:
         kind: tuple(TensorSpec.model_validate_json(json.dumps(spec)) for spec in request[kind])
         for kind in ("inputs", "outputs")
     }
-    card = draft_card(request["engine"], request["format"], request["precision"], **specs)
+    card = draft_card(
+        request["engine"],
+        request["format"],
+        request["precision"],
+        specs["inputs"],
+        specs["outputs"],
+        request["constructor"],
+    )
     engine = engines.get(request["engine"])
     process = psutil.Process()
     kept, growth = [], 0

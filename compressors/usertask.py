@@ -47,9 +47,10 @@ def load(spec: str) -> Guarded:
     place, _, wanted = spec.partition(":")
     if spec in bundled():
         task: Any = _import(f"compressors.tasks.{spec}", spec).TASK
-        return Guarded(cast(Task, task() if inspect.isclass(task) else task))
+        return Guarded(cast(Task, task() if inspect.isclass(task) else task), spec)
     if place.endswith(".py"):
         module = _import_file(Path(place))
+        place = str(Path(place).resolve())
     elif wanted:
         # A console script does not put the current folder on the path, `python` does.
         if str(Path.cwd()) not in sys.path:
@@ -62,16 +63,20 @@ def load(spec: str) -> Guarded:
         )
     kind = _find(module, wanted, spec)
     with _blamed(str(module.__file__), f"{kind.__name__}()"):
-        return Guarded(kind())
+        return Guarded(kind(), f"{place}:{kind.__name__}")
 
 
 class Guarded(Task):
-    """A task whose code is called under guard, and whose splits are made once."""
+    """A task whose code is called under guard, and whose splits are made once.
 
-    def __init__(self, task: Task) -> None:
-        self._task = task
+    `spec` names it in a form that `load` takes in any folder; None for a task made in memory.
+    """
+
+    def __init__(self, task: Task, spec: str | None = None) -> None:
+        self._task, self.spec = task, spec
         self._file = inspect.getsourcefile(type(task)) or "the task"
         self._splits: dict[str, Samples] = {}
+        self._drawn = 0
         name = getattr(task, "name", None)
         if not isinstance(name, str) or not re.match(NAME_PATTERN, name):
             raise TaskError(
@@ -106,6 +111,29 @@ class Guarded(Task):
                 )
             self._splits[split] = samples
         return self._splits[split]
+
+    def training_samples(self, epoch: int) -> Samples:
+        if type(self._task).training_samples is Task.training_samples:
+            return self.samples("train")
+        where = f"training_samples({epoch})"
+        with _blamed(self._file, where):
+            drawn = self._task.training_samples(epoch)
+        if not isinstance(drawn, Samples):
+            raise TaskError(f"{self._file}: {where}: expected Samples, got {type(drawn).__name__}")
+        expected = {n: (a.dtype, a.shape[1:]) for n, a in self.samples("train").inputs.items()}
+        got = {name: (a.dtype, a.shape[1:]) for name, a in drawn.inputs.items()}
+        if list(expected.items()) != list(got.items()):
+            raise TaskError(
+                f"{self._file}: {where}: expected inputs as in samples('train'), "
+                f"{_told(expected)}, got {_told(got)}"
+            )
+        self._drawn = self._drawn or len(drawn)
+        if len(drawn) != self._drawn:
+            raise TaskError(
+                f"{self._file}: {where}: expected {self._drawn} samples, as at the first epoch "
+                f"that was drawn, got {len(drawn)}"
+            )
+        return drawn
 
     def student(self) -> nn.Module | None:
         with _blamed(self._file, "student()"):
@@ -159,6 +187,10 @@ def _check_inputs(samples: Samples, interface: Interface, where: str) -> None:
             )
         if found.dtype.kind == "f" and not np.isfinite(found).all():
             raise TaskError(f"{what}: has NaN or infinity")
+
+
+def _told(inputs: dict[str, tuple[np.dtype[Any], tuple[int, ...]]]) -> str:
+    return ", ".join(f"{name} {dtype} {shape}" for name, (dtype, shape) in inputs.items())
 
 
 def _check_classes(targets: Array, classes: int, where: str) -> None:

@@ -3,16 +3,30 @@
 To add one, put a file here, called as the engine is, that defines `LOWERING`:
 
     class _Lowering:
-        format = "my-format"
-
         def version(self) -> dict[str, str]: ...
+
+        def format(self, network: Network, folder: Path | None = None) -> str: ...
 
         def lower(self, network: Network, interface: Interface, folder: Path) -> Program: ...
 
     LOWERING = _Lowering()
 
-Files are written flat into `folder`, with names that a manifest accepts. What comes back is the
-program as it is in memory, before it was written: `verify` runs it beside the one read back.
+Files are written flat into `folder`, with names that a manifest accepts. Several engines may write
+into the same folder, each under names of its own:
+
+    openvino       model.xml, model.bin    openvino-ir
+    onnxruntime    model.onnx              onnx
+    torch          model.pt2               torch-aotinductor, or torch-export without a compiler
+    torch          weights.safetensors     task: the network cannot be exported
+
+What comes back is the program as it is in memory, before it was written: `verify` runs it beside
+the one read back.
+
+A network that cannot be exported is kept by the torch engine as weights for the task's own
+network. Whoever drafts or writes a card therefore asks `format(network, folder)` after `lower`, and
+sets the engine record's `constructor` to the interface's where that format is "task" and to None
+otherwise. Such a network fails with BuildError on the other engines: the variant is built when one
+of its engines succeeded.
 """
 
 from __future__ import annotations
@@ -35,12 +49,14 @@ class Lowering(Protocol):
         """Packages that shape the result, with their versions, for the card."""
         ...
 
-    def format(self, network: Network) -> str:
-        """The artifact format that `lower` would write here for this network."""
+    def format(self, network: Network, folder: Path | None = None) -> str:
+        """The artifact format that `lower` wrote into `folder`; without one, the format that it
+        would try first here."""
         ...
 
     def lower(self, network: Network, interface: Interface, folder: Path) -> Program:
-        """Write the programs of `network` into `folder`, which exists and is empty.
+        """Write the programs of `network` into `folder`, which exists and holds nothing of this
+        engine's.
 
         The network is in eval mode. `network.numerics` says in which precision to execute; for
         int8 its `calibration` holds the samples to observe and `options` the technique's wishes:

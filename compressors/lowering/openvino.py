@@ -39,7 +39,7 @@ class _Lowering:
     def version(self) -> dict[str, str]:
         return {"openvino": str(ov.__version__), "nncf": str(nncf.__version__)}
 
-    def format(self, network: Network) -> str:  # noqa: ARG002 - one format for all
+    def format(self, network: Network, folder: Path | None = None) -> str:  # noqa: ARG002 - one
         return engine.FORMAT
 
     def lower(self, network: Network, interface: Interface, folder: Path) -> Program:

@@ -23,7 +23,7 @@ from compressors.interface import Interface
 from compressors.technique import Network
 from gateway import engines
 from gateway.engines import Program
-from gateway.engines.torch import MODEL_FILE, PACKAGE, PROGRAM, program
+from gateway.engines.torch import MODEL_FILE, PACKAGE, PROGRAM, TASK, WEIGHTS_FILE, program
 
 # Freezing folds the weights in and picks oneDNN's layouts; it is off by default. Without dynamic
 # threads the number of cores of this machine would be compiled in, whatever a lane is given.
@@ -34,7 +34,9 @@ class _Lowering:
     def version(self) -> dict[str, str]:
         return {"torch": str(torch.__version__)}
 
-    def format(self, network: Network) -> str:  # noqa: ARG002 - the compiler decides
+    def format(self, network: Network, folder: Path | None = None) -> str:  # noqa: ARG002 - what is there decides
+        if folder is not None and (folder / WEIGHTS_FILE).exists():
+            return TASK
         return PACKAGE if _compiler() else PROGRAM
 
     def lower(self, network: Network, interface: Interface, folder: Path) -> Program:

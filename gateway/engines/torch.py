@@ -32,7 +32,9 @@ except ImportError as error:
 
 PACKAGE = "torch-aotinductor"
 PROGRAM = "torch-export"
+TASK = "task"
 MODEL_FILE = "model.pt2"
+WEIGHTS_FILE = "weights.safetensors"
 
 _PRECISIONS = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
 # Operations that multiply and accumulate, as the compiled code calls them: oneDNN's fused ones,
