@@ -1,0 +1,141 @@
+"""What a search does next, in a made-up world whose best recipe is known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from compressors.search import choose
+from compressors.search.choose import Evaluate, Measure
+from compressors.search.frontier import hypervolume
+from compressors.search.record import Record
+from compressors.search.space import FAMILIES, REFERENCE, Candidate, Shape
+from tests.compressors.search.worlds import World, limits, search
+
+_worlds = st.builds(
+    World,
+    st.floats(0.001, 0.5),
+    st.sets(st.sampled_from(["prune-channels", "low-rank", "student"])).map(tuple),
+    st.floats(0.001, 0.2),
+)
+
+
+def test_nothing_is_trained_before_everything_is_measured() -> None:
+    record, _ = search(World(), limits())
+    kinds = ["train" if getattr(f, "engine", None) is False else "run" for f in record.findings]
+    assert kinds.index("train") > 3 + 2 * 6  # arithmetics; shapes in float and in int8
+
+
+@given(_worlds, st.floats(0.001, 0.05))
+@settings(max_examples=60, deadline=None)
+def test_what_is_found_keeps_the_drop_and_is_beaten_by_nothing_tried(
+    world: World, max_drop: float
+) -> None:
+    how = limits(max_drop)
+    record, _ = search(world, how)
+    found = choose.frontier(record, how)
+    assert any(e.candidate.shape == REFERENCE for e in found)
+    for e in found:
+        assert e.drop <= max_drop
+        for other in record.evaluated():
+            if other.engine and other.drop <= e.drop:
+                assert other.objective >= e.objective - 0.005 - 1e-12
+
+
+@given(_worlds, st.integers(0, 60))
+@settings(max_examples=40, deadline=None)
+def test_a_search_that_was_killed_goes_on_as_if_it_had_not_been(world: World, cut: int) -> None:
+    whole, _ = search(world, limits())
+    half = Record(whole.findings[:cut])
+    resumed, _ = search(world, limits(), half)
+    assert resumed == whole
+
+
+@given(_worlds, st.floats(1, 2000))
+@settings(max_examples=40, deadline=None)
+def test_the_budget_is_kept_but_for_the_first_of_a_kind(world: World, budget: float) -> None:
+    record, _ = search(world, limits(budget_s=budget))
+    # Until something was trained nobody knows how long that takes: one epoch here, 20 s.
+    assert record.seconds <= 0.85 * budget + 20
+
+
+def test_a_short_budget_ends_with_what_it_has_and_says_so() -> None:
+    record, end = search(World(), limits(budget_s=60))
+    assert "60 s" in end.reason
+    assert choose.frontier(record, limits(budget_s=60))
+
+
+def test_the_strongest_that_keeps_the_drop_is_approached() -> None:
+    how = limits(0.01, 10**6)
+    record, _ = search(World(hardness=0.04), how)
+    strengths = [
+        e.candidate.shape.strength
+        for e in choose.frontier(record, how)
+        if e.candidate.shape.family == "prune-channels"
+    ]
+    # 0.04 s^3 (1 + 4 / 8) = 0.009 for int8 at s = 0.53.
+    assert max(strengths) == pytest.approx(0.53, abs=0.07)
+
+
+def test_every_rejection_has_a_reason_that_names_the_better_one() -> None:
+    how = limits(0.003)
+    record, _ = search(World(hardness=0.4, absent=("low-rank",)), how)
+    told = dict(choose.rejections(record, how))
+    assert told["low-rank 0.5"] == "nothing to act on"
+    assert "prune-channels 0.5, which keeps more, lost" in told["prune-channels 0.75"]
+    kept = {e.candidate.name for e in choose.frontier(record, how)}
+    tried = {e.candidate.name for e in record.evaluated() if e.engine}
+    assert tried - kept <= set(told)
+
+
+def test_a_shape_that_is_no_faster_is_never_trained() -> None:
+    class Odd(World):
+        def objective(self, shape: Shape, arithmetic: str) -> float:
+            if shape.family == "low-rank":
+                return 2 * super().objective(REFERENCE, arithmetic)
+            return super().objective(shape, arithmetic)
+
+    record, _ = search(Odd(), limits())
+    assert not any(e.candidate.shape.family == "low-rank" for e in record.evaluated())
+    assert "the reference" in dict(choose.rejections(record, limits()))["low-rank 0.5"]
+
+
+def test_it_beats_random_search_at_the_same_number_of_trials() -> None:
+    how, world = limits(0.01, 10**6), World()
+    record, _ = search(world, how)
+    ours = choose.frontier(record, how)
+    trials = sum(1 for e in record.evaluated())
+    families = [f for f in how.families if f in FAMILIES]
+    for seed in range(5):
+        random = np.random.default_rng(seed)
+        drawn = []
+        for _ in range(trials):
+            family = str(random.choice(families))
+            strength = float(random.uniform(0.05, 0.95)) if FAMILIES[family].strengths else 0.0
+            arithmetic = str(random.choice(["fp32", *how.arithmetics]))
+            drawn.append(
+                world.find(Evaluate(Candidate(Shape(family, strength), 8, arithmetic), True))
+            )
+        assert _volume(ours) > _volume([e for e in drawn if e.drop <= 0.01])  # type: ignore[union-attr]
+
+
+def _volume(found: list) -> float:  # type: ignore[type-arg]
+    return hypervolume([e.point for e in found], 1.02, 0.0101)
+
+
+def test_names_are_names_of_variants() -> None:
+    assert Candidate(REFERENCE, 0, "fp32").name == "fp32"
+    assert Candidate(REFERENCE, 0, "int8").name == "int8"
+    assert Candidate(Shape("prune-channels", 0.5), 8, "fp32").name == "prune-channels-0.5"
+    assert Candidate(Shape("student"), 8, "int8").name == "student-int8"
+
+
+def test_the_first_thing_is_the_reference() -> None:
+    assert choose.next_action(Record(), limits()) == Evaluate(
+        Candidate(REFERENCE, 0, "fp32"), engine=True
+    )
+    record, _ = search(World(), limits(budget_s=200))
+    assert any(isinstance(choose.next_action(Record(record.findings[:n]), limits()), Measure)
+               for n in range(len(record.findings)))  # fmt: skip
