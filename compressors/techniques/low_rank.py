@@ -13,20 +13,19 @@ multiplications OpenVINO took 0.79 ms for it and 0.88 ms for k x l to `rank` cha
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import cast
 
-import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import nn
 
-from compressors import training
 from compressors.errors import NotApplicable
+from compressors.factors import truncated
+from compressors.splitting import conv_part, fine_tune, linear_pair
 from compressors.technique import Context, Network, Technique
 from compressors.training import Training
 
 
 class _Config(Training):
-    epochs: int = Field(2, ge=1, le=1000, description="passes over the training split")
+    epochs: int = Field(2, ge=0, le=1000, description="of fine-tuning; 0: none")
     learning_rate: float = Field(1e-3, gt=0, le=1, description="at the peak of the one cycle")
     cost: float = Field(
         0.33, gt=0, lt=1, description="multiplications of a layer, as a share of what it had"
@@ -53,10 +52,7 @@ class _LowRank(Technique):
                 f"low-rank: no convolution or linear layer has fewer multiplications at cost "
                 f"{config.cost} with ranks in multiples of {config.round_to}"
             )
-        how = Training(**config.model_dump(include=set(Training.model_fields)))
-        training.train(
-            network.module, context.task, how, seed=context.seed, progress=context.progress
-        )
+        fine_tune(network.module, context, config)
         return replace(network, module=network.module)
 
 
@@ -96,58 +92,17 @@ def split_conv(layer: nn.Conv2d, rank: int) -> nn.Sequential:
     """
     c_out, c_in, k, width = layer.weight.shape
     matrix = layer.weight.detach().permute(1, 2, 0, 3).reshape(c_in * k, c_out * width)
-    left, right = _factors(matrix, rank)
-    stride, dilation = layer.stride, layer.dilation
-    padding = cast(tuple[int, int], layer.padding)
-    down = nn.Conv2d(
-        c_in,
-        rank,
-        (k, 1),
-        (stride[0], 1),
-        (padding[0], 0),
-        (dilation[0], 1),
-        # None here: the other pads this one's output with zeros where the input was padded.
-        bias=False,
+    left, right = truncated(matrix, rank)
+    down = left.T.reshape(rank, c_in, k, 1)
+    across = right.reshape(rank, c_out, 1, width).transpose(0, 1)
+    return nn.Sequential(
+        conv_part(layer, down, rows=True), conv_part(layer, across, columns=True, last=True)
     )
-    across = nn.Conv2d(
-        rank,
-        c_out,
-        (1, width),
-        (1, stride[1]),
-        (0, padding[1]),
-        (1, dilation[1]),
-        bias=layer.bias is not None,
-    )
-    with torch.no_grad():
-        down.weight.copy_(left.T.reshape(rank, c_in, k, 1))
-        across.weight.copy_(right.reshape(rank, c_out, 1, width).transpose(0, 1))
-        _copy_bias(layer, across)
-    return nn.Sequential(down, across)
 
 
 def split_linear(layer: nn.Linear, rank: int) -> nn.Sequential:
     """Two linear layers through `rank` features in place of one; the same at full rank."""
-    left, right = _factors(layer.weight.detach().T, rank)
-    first = nn.Linear(layer.in_features, rank, bias=False)
-    second = nn.Linear(rank, layer.out_features, bias=layer.bias is not None)
-    with torch.no_grad():
-        first.weight.copy_(left.T)
-        second.weight.copy_(right.T)
-        _copy_bias(layer, second)
-    return nn.Sequential(first, second)
-
-
-def _factors(matrix: Tensor, rank: int) -> tuple[Tensor, Tensor]:
-    """(m, rank) and (rank, n), whose product is the nearest of that rank to `matrix` (m, n).
-    Each has the root of the singular values, so that both train at one learning rate."""
-    u, s, vt = torch.linalg.svd(matrix, full_matrices=False)
-    root = s[:rank].sqrt()
-    return u[:, :rank] * root, root[:, None] * vt[:rank]
-
-
-def _copy_bias(layer: nn.Conv2d | nn.Linear, to: nn.Conv2d | nn.Linear) -> None:
-    if layer.bias is not None and to.bias is not None:
-        to.bias.copy_(layer.bias)
+    return linear_pair(layer, *truncated(layer.weight, rank))
 
 
 def _conv_share(layer: nn.Conv2d) -> float:
