@@ -1,4 +1,4 @@
-"""What scores prove: 95 % intervals of an accuracy and of the difference of two.
+"""What scores prove: 95 % intervals of a metric and of the difference of two.
 
 A leaf (numpy only), so that the compressors, which measure, and the gateway, which compares
 variants when it loads a store, use the same arithmetic.
@@ -18,6 +18,13 @@ adds half a sample to each of the four outcomes. Where nothing varies, nothing s
 samples of a source go together; then each source counts as one sample. That caution fades as
 variation is seen: the design effect is averaged with its worst value, which weighs as much as two
 sources that vary.
+
+Scores need not be right or wrong. Those that are *graded* within [0, 1] vary less than right and
+wrong answers of the same mean do, so their design effect may be below 1 and the interval is that
+much narrower. Those that leave [0, 1], such as pseudo-values of a rank correlation, have no worst
+case to fall back on: there the interval is at least Student's on the sources' totals. For a paired
+difference of scores that are not all right or wrong the added half samples fade as differences are
+seen, like the worst design effect does: differences that were measured to be small are small.
 
 Nothing is corrected for the number of pairs compared: each interval is 95 % on its own.
 """
@@ -40,8 +47,9 @@ _CAUTION = 2.0  # how many varying sources the worst design effect weighs
 
 
 def accuracy_interval(scores: Scores, clusters: Scores | None = None) -> Interval:
-    """The mean of `scores` (n,), each in [0, 1], with its 95 % interval: value, low, high, method.
+    """The mean of `scores` (n,) with its 95 % interval: value, low, high, method.
 
+    Scores are any finite numbers whose mean lies in [0, 1]; so do the ends of the interval.
     `clusters` (n,) are integers, equal where samples share a source; None when none do.
 
     Raises:
@@ -50,19 +58,29 @@ def accuracy_interval(scores: Scores, clusters: Scores | None = None) -> Interva
     groups = _Groups(clusters, len(scores))
     scores = np.asarray(scores, dtype=np.float64)
     value = float(scores.mean())
-    if groups.count == groups.samples and bool(np.isin(scores, (0.0, 1.0)).all()):
+    binary = _binary(scores)
+    if groups.count == groups.samples and binary:
         return (value, *_wilson(value, groups.samples, _Z), "wilson")
     sums = groups.sums(scores)
-    # Only sources that got something wrong, and only those that got something right, inform.
-    informative = min(np.count_nonzero(sums), np.count_nonzero(groups.sums(1.0 - scores)))
-    effect = groups.design_effect(sums, value * (1 - value), int(informative))
-    low, high = _wilson(value, groups.samples / effect, groups.quantile)
+    if _bounded(scores):
+        # Only sources that got something wrong, and only those that got something right, inform.
+        informative = min(np.count_nonzero(sums), np.count_nonzero(groups.sums(1.0 - scores)))
+        effect = groups.design_effect(
+            sums, value * (1 - value), int(informative), least=1.0 if binary else 0.0
+        )
+        low, high = _wilson(value, groups.samples / effect, groups.quantile)
+        method = "wilson"
+    elif groups.count == 1:
+        return value, 0.0, 1.0, "one source"  # which shows nothing about another
+    else:
+        half = groups.quantile * np.sqrt(groups.squared_deviations(sums, value)) / groups.samples
+        low, high, method = value - half, value + half, "student"
     drawn_low, drawn_high = np.quantile(_bootstrap(sums[None], groups)[0], (0.025, 0.975))
     return (
         value,
         float(max(0.0, min(low, drawn_low, value))),
         float(min(1.0, max(high, drawn_high, value))),
-        "cluster bootstrap, at least wilson",
+        f"cluster bootstrap, at least {method}",
     )
 
 
@@ -70,10 +88,10 @@ def paired_interval(a: Scores, b: Scores, clusters: Scores | None = None) -> Int
     """The mean of a - b over the same samples (n,), with its 95 % interval: value, low, high,
     method. Raises as `accuracy_interval` does."""
     groups = _Groups(clusters, len(a))
-    difference = np.asarray(a, dtype=np.float64) - np.asarray(b, dtype=np.float64)
-    means = _bootstrap(groups.sums(difference)[None], groups)[0]
-    value, low, high = _paired(difference, means, groups)
-    return value, low, high, "cluster bootstrap, at least agresti-min"
+    pair = _Pair(np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64))
+    means = _bootstrap(groups.sums(pair.difference)[None], groups)[0]
+    value, low, high = _paired(pair, means, groups)
+    return value, low, high, f"cluster bootstrap, at least {pair.method}"
 
 
 def paired_lower_bounds(
@@ -96,9 +114,35 @@ def paired_lower_bounds(
     bounds = {(name, name): 0.0 for name in names}
     for i, a in enumerate(names):
         for j, b in enumerate(names[:i]):
-            _, low, high = _paired(scores[i] - scores[j], drawn[i] - drawn[j], groups)
+            _, low, high = _paired(_Pair(scores[i], scores[j]), drawn[i] - drawn[j], groups)
             bounds[a, b], bounds[b, a] = low, -high
     return bounds
+
+
+class _Pair:
+    """Scores of two variants on the same samples, and what a difference of theirs may be.
+
+    Attributes:
+        difference: (n,), a - b.
+        right_or_wrong: whether every score is 0 or 1.
+        largest: the difference that a sample not seen might show: 1 between scores in [0, 1], else
+            the larger of the two standard deviations.
+    """
+
+    def __init__(self, a: Scores, b: Scores) -> None:
+        self.difference = a - b
+        self.right_or_wrong = _binary(a) and _binary(b)
+        bounded = self.right_or_wrong or (_bounded(a) and _bounded(b))
+        self.largest = 1.0 if bounded else float(max(a.std(), b.std()))
+        self.method = "agresti-min" if self.right_or_wrong else "student"
+
+
+def _binary(scores: Scores) -> bool:
+    return bool(((scores == 0.0) | (scores == 1.0)).all())
+
+
+def _bounded(scores: Scores) -> bool:
+    return bool(scores.min() >= 0.0 and scores.max() <= 1.0)
 
 
 class _Groups:
@@ -134,8 +178,10 @@ class _Groups:
         section 11.3: a ratio of totals)."""
         return float(((sums - mean * self.sizes) ** 2).sum()) * self.count / max(1, self.count - 1)
 
-    def design_effect(self, sums: Scores, variance: float, informative: int) -> float:
-        """By how much sharing sources widens the variance of the mean; at least 1.
+    def design_effect(
+        self, sums: Scores, variance: float, informative: int, least: float = 1.0
+    ) -> float:
+        """By how much sharing sources widens the variance of the mean; at least `least`.
 
         `variance` is that of one sample; `informative` sources are those whose outcome is not the
         common one: only they can show how samples of a source go together.
@@ -145,7 +191,7 @@ class _Groups:
             return worst
         mean = float(sums.sum() / self.samples)
         seen = self.squared_deviations(sums, mean) / (self.samples * variance)
-        return max(1.0, (seen * informative + worst * _CAUTION) / (informative + _CAUTION))
+        return max(least, (seen * informative + worst * _CAUTION) / (informative + _CAUTION))
 
 
 def _wilson(value: float, samples: float, z: float) -> tuple[float, float]:
@@ -156,19 +202,22 @@ def _wilson(value: float, samples: float, z: float) -> tuple[float, float]:
     return float(max(0.0, min(centre - half, value))), float(min(1.0, max(centre + half, value)))
 
 
-def _paired(difference: Scores, drawn: Scores, groups: _Groups) -> tuple[float, float, float]:
+def _paired(pair: _Pair, drawn: Scores, groups: _Groups) -> tuple[float, float, float]:
+    difference = pair.difference
     value = float(difference.mean())
     if groups.count == 1:
         return value, -1.0, 1.0  # one source shows nothing about another
     sums = groups.sums(difference)
     informative = int(np.count_nonzero(groups.sums(np.abs(difference))))
     effect = groups.design_effect(sums, float(difference.var()), informative)
+    weight = 1.0 if pair.right_or_wrong else _CAUTION / (_CAUTION + informative)
     # Two pairs more, each worth `effect` samples: half a pair for each of "a alone is right",
     # "b alone is right", "both are", "neither is".
-    total = groups.samples + 2 * effect
-    mean = float(sums.sum()) / total
-    added = effect**2 * (0.5 * (1 - mean) ** 2 + 0.5 * (1 + mean) ** 2 + mean**2)
-    half = groups.quantile * np.sqrt(groups.squared_deviations(sums, mean) + added) / total
+    total = groups.samples + 2 * effect * weight
+    mean, most = float(sums.sum()) / total, pair.largest
+    added = 0.5 * (most - mean) ** 2 + 0.5 * (most + mean) ** 2 + mean**2
+    spread = groups.squared_deviations(sums, mean) + effect**2 * weight * added
+    half = groups.quantile * np.sqrt(spread) / total
     drawn_low, drawn_high = np.quantile(drawn, (0.025, 0.975))
     return (
         value,
