@@ -26,11 +26,17 @@ def context_of(task: Tiny, seed: int = 0) -> Context:
     return Context(task, task.network(), seed, lambda _fraction, _text: None, {})
 
 
+# What a technique needs to act on the tiny network, or to be quick on it.
+_SETTINGS: dict[str, dict[str, object]] = {
+    "svd": {"round_to": 1},
+}
+
+
 def short(name: str) -> tuple[Technique, object]:
     """The technique and its settings, for one epoch where it trains."""
     found = technique.get(name)
-    trains = issubclass(found.Config, Training)
-    return found, found.Config.model_validate({"epochs": 1} if trains else {})
+    trains = {"epochs": 1} if issubclass(found.Config, Training) else {}
+    return found, found.Config.model_validate({**trains, **_SETTINGS.get(name, {})})
 
 
 def applied(name: str, task: Tiny, seed: int = 0) -> Network:
