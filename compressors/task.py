@@ -96,6 +96,11 @@ class Task(ABC):
         card's figures use `test`.
         """
 
+    def training_samples(self, epoch: int) -> Samples:  # noqa: ARG002
+        """What training sees in `epoch`, from 0: the `train` split, or the same samples augmented
+        anew, by `epoch` alone; as many at every epoch."""
+        return self.samples("train")
+
     def student(self) -> nn.Module | None:
         """A new, untrained, smaller network with the same inputs and outputs, for distillation."""
         return None

@@ -23,12 +23,12 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from compressors.errors import NotFinite
-from compressors.task import Array, Samples, Task
+from compressors.errors import NotApplicable, NotFinite
+from compressors.task import Samples, Task
 from compressors.technique import Settings
 
 Loss = Callable[[tuple[Tensor, ...], Tensor, Tensor], Tensor]
-"""(outputs, targets, rows) to a scalar; `rows` are the samples' (n,) indices in the split."""
+"""(outputs, targets, rows) to a scalar; `rows` are the (n,) indices in the epoch's samples."""
 
 _EVALUATED_AT_ONCE = 256  # large enough for full speed, small enough for any memory
 _WARM_UP = 0.25  # of the steps, with a rising learning rate
@@ -63,14 +63,15 @@ def train(
     after_step: Callable[[], None] | None = None,
     together: Sequence[nn.Module] = (),
 ) -> Trained:
-    """Train `network` in place on the task's `train` split and leave it in eval mode with the
+    """Train `network` in place on the task's training samples and leave it in eval mode with the
     weights of the epoch that scored best on `validation`. `test` is not touched.
 
     Args:
         seed: of the order of samples and of dropout; the caller's random state is kept.
         progress: told (fraction, text) after every step.
         loss: instead of `task.loss`.
-        epoch_samples: the training samples of an epoch, where they are not always the split's.
+        epoch_samples: the training samples of an epoch, as many at each; instead of
+            `task.training_samples`.
         after_step: called after every step of the optimiser, before anything is evaluated: where
             pruned weights are set to zero again.
         together: modules whose parameters train along, in train mode, such as a layer that only
@@ -80,12 +81,12 @@ def train(
         NotFinite: the loss became NaN or infinite; the message names the epoch and the step.
     """
     validation = task.samples("validation")
-    draw = epoch_samples or (lambda _epoch: task.samples("train"))
+    draw = epoch_samples or task.training_samples
     samples = draw(0)
     size = min(how.batch_size, len(samples))
     # A last, smaller batch would disturb batch norm; shuffling drops other samples every epoch.
     steps = len(samples) // size
-    images = all(array.ndim == 4 for array in samples.inputs.values())
+    images = _images(samples)
     criterion: Loss = loss or (lambda outputs, targets, _rows: task.loss(outputs, targets))
     with torch.random.fork_rng(devices=[]), _layout(network, images):
         torch.manual_seed(seed)
@@ -111,8 +112,9 @@ def train(
                 module.train()
             for step in range(steps):
                 rows = order[step * size : (step + 1) * size]
-                outputs = _forward(network, samples, rows, images)
-                targets = torch.from_numpy(np.ascontiguousarray(samples.targets[rows]))
+                batch = samples.batch(rows)
+                outputs = forward(network, batch)
+                targets = torch.from_numpy(np.ascontiguousarray(batch.targets))
                 value = criterion(outputs, targets, torch.from_numpy(rows))
                 if not math.isfinite(value.item()):
                     raise NotFinite(
@@ -145,13 +147,12 @@ def validation_score(network: nn.Module, task: Task, samples: Samples) -> float:
 def outputs_of(network: nn.Module, samples: Samples) -> tuple[Tensor, ...]:
     """Every output, float32 (n, ...), of `network` in eval mode, which it is left in."""
     network.eval()
-    images = all(array.ndim == 4 for array in samples.inputs.values())
     parts = []
-    with torch.no_grad(), _layout(network, images):
+    with torch.no_grad(), _layout(network, _images(samples)):
         for rows in np.array_split(
             np.arange(len(samples)), math.ceil(len(samples) / _EVALUATED_AT_ONCE)
         ):
-            parts.append(_forward(network, samples, rows, images))
+            parts.append(forward(network, samples.batch(rows)))
     return tuple(torch.cat(column) for column in zip(*parts, strict=True))
 
 
@@ -160,8 +161,10 @@ def has_fast_bf16() -> bool:
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
-def _forward(network: nn.Module, samples: Samples, rows: Array, images: bool) -> tuple[Tensor, ...]:
-    inputs = [torch.from_numpy(np.ascontiguousarray(a[rows])) for a in samples.inputs.values()]
+def forward(network: nn.Module, samples: Samples) -> tuple[Tensor, ...]:
+    """Every output, float32, of `network` for one batch, with the arithmetic of training."""
+    images = _images(samples)
+    inputs = [torch.from_numpy(np.ascontiguousarray(a)) for a in samples.inputs.values()]
     if images:
         inputs = [tensor.to(memory_format=torch.channels_last) for tensor in inputs]
     # Small matrix products lose more to the casts than they gain: images only.
@@ -169,6 +172,52 @@ def _forward(network: nn.Module, samples: Samples, rows: Array, images: bool) ->
         returned = network(*inputs)
     outputs = returned if isinstance(returned, tuple | list) else (returned,)
     return tuple(o.float() if o.is_floating_point() else o for o in outputs)
+
+
+def thaw(network: nn.Module, technique: str) -> None:
+    """Let every parameter train where none does, as in a network frozen for inference; one frozen
+    in part was frozen on purpose.
+
+    Raises:
+        NotApplicable: there is no parameter.
+    """
+    there = [p for p in network.parameters() if p.is_floating_point()]
+    if not there:
+        raise NotApplicable(f"{technique}: the network has no weights to train")
+    if not any(parameter.requires_grad for parameter in there):
+        for parameter in there:
+            parameter.requires_grad_(True)
+
+
+def hold_zeros(network: nn.Module) -> Callable[[], None]:
+    """For `after_step`: sets to zero again every weight that is zero now. Training leaves next to
+    no weight at exactly zero, so these were pruned. A weight of zeros alone, such as one that a
+    residual branch starts from, is free."""
+    held = []
+    for parameter in network.parameters():
+        zeros = parameter.detach() == 0
+        if parameter.ndim > 1 and zeros.any() and not zeros.all():
+            held.append((parameter, zeros))
+
+    def again() -> None:
+        with torch.no_grad():
+            for parameter, zeros in held:
+                parameter.masked_fill_(zeros, 0)
+
+    return again
+
+
+def in_training_layout(network: nn.Module, samples: Samples) -> nn.Module:
+    """A copy of `network` in eval mode, without gradients, in the memory layout that `train` uses
+    for such samples: for one that is asked at every step."""
+    twin = copy.deepcopy(network).eval().requires_grad_(False)
+    if _images(samples):
+        twin.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return twin
+
+
+def _images(samples: Samples) -> bool:
+    return all(array.ndim == 4 for array in samples.inputs.values())
 
 
 def _groups(modules: Sequence[nn.Module], decay: float) -> list[dict[str, Any]]:

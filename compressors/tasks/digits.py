@@ -18,9 +18,10 @@ them anew, in about 7 minutes on 2 idle cores (24 s an epoch):
 
     python -m compressors.tasks.digits
 
-It draws fresh canvases from the training sources every epoch, keeps the epoch that scores best on
-validation, and then reports the accuracy on test, once. How sums are ordered depends on the CPU and
-its number of threads, so the weights come out alike and not bit for bit.
+Training, this and any technique's, draws fresh canvases from the training sources every epoch. This
+keeps the epoch that scores best on validation, and then reports the accuracy on test, once. How
+sums are ordered depends on the CPU and its number of threads, so the weights come out alike and not
+bit for bit.
 """
 
 from __future__ import annotations
@@ -108,6 +109,10 @@ class Digits(Task):
     def samples(self, split: Split) -> Samples:
         return _samples(split)
 
+    def training_samples(self, epoch: int) -> Samples:
+        rng = np.random.default_rng([_SEED, len(_SPLITS), epoch])
+        return compose(sources()["train"], _CANVASES["train"], rng)
+
     def student(self) -> nn.Module:
         return Residual(12, (1, 1, 1))
 
@@ -177,11 +182,6 @@ def _samples(split: Split) -> Samples:
     return own.batch(rng.permutation(len(own)))
 
 
-def _fresh(epoch: int) -> Samples:
-    rng = np.random.default_rng([_SEED, len(_SPLITS), epoch])
-    return compose(sources()["train"], _CANVASES["train"], rng)
-
-
 def main() -> None:
     """Train the reference, write its weights, and print what it reaches."""
     begun = time.monotonic()
@@ -193,7 +193,7 @@ def main() -> None:
     torch.manual_seed(_SEED)
     network = untrained()
     how = training.Training(epochs=14, batch_size=128, learning_rate=4e-3, weight_decay=0.05)
-    trained = training.train(network, TASK, how, seed=_SEED, progress=told, epoch_samples=_fresh)
+    trained = training.train(network, TASK, how, seed=_SEED, progress=told)
     save_file(network.state_dict(), WEIGHTS)
     print(f"\nvalidation accuracy by epoch: {', '.join(f'{s:.4f}' for s in trained.scores)}")
     test = training.validation_score(TASK.network(), TASK, TASK.samples("test"))

@@ -85,7 +85,7 @@ def test_each_split_is_composed_from_its_own_sources(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(digits, "compose", spy)
     for split in SPLITS:
         digits._samples.__wrapped__(split)
-    digits._fresh(3)
+    digits.TASK.training_samples(3)
     assert asked == [set(sources()[s].tolist()) for s in (*SPLITS, "train")]
 
 

@@ -8,7 +8,7 @@ import torch
 from compressors import technique
 from compressors.task import Samples, Split
 from compressors.technique import Network
-from compressors.techniques.distil import soft_loss
+from compressors.distilling import soft_loss
 from tests.compressors.few import Few, context_of, short
 from tests.tiny_task import Tiny
 

@@ -85,6 +85,9 @@ class Fashion(Task):
     def samples(self, split: Split) -> Samples:
         return _samples(split)
 
+    def training_samples(self, epoch: int) -> Samples:
+        return moved(epoch)
+
     def student(self) -> nn.Module:
         return Residual(16, (1, 1, 1))
 
@@ -149,7 +152,7 @@ def train(epochs: int) -> None:
             print(f"{text} {fraction:.1%} {time.monotonic() - begun:.0f} s", flush=True)
 
     how = training.Training(epochs=epochs, batch_size=128, learning_rate=4e-3, weight_decay=0.05)
-    done = training.train(network, TASK, how, seed=0, progress=told, epoch_samples=moved)
+    done = training.train(network, TASK, how, seed=0, progress=told)
     weights().parent.mkdir(parents=True, exist_ok=True)
     save_file(network.state_dict(), weights())
     print("validation:", " ".join(f"{score:.4f}" for score in done.scores))
