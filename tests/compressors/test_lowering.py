@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from compressors import lowering, usertask
+from compressors import lowering, usertask, verify
 from compressors.draft import draft_card
 from compressors.errors import BuildError, NotSupported, RecipeError
 from compressors.interface import Interface, describe, run
@@ -57,7 +57,7 @@ def test_programs_compute_what_the_network_computes(
 ) -> None:
     monkeypatch.setenv("CXX", "no-compiler-here")
     network = Network(task.network(), Numerics(precision))  # type: ignore[arg-type]
-    if precision == "bf16" and not has_bf16:
+    if precision == "bf16" and (name == "onnxruntime" or not has_bf16):
         with pytest.raises(NotSupported, match="bf16"):
             load(name, network, interface, tmp_path)
         return
@@ -82,28 +82,72 @@ def test_a_compiled_package(task: usertask.Guarded, interface: Interface, tmp_pa
     assert program.kernels() == {"fp32": 4}
 
 
-def test_int8_runs_int8(task: usertask.Guarded, interface: Interface, tmp_path: Path) -> None:
-    numerics = Numerics("int8", task.samples("train").batch(slice(0, 64)))
-    program = load("openvino", Network(task.network(), numerics), interface, tmp_path)
-    assert program.kernels() == {"int8": 4}
-
-
-def test_int8_needs_samples_and_known_options(
-    task: usertask.Guarded, interface: Interface, tmp_path: Path
+@pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
+def test_int8_runs_int8(
+    name: str, task: usertask.Guarded, interface: Interface, tmp_path: Path
 ) -> None:
-    target = lowering.get("openvino")
+    numerics = Numerics("int8", calibration=task.samples("train").batch(slice(0, 64)))
+    network = Network(task.network(), numerics)
+    program = load(name, network, interface, tmp_path)
+    assert program.kernels() == {"int8": 4}
+    inputs = task.samples("test").inputs
+    expected = run(network.module, inputs, task.outputs)["logits"]
+    assert verify.relative_error(expected, program.infer(inputs)["logits"]) < 0.1
+
+
+@pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
+def test_int8_needs_samples_and_known_options(
+    name: str, task: usertask.Guarded, interface: Interface, tmp_path: Path
+) -> None:
+    target = lowering.get(name)
     with pytest.raises(BuildError, match="calibration samples"):
         target.lower(Network(task.network(), Numerics("int8")), interface, tmp_path)
     calibration = task.samples("train").batch(slice(0, 8))
-    odd = Numerics("int8", calibration, {"magic": True})
+    odd = Numerics("int8", calibration=calibration, options={"magic": True})
     with pytest.raises(RecipeError, match="magic"):
         target.lower(Network(task.network(), odd), interface, tmp_path)
 
 
 def test_torch_refuses_int8(task: usertask.Guarded, interface: Interface, tmp_path: Path) -> None:
-    numerics = Numerics("int8", task.samples("train").batch(slice(0, 8)))
+    numerics = Numerics("int8", calibration=task.samples("train").batch(slice(0, 8)))
     with pytest.raises(NotSupported, match="int8"):
         lowering.get("torch").lower(Network(task.network(), numerics), interface, tmp_path)
+
+
+def test_onnx_int8_leaves_modules_in_float(
+    task: usertask.Guarded, interface: Interface, tmp_path: Path
+) -> None:
+    calibration = task.samples("train").batch(slice(0, 8))
+    numerics = Numerics("int8", calibration=calibration, floats=("0", "10"))
+    program = load("onnxruntime", Network(task.network(), numerics), interface, tmp_path)
+    assert program.kernels() == {"int8": 2, "fp32": 2}
+    missing = Numerics("int8", calibration=calibration, floats=("head",))
+    with pytest.raises(BuildError, match="head shall stay in float"):
+        load("onnxruntime", Network(task.network(), missing), interface, tmp_path)
+
+
+def test_onnx_int8_with_ranges_of_each_run(
+    task: usertask.Guarded, interface: Interface, tmp_path: Path
+) -> None:
+    module = nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10)).eval()
+    network = Network(module, Numerics("int8", ranges="runtime"))
+    program = load("onnxruntime", network, interface, tmp_path)
+    assert program.kernels() == {"int8": 2}
+    inputs = task.samples("test").inputs
+    expected = run(module, inputs, task.outputs)["logits"]
+    got = program.infer(inputs)["logits"]
+    assert 0 < verify.relative_error(expected, got) < 0.1
+
+
+@pytest.mark.parametrize(
+    ("numerics", "told"),
+    [(Numerics("fp16"), "computes no fp16"), (Numerics(weights="int4"), "no int4 weights")],
+)
+def test_onnx_refuses_what_its_kernels_do_not_compute(
+    numerics: Numerics, told: str, task: usertask.Guarded, interface: Interface, tmp_path: Path
+) -> None:
+    with pytest.raises(NotSupported, match=told):
+        lowering.get("onnxruntime").lower(Network(task.network(), numerics), interface, tmp_path)
 
 
 class _TwoHeads(nn.Module):
@@ -148,7 +192,7 @@ def test_several_inputs_and_outputs_keep_the_task_s_names(
 
 
 def test_unknown_engine() -> None:
-    with pytest.raises(RecipeError, match=r"unknown engine 'abacus'.*openvino, torch"):
+    with pytest.raises(RecipeError, match=r"unknown engine 'abacus'.*onnxruntime, openvino, torch"):
         lowering.get("abacus")
 
 
