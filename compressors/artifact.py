@@ -2,6 +2,7 @@
 
     MODELS/<model>/<variant>/     card.json, programs, scores.safetensors, manifest.json
     MODELS/<model>/.build-xxxx/   one build's workspace; readers skip names that open with a dot
+    MODELS/<model>/.making-<variant>   locked by the build that is making that variant
 
 A variant is written in a workspace on the same file system, synced, and renamed into place; a
 folder that is there is never written to. Replacing takes two renames: the old folder moves into
@@ -9,7 +10,8 @@ the workspace, the new one takes its name. A reader that looks between the two s
 some microseconds and never half of one; one that has the old files open keeps them.
 
 A workspace belongs to whoever holds the lock on its folder, and the kernel drops that lock with
-the process. So a build finds what a killed one left, and never clears what a living one uses.
+the process. So a build finds what a killed one left, and never clears what a living one uses. Two
+builds may share a store: each variant is made by one of them at a time, and the other waits.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ import hashlib
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -32,6 +34,7 @@ from router.card import CARD_FILE, VariantCard
 from router.manifest import MANIFEST_FILE, Manifest, differences
 
 _PREFIX = ".build-"
+_LOCK_PREFIX = ".making-"
 
 
 class Workspace:
@@ -68,6 +71,37 @@ class Workspace:
             shutil.rmtree(path, ignore_errors=True)
             path.mkdir()
         return path
+
+    def scratch(self, name: str) -> Path:
+        """A new, empty folder that is never published, for files that `adopt` may take."""
+        # No variant's name opens with a dot.
+        return self.folder(f".{name}")
+
+    def adopt(self, variant: str, source: Path) -> None:
+        """Move every file of `source` into what `folder(variant)` made.
+
+        Raises:
+            StoreError: a file of that name is there already.
+        """
+        target = self._folder / variant
+        with _reported(target):
+            for file in sorted(source.iterdir()):
+                if (target / file.name).exists():
+                    raise StoreError(f"{target}: two engines write a file {file.name}")
+                file.rename(target / file.name)
+
+    @contextlib.contextmanager
+    def making(self, variant: str, waits: Callable[[], None]) -> Iterator[None]:
+        """Alone among all builds with `variant` of this model. Where another build is making it,
+        `waits` is called once, and then this one waits for that one's end."""
+        path = self._home / f"{_LOCK_PREFIX}{variant}"
+        with _reported(path):
+            lock = _lock_file(path, waits)
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+            os.close(lock)
 
     def publish(self, variant: str, card: VariantCard, *, replace: bool = False) -> Path:
         """Write card and manifest beside what `folder(variant)` holds and move it into place.
@@ -153,8 +187,36 @@ def _claim(home: Path) -> tuple[Path, int]:
         os.close(lock)
 
 
+def _lock_file(path: Path, waits: Callable[[], None]) -> int:
+    told = False
+    while True:
+        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if not told:
+                    waits()
+                    told = True
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            # Its last owner removes the file: what was waited for may be no longer what is there.
+            if _same(path, lock):
+                return lock
+        except BaseException:
+            os.close(lock)
+            raise
+        os.close(lock)
+
+
+def _same(path: Path, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
+
+
 def _clear_leftovers(home: Path) -> None:
-    for path in home.glob(f"{_PREFIX}*"):
+    for path in (*home.glob(f"{_PREFIX}*"), *home.glob(f"{_LOCK_PREFIX}*")):
         try:
             lock = os.open(path, os.O_RDONLY)
         except OSError:
@@ -162,7 +224,11 @@ def _clear_leftovers(home: Path) -> None:
         try:
             with contextlib.suppress(BlockingIOError):  # its owner lives
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(path, ignore_errors=True)
+                if path.name.startswith(_LOCK_PREFIX):
+                    if _same(path, lock):
+                        path.unlink(missing_ok=True)
+                else:
+                    shutil.rmtree(path, ignore_errors=True)
         finally:
             os.close(lock)
 

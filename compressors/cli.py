@@ -9,9 +9,10 @@ from typing import Annotated, NoReturn
 import typer
 from rich.console import Console
 
-from compressors import lowering, picture, recipe, report, usertask
+from compressors import estimate, picture, recipe, report, usertask
 from compressors.artifact import Workspace
 from compressors.build import Options, Outcome, build
+from compressors.cache import default_folder
 from compressors.errors import BuildError, NotSupported, RecipeError
 from compressors.progress import reporter
 from compressors.report import DEFAULT_PRICE_PER_LANE_HOUR
@@ -44,7 +45,11 @@ def compress(
     ] = None,
     engine: Annotated[
         str | None,
-        typer.Option("--engine", help="Build for this engine, whatever the recipes say."),
+        typer.Option(
+            "--engine",
+            metavar="E1,E2",
+            help="Lower to these engines, the default first, whatever the recipes say.",
+        ),
     ] = None,
     price_per_lane_hour: Annotated[
         float,
@@ -59,16 +64,41 @@ def compress(
             "--replace", help="Build anew what the store holds damaged or in another form."
         ),
     ] = False,
+    resume: Annotated[  # noqa: ARG001 - it says what happens anyway
+        bool,
+        typer.Option(
+            "--resume", help="Go on from what is there, as happens anyway: in MODELS and the cache."
+        ),
+    ] = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run", help="Say what would be built and how long it may take; no more."
+        ),
+    ] = False,
+    cache: Annotated[
+        Path | None,
+        typer.Option(
+            "--cache",
+            metavar="DIR",
+            help="Where trained networks are kept, so that none is trained twice. "
+            "[default: ~/.cache/gearshift]",
+        ),
+    ] = None,
+    no_cache: Annotated[
+        bool, typer.Option("--no-cache", help="Keep no trained networks, and use none.")
+    ] = False,
 ) -> None:
     """Compress a PyTorch model into measured variants.
 
-    Runs each recipe on the task's network: changes it, lowers it to an engine, checks that the
-    result computes what it should with the kernels it claims, measures accuracy, latency, memory
-    and size, and writes it to MODELS/<model>/<variant>/. Then prints a table and draws
-    MODELS/<model>/frontier.png.
+    Runs each recipe on the task's network: changes it, lowers it to every engine installed, checks
+    that the result computes what it should with the kernels it claims, times the engines in turn
+    and keeps the best, measures accuracy, memory and size, and writes it to
+    MODELS/<model>/<variant>/. Then prints a table and draws MODELS/<model>/frontier.png.
 
     Run it again and it builds what is missing: a variant that is there, whole and made the same
-    way is kept. Ctrl-C loses the variant that is being built and nothing else.
+    way is kept, and no network is trained twice. Ctrl-C, or worse, loses the training step or the
+    measurement that is running and nothing else. Two builds may write to one store at once.
 
     Without --recipes, the variants are those of compressors/recipes.toml; copy that file to make
     your own. A variant that this machine cannot run, such as bf16 on a CPU without it, is skipped,
@@ -81,14 +111,26 @@ def compress(
     try:
         book = recipe.read(recipes or BUNDLED_RECIPES)
         options = Options(
-            out, _names(only, book), _engine(engine), seed, replace, bundled=recipes is None
+            out,
+            _names(only, book),
+            _engines(engine),
+            seed,
+            replace,
+            bundled=recipes is None,
+            cache=_cache(cache, no_cache),
         )
         loaded = usertask.load(task)
     except BuildError as error:
         _fail(errors, str(error), 2)
     try:
         with reporter(errors) as live:
-            outcomes = build(loaded, book, options, live)
+            if dry_run:
+                forecasts = estimate.forecast(loaded, book, options, live)
+            else:
+                outcomes = build(loaded, book, options, live)
+        if dry_run:
+            _console().print(estimate.table(forecasts))
+            return
         _show(outcomes, out / loaded.name, price_per_lane_hour)
         if all(outcome.state != "failed" for outcome in outcomes):
             write_sample(loaded, out / loaded.name)  # the last file of a build that is complete
@@ -102,8 +144,7 @@ def compress(
 
 def _show(outcomes: list[Outcome], folder: Path, price: float) -> None:
     cards = [outcome.card for outcome in outcomes if outcome.card is not None]
-    # A file or a pipe has no width of its own.
-    console = Console(width=None if sys.stdout.isatty() else 180)
+    console = _console()
     console.print(report.table(cards, price, console.width))
     for outcome in outcomes:
         if outcome.card is None:
@@ -120,6 +161,17 @@ def _show(outcomes: list[Outcome], folder: Path, price: float) -> None:
     console.print(f"picture: {path}", markup=False, soft_wrap=True)
 
 
+def _console() -> Console:
+    # A file or a pipe has no width of its own: as wide as the widest table.
+    return Console(width=None if sys.stdout.isatty() else 400)
+
+
+def _cache(folder: Path | None, off: bool) -> Path | None:
+    if off and folder is not None:
+        raise RecipeError(f"expected --cache or --no-cache, got both (--cache {folder})")
+    return None if off else folder or default_folder()
+
+
 def _names(only: str | None, book: recipe.RecipeBook) -> frozenset[str] | None:
     if only is None:
         return None
@@ -132,10 +184,10 @@ def _names(only: str | None, book: recipe.RecipeBook) -> frozenset[str] | None:
     return names
 
 
-def _engine(name: str | None) -> str | None:
-    if name is not None and name not in lowering.names():
-        raise RecipeError(f"--engine: expected one of {', '.join(lowering.names())}, got {name!r}")
-    return name
+def _engines(names: str | None) -> tuple[str, ...] | None:
+    if names is None:
+        return None
+    return recipe.checked_engines([name.strip() for name in names.split(",")], "--engine")
 
 
 def _fail(console: Console, message: str, code: int) -> NoReturn:

@@ -6,8 +6,9 @@ Both are measured through `gateway.engines`, the code that serves.
 from __future__ import annotations
 
 import gc
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +31,9 @@ MIN_RUNS = {1: 200, 2: 100, 4: 60}
 MIN_RUNS_OTHERWISE = 30
 MAX_RUNS = 2000
 SECONDS_PER_BATCH_SIZE = 0.7
+# Turns that each program takes at each batch size: some 0.07 s a turn, shorter than most
+# disturbances last, and long enough for what the first run of a turn costs not to matter.
+_TURNS = 10
 _WARM_UP_RUNS = 5  # the first compiles for the batch size, the next ones settle its memory
 
 Progress = Callable[[float, str], None]
@@ -67,7 +71,7 @@ def run(
     for start in range(0, count, batch):
         rows = {name: array[start : start + batch] for name, array in inputs.items()}
         parts.append(program.infer(rows))
-        progress(min(1.0, (start + batch) / count), "accuracy on the test split")
+        progress(min(1.0, (start + batch) / count), "accuracy")
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
@@ -112,36 +116,68 @@ def paired(found: Scores, reference: Scores) -> PairedDifference:
 def latency(
     program: Program, samples: Samples, threads: int, progress: Progress
 ) -> tuple[LatencyPoint, ...]:
-    """Time of one batch for each of `BATCHES`, on real samples. `threads` is what the program was
-    loaded with."""
-    points = []
+    """`latencies` of one program alone."""
+    return latencies({"": program}, samples, threads, progress)[""]
+
+
+def latencies(
+    programs: Mapping[str, Program], samples: Samples, threads: int, progress: Progress
+) -> dict[str, tuple[LatencyPoint, ...]]:
+    """Time of one batch for each of `BATCHES`, on real samples, of programs to be compared.
+
+    They take turns in short blocks, so that a neighbour on the machine, or its clock, hits all of
+    them alike: one after the other, each would be measured on another machine. `threads` is what
+    the programs were loaded with.
+    """
+    points: dict[str, list[LatencyPoint]] = {name: [] for name in programs}
     for index, batch in enumerate(BATCHES):
-        progress(index / len(BATCHES), f"latency, batch {batch}")
         rows = np.resize(np.arange(len(samples)), batch)  # again from the first where too few
         inputs = {name: np.ascontiguousarray(array[rows]) for name, array in samples.inputs.items()}
-        points.append(_point(_timed(program, inputs, batch), batch, threads))
+
+        def told(done: float, index: int = index, batch: int = batch) -> None:
+            progress((index + done) / len(BATCHES), f"latency, batch {batch}")
+
+        for name, times in _timed(programs, inputs, batch, told).items():
+            points[name].append(_point(times, batch, threads))
     progress(1.0, "latency")
-    return tuple(points)
+    return {name: tuple(found) for name, found in points.items()}
 
 
-def _timed(program: Program, inputs: dict[str, Array], batch: int) -> Array:
-    """Milliseconds of each run."""
-    clock, least = time.perf_counter, MIN_RUNS.get(batch, MIN_RUNS_OTHERWISE)
-    for _ in range(_WARM_UP_RUNS):
-        program.infer(inputs)
-    times: list[float] = []
+def _timed(
+    programs: Mapping[str, Program],
+    inputs: dict[str, Array],
+    batch: int,
+    told: Callable[[float], None],
+) -> dict[str, Array]:
+    """Milliseconds of each run, by program."""
+    clock = time.perf_counter
+    least = MIN_RUNS.get(batch, MIN_RUNS_OTHERWISE)
+    block: dict[str, int] = {}
+    for name, program in programs.items():
+        warm = []
+        for _ in range(_WARM_UP_RUNS):
+            start = clock()
+            program.infer(inputs)
+            warm.append(clock() - start)
+        runs = min(max(SECONDS_PER_BATCH_SIZE / min(warm), least), MAX_RUNS)
+        block[name] = math.ceil(runs / _TURNS)
+    times: dict[str, list[float]] = {name: [] for name in programs}
     collecting = gc.isenabled()
     gc.disable()  # a collection of the build's own objects is no part of an inference
     try:
-        end = clock() + SECONDS_PER_BATCH_SIZE
-        while len(times) < least or (clock() < end and len(times) < MAX_RUNS):
-            start = clock()
-            program.infer(inputs)
-            times.append((clock() - start) * 1e3)
+        for turn in range(_TURNS):
+            told(turn / _TURNS)
+            for name, program in programs.items():
+                if len(programs) > 1:
+                    program.infer(inputs)  # fetches its weights back from where others pushed them
+                for _ in range(block[name]):
+                    start = clock()
+                    program.infer(inputs)
+                    times[name].append((clock() - start) * 1e3)
     finally:
         if collecting:
             gc.enable()
-    return np.array(times)
+    return {name: np.array(found) for name, found in times.items()}
 
 
 def _point(times: Array, batch: int, threads: int) -> LatencyPoint:

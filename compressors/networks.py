@@ -1,26 +1,36 @@
-"""The networks of a build: each recipe's steps applied, once, to the network it goes on from."""
+"""The networks of a build: each recipe's steps applied, once, to the network it goes on from.
+
+With a cache, once ever: a network that an earlier build made of the same things is read back.
+"""
 
 from __future__ import annotations
 
 import copy
 import time
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 
 from compressors import verify
-from compressors.errors import BuildError, NotApplicable
+from compressors.cache import Cache
+from compressors.errors import BuildError, NotApplicable, TaskError
 from compressors.progress import Advance
+from compressors.provenance import Provenance
 from compressors.recipe import RecipeBook, TypedStep
 from compressors.technique import Context, Network
 from compressors.usertask import Guarded
 
+# Reading a network back costs about as much as a step that took less than this.
+_WORTH_KEEPING_S = 0.3
+
 
 @dataclass(frozen=True)
 class Made:
-    """A network and the seconds that all of its steps took, its parents' included."""
+    """A network and the seconds that all of its steps took, its parents' included; those of a
+    network out of the cache are what they took when it was made."""
 
     network: Network
     seconds: float
@@ -29,9 +39,17 @@ class Made:
 class Networks:
     """Makes networks by variant name, and keeps them: children go on from a copy."""
 
-    def __init__(self, task: Guarded, book: RecipeBook, reference: nn.Module, seed: int) -> None:
+    def __init__(
+        self,
+        task: Guarded,
+        book: RecipeBook,
+        reference: nn.Module,
+        seed: int,
+        cache: Cache | None = None,
+    ) -> None:
         self.reference = reference
         self._task, self._book, self._seed = task, book, seed
+        self._kept, self._provenance = cache, Provenance(task, reference, seed)
         self._made: dict[str, Made | BuildError] = {}
         self._cache: dict[str, Any] = {}
 
@@ -40,8 +58,8 @@ class Networks:
 
         Raises:
             NotApplicable: a step, here or in a parent, found nothing to act on.
-            NothingChanged: the steps left every weight as it was.
-            BuildError: whatever else a technique raises.
+            NothingChanged: a step left every weight as it was.
+            BuildError: whatever else a technique raises, its name first.
         """
         known = self._made.get(name)
         if known is None:
@@ -54,29 +72,54 @@ class Networks:
             raise known
         return known
 
+    def cached_steps(self, name: str) -> int:
+        """How many steps of the whole chain of `name` the cache has done already."""
+        chain = self._book.chain(name)
+        if self._kept is None:
+            return 0
+        lengths = range(len(chain), 0, -1)
+        keys = ((n, self._provenance.key(chain[:n])) for n in lengths)
+        return next((n for n, key in keys if self._kept.holds(key)), 0)
+
     def _make(self, name: str, advance: Advance) -> Made:
-        recipe = self._book[name]
-        if recipe.parent is not None:
-            before = self.get(recipe.parent, advance)
-        else:
-            before = Made(Network(self.reference), 0.0)
-        begun = time.monotonic()
-        # A copy: steps may change the network in place, and it may have other children.
-        network = replace(before.network, module=copy.deepcopy(before.network.module))
-        for index, step in enumerate(recipe.steps):
+        recipe, chain = self._book[name], self._book.chain(name)
+        inherited = len(chain) - len(recipe.steps)
+        done, made = self._longest_kept(chain, inherited, advance)
+        if made is None:
+            if recipe.parent is not None:
+                made = self.get(recipe.parent, advance)
+            else:
+                made = Made(Network(self.reference), 0.0)
+            # A copy: steps may change the network in place, and it may have other children.
+            module = copy.deepcopy(made.network.module)
+            made = Made(Network(module, made.network.numerics), made.seconds)
+        for index in range(done, len(chain)):
 
             def told(fraction: float, text: str, index: int = index) -> None:
-                advance((index + fraction) / len(recipe.steps), text)
+                advance((index - inherited + fraction) / len(recipe.steps), text)
 
-            network = self._apply(step, network, told)
-        if any(step.implementation().numerics is None for step in recipe.steps):
-            steps = " and ".join(step.technique for step in recipe.steps)
-            verify.changed(
-                verify.weights_digest(before.network.module),
-                verify.weights_digest(network.module),
-                steps,
-            )
-        return Made(network, before.seconds + time.monotonic() - begun)
+            begun = time.monotonic()
+            network = self._apply(chain[index], made.network, told)
+            seconds = time.monotonic() - begun
+            made = Made(network, made.seconds + seconds)
+            if self._kept is not None and seconds >= _WORTH_KEEPING_S:
+                problem = self._kept.put(self._provenance.key(chain[: index + 1]), made)
+                if problem:
+                    advance(1.0, f"not kept in the cache: {problem}")
+        return made
+
+    def _longest_kept(
+        self, chain: Sequence[TypedStep], inherited: int, advance: Advance
+    ) -> tuple[int, Made | None]:
+        """The most steps of `chain`, beyond the inherited ones, that the cache has done."""
+        if self._kept is not None:
+            for length in range(len(chain), inherited, -1):
+                made = self._kept.get(self._provenance.key(chain[:length]))
+                if isinstance(made, Made):
+                    made.network.module.eval()
+                    advance((length - inherited) / (len(chain) - inherited), "from the cache")
+                    return length, made
+        return inherited, None
 
     def _apply(self, step: TypedStep, network: Network, advance: Advance) -> Network:
         technique = step.implementation()
@@ -86,12 +129,25 @@ class Networks:
             )
         context = Context(self._task, self.reference, self._seed, advance, self._cache)
         torch.manual_seed(self._seed)
+        before = verify.weights_digest(network.module)
         try:
             changed = technique.apply(network, context, step.config)
-        except (BuildError, MemoryError):
-            raise
+        except BuildError as error:
+            # "training: the loss became nan" does not say whose training it was.
+            if isinstance(error, TaskError) or str(error).startswith(step.technique):
+                raise
+            raise type(error)(f"{step.technique}: {error}") from error
         except Exception as error:
             # A technique's own fault, or a network it did not foresee: named, and no stack trace.
-            raise BuildError(f"{step.technique}: {type(error).__name__}: {error}") from error
+            told = "out of memory" if out_of_memory(error) else type(error).__name__
+            first = (str(error).strip().splitlines() or ["no reason given"])[0]
+            raise BuildError(f"{step.technique}: {told}: {first}") from error
         changed.module.eval()
+        if technique.numerics is None:
+            verify.changed(before, verify.weights_digest(changed.module), step.technique)
         return changed
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out: numpy raises MemoryError for that, torch a plain RuntimeError."""
+    return isinstance(error, MemoryError) or "DefaultCPUAllocator" in str(error)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,6 +15,33 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 Advance = Callable[[float, str], None]
 
 _LINE_EVERY_S = 10.0  # a plain log is read later: often enough to see life, seldom enough to read
+_TICK_S = 0.2
+
+
+def within(advance: Advance, begin: float, end: float) -> Advance:
+    """The part of a step from the fraction `begin` to `end`, as a step of its own."""
+    return lambda fraction, text: advance(begin + (end - begin) * fraction, text)
+
+
+@contextmanager
+def ticking(advance: Advance, expected_s: float, text: str) -> Iterator[None]:
+    """Move on by the clock while something runs that tells nothing of itself, such as a compiler:
+    two thirds of the way in `expected_s`, slower from there, and never to the end."""
+    over = threading.Event()
+
+    def tick() -> None:
+        begun = time.monotonic()
+        while not over.wait(_TICK_S):
+            advance(1 - math.exp(-(time.monotonic() - begun) / expected_s), text)
+
+    advance(0.0, text)
+    clock = threading.Thread(target=tick, name="progress", daemon=True)
+    clock.start()
+    try:
+        yield
+    finally:
+        over.set()
+        clock.join()
 
 
 class Reporter(Protocol):

@@ -8,7 +8,7 @@ description = "the network as it was trained"
 [variants.pruned-int8]
 description = "half of the channels, in 8-bit integers"
 from = "pruned"              # optional: goes on from another variant's network
-engine = "openvino"          # optional
+engines = ["openvino"]       # optional: every engine installed is tried, and the best one kept
 steps = [{ technique = "int8", calibration_samples = 300 }]
 """
 
@@ -27,8 +27,10 @@ from compressors.errors import RecipeError, UnknownTechnique
 from compressors.technique import Settings, Technique
 from router.card import NAME_PATTERN, Step
 
+# The one that serves unless another is faster beyond doubt; it needs no compiler and its files
+# are inert.
 DEFAULT_ENGINE = "openvino"
-_VARIANT_KEYS = ("description", "from", "engine", "steps")
+_VARIANT_KEYS = ("description", "from", "engine", "engines", "steps")
 
 
 @dataclass(frozen=True)
@@ -48,12 +50,13 @@ class TypedStep:
 
 @dataclass(frozen=True)
 class VariantRecipe:
-    """How one variant is made: the steps of `parent`, where there is one, then its own."""
+    """How one variant is made: the steps of `parent`, where there is one, then its own. It is
+    lowered to `engines`, the first of them the default; None: to every one that is installed."""
 
     name: str
     description: str
     parent: str | None
-    engine: str
+    engines: tuple[str, ...] | None
     steps: tuple[TypedStep, ...]
 
 
@@ -124,11 +127,6 @@ def _variant(name: str, table: Any, source: str) -> VariantRecipe:
     for key in ("description", "from", "engine"):
         if not isinstance(table.get(key, ""), str):
             raise RecipeError(f"{where}.{key}: expected a string, got {table[key]!r}")
-    engine = table.get("engine", DEFAULT_ENGINE)
-    if engine not in lowering.names():
-        raise RecipeError(
-            f"{where}.engine: expected one of {', '.join(lowering.names())}, got {engine!r}"
-        )
     steps = table.get("steps", [])
     if not isinstance(steps, list):
         raise RecipeError(f"{where}.steps: expected a list of tables, got {steps!r}")
@@ -136,9 +134,37 @@ def _variant(name: str, table: Any, source: str) -> VariantRecipe:
         name,
         table.get("description", ""),
         table.get("from"),
-        engine,
+        _engines(table, where),
         tuple(_step(step, f"{where}.steps[{i}]") for i, step in enumerate(steps)),
     )
+
+
+def _engines(table: dict[str, Any], where: str) -> tuple[str, ...] | None:
+    if "engine" in table and "engines" in table:
+        raise RecipeError(f"{where}: expected engine or engines, got both")
+    if "engine" in table:
+        return checked_engines([table["engine"]], f"{where}.engine")
+    if "engines" in table:
+        return checked_engines(table["engines"], f"{where}.engines")
+    return None
+
+
+def checked_engines(names: Any, where: str) -> tuple[str, ...]:
+    """Names of engines, each once.
+
+    Raises:
+        RecipeError: they are not; `where` begins the message.
+    """
+    if not isinstance(names, list) or not names:
+        raise RecipeError(f"{where}: expected a list of engines, got {names!r}")
+    for name in names:
+        if name not in lowering.names():
+            raise RecipeError(
+                f"{where}: expected one of {', '.join(lowering.names())}, got {name!r}"
+            )
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise RecipeError(f"{where}: {', '.join(twice)} is named twice")
+    return tuple(names)
 
 
 def _step(table: Any, where: str) -> TypedStep:
@@ -221,7 +247,9 @@ def _in_order(
 
 def _consistent(book: RecipeBook, variant: VariantRecipe) -> None:
     where = f"{book.source}: variants.{variant.name}"
-    same = [v.name for v in book.variants if not book.chain(v.name) and v.engine == variant.engine]
+    same = [
+        v.name for v in book.variants if not book.chain(v.name) and v.engines == variant.engines
+    ]
     if not book.chain(variant.name) and variant.name != book.reference and book.reference in same:
         raise RecipeError(
             f"{where}.steps: expected at least one step, got none: it would be "

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import hashlib
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from importlib.metadata import version
 
 import numpy as np
 import torch
 
+from compressors.provenance import samples_digest
 from compressors.task import Samples
 from compressors.usertask import Guarded
 from router.card import Machine, Step, TaskRecord, VariantCard
 
+# As a trial's name: the network as PyTorch runs it, with no engine.
+EAGER = "eager"
+
 
 def task_record(task: Guarded, test: Samples) -> TaskRecord:
     """What was asked of the network, and on which samples."""
-    digest = hashlib.sha256()
-    for name, array in {**test.inputs, "": test.targets}.items():
-        digest.update(f"{name} {array.dtype} {array.shape}\n".encode())
-        digest.update(np.ascontiguousarray(array).tobytes())
     return TaskRecord(
         name=task.name,
         metric=task.metric,
@@ -28,7 +27,7 @@ def task_record(task: Guarded, test: Samples) -> TaskRecord:
         samples=len(test),
         clusters=len(test) if test.clusters is None else len(np.unique(test.clusters)),
         labels=task.labels,
-        data_digest=digest.hexdigest(),
+        data_digest=samples_digest(test),
     )
 
 
@@ -49,7 +48,7 @@ def differences(
     reference: str,
     recipe: tuple[Step, ...],
     parent_digest: str,
-    engine: str,
+    engines: tuple[str, ...],
     task: TaskRecord,
     machine: Machine,
     seeds: dict[str, int],
@@ -65,8 +64,9 @@ def differences(
         yield f"its recipe was {_told(card.recipe)}, now it is {_told(recipe)}"
     if card.parent_digest != parent_digest:
         yield "the reference network has other weights now"
-    if card.engine.name != engine:
-        yield f"it was built for engine {card.engine.name!r}, not {engine!r}"
+    tried = tried_engines(card)
+    if tried != set(engines):
+        yield f"it was built for {_listed(tried)}, now it is asked for {_listed(engines)}"
     if card.task != task:
         yield "the task or its test split changed"
     here = (machine.cpu, machine.cores, machine.instruction_sets)
@@ -74,6 +74,15 @@ def differences(
         yield f"it was measured on another machine ({card.machine.cpu}, {card.machine.cores} cores)"
     if card.seeds != seeds:
         yield f"its seeds were {card.seeds}, now they are {seeds}"
+
+
+def tried_engines(card: VariantCard) -> set[str]:
+    """The engines that the variant was lowered to, those that refused it among them."""
+    return {card.engine.name, *card.refused, *(t.name for t in card.engines)} - {EAGER}
+
+
+def _listed(engines: Iterable[str]) -> str:
+    return " and ".join(sorted(engines))
 
 
 def _told(recipe: tuple[Step, ...]) -> str:

@@ -89,6 +89,11 @@ class Guarded(Task):
         self.name, self.metric, self.outputs = name, task.metric, tuple(outputs)
         self.labels = None if task.labels is None else tuple(map(str, task.labels))
 
+    @property
+    def file(self) -> str:
+        """The file that the task's class is written in; of a class in memory, no file's name."""
+        return self._file
+
     def __getattr__(self, name: str) -> Any:
         # What a bundled task offers beyond the contract.
         return getattr(self.__dict__["_task"], name)

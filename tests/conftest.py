@@ -41,6 +41,7 @@ def tiny_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.set_num_threads(1)
     store = tmp_path_factory.mktemp("store")
     task = usertask.load(str(Path(__file__).parent / "tiny_task.py"))
-    outcomes = build(task, parse(TINY_RECIPES, "tiny recipes"), Options(store), Silent())
+    options = Options(store, engines=("openvino",))
+    outcomes = build(task, parse(TINY_RECIPES, "tiny recipes"), options, Silent())
     assert not [o.reason for o in outcomes if o.state == "failed"]
     return store

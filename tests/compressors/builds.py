@@ -33,7 +33,10 @@ def extra_techniques() -> Iterator[None]:
 
 
 def build_of(recipes: str, store: Path, task: str = TASK, **options: Any) -> dict[str, Outcome]:
-    """Outcomes by variant of building `recipes` for the tiny task into `store`."""
+    """Outcomes by variant of building `recipes` for the tiny task into `store`, for openvino
+    unless `options` or a recipe name other engines."""
     book = parse(recipes, "recipes.toml")
+    if not any(variant.engines for variant in book.variants):
+        options = {"engines": ("openvino",), **options}
     outcomes = build(usertask.load(task), book, Options(store, **options), Silent())
     return {outcome.variant: outcome for outcome in outcomes}
