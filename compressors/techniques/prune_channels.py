@@ -2,17 +2,17 @@
 
 Which layers must lose the same channels (through residual additions, norms, flattening) is found by
 tracing the network: the dependency graph of Fang et al. 2023, "DepGraph: Towards Any Structural
-Pruning" (arXiv 2301.12900), from their library torch-pruning. A channel matters as much as the
-weights of its whole group weigh (their group L2 norm, after Li et al. 2017, arXiv 1608.08710); in
+Pruning" (arXiv 2301.12900), from their library torch-pruning. By default a channel matters as much
+as the weights of its whole group weigh (their L2 norm, after Li et al. 2017, arXiv 1608.08710); in
 every group the lightest go. What the network returns keeps its width.
 
 The layers come out smaller, with no masks: what is saved is saved on any engine. Channel counts
-stay multiples of 8, because odd ones can run slower than what they replace.
+stay multiples of 8, because odd ones can run slower than what they replace. Layers that divide
+their channels among groups or heads, and what recurrent layers read, stay as they are.
 """
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Iterator
 from dataclasses import replace
@@ -20,32 +20,30 @@ from typing import Any
 
 import torch
 import torch_pruning as tp
-from pydantic import Field
-from torch import nn
+from torch import Tensor, nn
 
-from compressors import training
+from compressors import structure
 from compressors.errors import NotApplicable
-from compressors.task import Samples
+from compressors.export import first_line
+from compressors.structure import Pruning
 from compressors.technique import Context, Network, Technique
-from compressors.training import Training
+from compressors.units import Slot, Units
 
 _PRUNED = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
-
-
-class _Config(Training):
-    epochs: int = Field(3, ge=1, le=1000, description="passes over the training split")
-    ratio: float = Field(
-        0.5, gt=0, lt=1, description="channels to remove, as a share of each layer"
-    )
-    round_to: int = Field(8, ge=1, le=64, description="channels that stay are a multiple of this")
+_WEIGHED = (*_PRUNED, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d, nn.LayerNorm)
+_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+# torch-pruning would divide what stays among the same groups or heads: other channels together.
+_LEFT_ALONE = (nn.MultiheadAttention, nn.RNNBase, nn.RNNCellBase, nn.GroupNorm)
+# How attentions written by hand call what divides their width.
+_HEADED = ("num_heads", "n_heads", "num_attention_heads", "nhead", "heads", "attention_head_size")
 
 
 class _PruneChannels(Technique):
-    Config = _Config
+    Config = Pruning
     needs = frozenset({"training"})
-    summary = "Removes the lightest channels of every layer, then fine-tunes."
+    summary = "Removes the channels of every layer that matter least, then fine-tunes."
 
-    def apply(self, network: Network, context: Context, config: _Config) -> Network:
+    def apply(self, network: Network, context: Context, config: Pruning) -> Network:
         """The network with fewer channels, fine-tuned.
 
         Raises:
@@ -53,85 +51,78 @@ class _PruneChannels(Technique):
                 of them.
             NotFinite: the loss became NaN.
         """
-        example = context.task.samples("train").batch(slice(0, 2))
-        if not remove_channels(network.module, example, config.ratio, config.round_to):
-            raise NotApplicable(
-                f"prune-channels: no layer between input and output can lose {config.ratio:.0%} "
-                f"of its channels in multiples of {config.round_to}"
-            )
-        how = Training(**config.model_dump(include=set(Training.model_fields)))
-        training.train(
-            network.module, context.task, how, seed=context.seed, progress=context.progress
-        )
+        structure.prune("prune-channels", "channels", network.module, context, config, channels)
         return replace(network, module=network.module)
 
 
 TECHNIQUE = _PruneChannels()
 
 
-def remove_channels(
-    module: nn.Module, example: Samples, ratio: float, round_to: int
-) -> dict[str, list[int]]:
-    """Remove channels in place; by layer (norms too), the output channels that went.
+def channels(module: nn.Module, inputs: tuple[Tensor, ...]) -> list[Units]:
+    """The channels of `module`, by the first layer that makes them.
 
     Raises:
-        NotApplicable: the network cannot be traced, or fails with fewer channels.
+        NotApplicable: the network cannot be traced.
     """
-    # Tracing follows gradients, and the fine-tuning that comes next needs them.
-    module.eval().requires_grad_(True)
-    inputs = tuple(torch.from_numpy(array.copy()) for array in example.inputs.values())
-    before = _shapes(module(*inputs))
     try:
         with warnings.catch_warnings(), torch.enable_grad():
             warnings.simplefilter("ignore")  # of parameters that it leaves alone, which is fine
             graph = tp.DependencyGraph().build_dependency(module, inputs, verbose=False)
-            removed = _remove(module, graph, ratio, round_to)
+            return list(_groups(module, graph))
     except Exception as error:
         raise NotApplicable(
-            f"prune-channels: torch-pruning cannot follow this network: {error}"
+            f"prune-channels: torch-pruning cannot follow this network: {first_line(error)}"
         ) from error
-    try:
-        with torch.no_grad():
-            after = _shapes(module(*inputs))
-    except Exception as error:
-        raise NotApplicable(
-            f"prune-channels: the network computes with a fixed number of channels: {error}"
-        ) from error
-    if after != before:
-        raise NotApplicable(
-            f"prune-channels: the outputs would change from shape {before} to {after}"
-        )
-    return removed
 
 
-def _remove(module: nn.Module, graph: Any, ratio: float, round_to: int) -> dict[str, list[int]]:
-    importance = tp.importance.GroupMagnitudeImportance(p=2)
+def _groups(module: nn.Module, graph: Any) -> Iterator[Units]:
     names = {layer: name for name, layer in module.named_modules()}
-    kept = list(_output_layers(graph))
-    lightest: list[tuple[nn.Module, Any, list[int]]] = []
-    # All are weighed before any goes: a removal shifts the places at which other groups' channels
-    # enter a concatenation.
+    fixed = {p for m in module.modules() if isinstance(m, _LEFT_ALONE) for p in m.parameters()}
+    kept = [*_output_layers(graph), *_projections(module)]
     for group in graph.get_all_groups(ignored_layers=kept, root_module_types=list(_PRUNED)):
-        root, function = group[0].dep.target.module, group[0].dep.handler
-        channels = graph.get_out_channels(root)
-        # Groups of a grouped convolution must stay equal: those are left as they are.
-        if any(getattr(dep.target.module, "groups", 1) not in (1, channels) for dep, _ in group):
+        root = group[0].dep.target.module
+        count = graph.get_out_channels(root)
+        targets = [dependency.target.module for dependency, _ in group]
+        if any(isinstance(t, _LEFT_ALONE) or t in fixed or _in_groups(t) for t in targets):
             continue
-        staying = math.ceil(channels * (1 - ratio) / round_to) * round_to
-        weights = importance(group)
-        if staying >= channels or weights is None:
+        slots = tuple(_slots(group, graph, names))
+        yield Units(names[root], count, slots, _Removal(graph, root, group[0].dep.handler))
+
+
+class _Removal:
+    def __init__(self, graph: Any, root: nn.Module, function: Any) -> None:
+        self._graph, self._root, self._function = graph, root, function
+
+    def __call__(self, gone: list[int]) -> None:
+        # The group is made anew: other groups' removals shift places in concatenations.
+        self._graph.get_pruning_group(self._root, self._function, gone).prune()
+
+
+def _slots(group: Any, graph: Any, names: dict[nn.Module, str]) -> Iterator[Slot]:
+    for index, (dependency, places) in enumerate(group):
+        layer, roots = dependency.target.module, group[index].root_idxs
+        if not isinstance(layer, (*_WEIGHED, *_NORMS)) or layer.weight is None or None in roots:
             continue
-        gone = weights.argsort(stable=True)[: channels - staying].tolist()
-        lightest.append((root, function, sorted(gone)))
-    removed: dict[str, list[int]] = {}
-    for root, function, channels_gone in lightest:
-        removal = graph.get_pruning_group(root, function, channels_gone)
-        for dependency, indices in removal:
-            target = dependency.target.module
-            if target in names and graph.is_out_channel_pruning_fn(dependency.handler):
-                removed[names[target]] = sorted(int(index) for index in indices)
-        removal.prune()
-    return removed
+        makes = graph.is_out_channel_pruning_fn(dependency.handler)
+        # A transposed convolution's weight is (in, out, ...), all others' (out, in, ...).
+        across = makes == bool(getattr(layer, "transposed", False))
+        dimension = int(across and layer.weight.ndim > 1)
+        units = torch.full((layer.weight.shape[dimension],), -1)
+        units[torch.tensor(places)] = torch.tensor(roots)
+        yield Slot(f"{names[layer]}.weight", dimension, units, reads=not makes)
+
+
+def _in_groups(layer: nn.Module) -> bool:
+    """Whether a convolution has groups of several channels, which must stay equal."""
+    groups = getattr(layer, "groups", 1)
+    return groups not in (1, getattr(layer, "out_channels", 1))
+
+
+def _projections(module: nn.Module) -> Iterator[nn.Module]:
+    """The layers whose outputs an attention divides among its heads."""
+    for parent in module.modules():
+        if any(hasattr(parent, attribute) for attribute in _HEADED):
+            yield from (child for child in parent.children() if isinstance(child, nn.Linear))
 
 
 def _output_layers(graph: Any) -> Iterator[nn.Module]:
@@ -149,8 +140,3 @@ def _output_layers(graph: Any) -> Iterator[nn.Module]:
             yield node.module
         else:
             waiting.extend(node.inputs)
-
-
-def _shapes(returned: Any) -> list[tuple[int, ...]]:
-    outputs = returned if isinstance(returned, tuple | list) else (returned,)
-    return [tuple(output.shape) for output in outputs]
