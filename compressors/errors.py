@@ -12,6 +12,7 @@ BuildError
 ├── NotFinite            NaN or infinity in outputs or loss
 ├── ShapeChanged         outputs have another shape or datatype than the reference's
 ├── WrongKernels         the engine ran other kernels than the card would claim
+├── WrongWeights         the file holds wider weights than the card would claim
 ├── ReloadMismatch       what was read back differs from what was in memory
 └── StoreError           the store cannot be written or already holds the variant
 """
@@ -52,6 +53,9 @@ class ShapeChanged(BuildError): ...
 
 
 class WrongKernels(BuildError): ...
+
+
+class WrongWeights(BuildError): ...
 
 
 class ReloadMismatch(BuildError): ...

@@ -20,15 +20,18 @@ from compressors.errors import (
     ReloadMismatch,
     ShapeChanged,
     WrongKernels,
+    WrongWeights,
 )
 from compressors.task import Array
-from router.card import Precision
+from router.card import Precision, StoredWeights
 
 # The largest relative error (root of summed squares, against the network's own outputs) that
 # arithmetic explains. fp32 reorders sums. bf16 keeps 8 bits: about 0.4 % a step, which adds up
 # over layers. int8 is lossy by design, and how much it may lose is for the accuracy to say: here
 # it is only told apart from noise, which would be an error of 1 or more.
 TOLERANCE: dict[Precision, float] = {"fp32": 1e-3, "bf16": 0.1, "fp16": 0.02, "int8": 0.7}
+# The same for narrower weights, which the lowering rounds. 16 bits keep 11 of a number.
+WEIGHTS_TOLERANCE: dict[StoredWeights, float] = {"fp16": 0.01, "int8": 0.2, "int4": 0.7}
 
 # Same file, same code, same threads: nothing but the order of a sum may differ.
 RELOAD_TOLERANCE = 1e-5
@@ -82,20 +85,26 @@ def changed(before: str, after: str, steps: str) -> None:
 
 
 def export_matches(
-    network: Mapping[str, Array], program: Mapping[str, Array], precision: Precision
+    network: Mapping[str, Array],
+    program: Mapping[str, Array],
+    precision: Precision,
+    weights: StoredWeights | None = None,
 ) -> None:
     """The lowered program must compute what the network computes.
 
     Raises:
-        ExportMismatch: the relative error is above the precision's tolerance.
+        ExportMismatch: the relative error is above the tolerance of the precision, or of the
+            narrower weights where that is larger.
     """
+    tolerance = max(TOLERANCE[precision], WEIGHTS_TOLERANCE[weights] if weights else 0.0)
     for name, expected in network.items():
         error = relative_error(expected, program[name])
-        if not error <= TOLERANCE[precision]:
+        if not error <= tolerance:
             worst = float(np.abs(_wide(expected) - _wide(program[name])).max())
+            what = f"{weights} weights" if weights else precision
             raise ExportMismatch(
-                f"output {name!r}: relative error {error:.3g}, allowed for {precision} is "
-                f"{TOLERANCE[precision]:g}; largest difference {worst:.3g}, "
+                f"output {name!r}: relative error {error:.3g}, allowed for {what} is "
+                f"{tolerance:g}; largest difference {worst:.3g}, "
                 f"same class in {agreement(expected, program[name]):.1%} of samples"
             )
 
@@ -131,6 +140,30 @@ def right_kernels(kernels: Mapping[str, int], precision: Precision) -> None:
             f"the variant claims {precision}, and of its operations ran: {ran}; {need} must run "
             f"in {precision}"
         )
+
+
+def right_weights(stored: Mapping[str, int], weights: StoredWeights | None) -> None:
+    """The file must hold what the card would claim: most numbers as narrow as `weights` or
+    narrower, and for int4, whose first and last layers may keep 8 bits, more than in float.
+
+    Args:
+        stored: how many numbers the file holds at each width: `{"int8": 5000, "fp32": 120}`.
+
+    Raises:
+        WrongWeights: it does not.
+    """
+    if weights is None:
+        return
+    narrower: dict[StoredWeights, tuple[str, ...]] = {
+        "fp16": ("fp16", "int8", "int4"),
+        "int8": ("int8", "int4"),
+        "int4": ("int8", "int4"),
+    }
+    narrow = sum(stored.get(width, 0) for width in narrower[weights])
+    wide = sum(stored.values()) - narrow
+    if narrow <= wide or stored.get(weights, 0) <= (wide if weights == "int4" else 0):
+        held = ", ".join(f"{count} in {name}" for name, count in sorted(stored.items())) or "none"
+        raise WrongWeights(f"the variant claims {weights} weights, and its file holds: {held}")
 
 
 def relative_error(expected: Array, got: Array) -> float:

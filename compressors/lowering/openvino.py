@@ -1,38 +1,47 @@
-"""OpenVINO IR: torch.export, then `openvino.convert_model`, then NNCF for int8. No compiler needed.
+"""OpenVINO IR: torch.export, then `openvino.convert_model`, then NNCF for what is narrower.
 
 bf16 is no other file: the same weights run with the engine's precision hint, which the card's
-precision sets. int8 is post-training static quantisation of the OpenVINO graph, whose quantise
-operations become part of the file.
+precision sets. int8 is in the file: by post-training static quantisation of the OpenVINO graph, as
+quantise operations that the network was trained with, or as 8-bit weights with a group size for
+activations that are quantised in each run. No compiler is needed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import rich
-
 import gateway.engines.openvino as engine  # first: it keeps OpenVINO and NNCF from reporting home
+from compressors import openvino_layers as layers
+from compressors import verify
 from compressors.draft import draft_card
 from compressors.errors import BuildError, NotSupported, RecipeError
 from compressors.export import export, first_line, quiet
 from compressors.interface import Interface
 from compressors.technique import Network, Numerics
 from gateway.engines import Program
+from router.card import Precision, StoredWeights
 
 import openvino as ov  # isort: skip
+from openvino._offline_transformations import compress_model_transformation  # isort: skip
 
 try:
     import nncf
+
+    from compressors import openvino_quantise as quantise
 except ImportError as error:
     raise NotSupported(
         "lowering to 'openvino' needs NNCF: pip install 'gearshift[compress]'"
     ) from error
 
-_OPTIONS = frozenset({"preset", "fast_bias_correction", "model_type"})
+# Arithmetic, and the narrower weights that go with it. int8 brings its own.
+_PAIRS: dict[Precision, tuple[StoredWeights | None, ...]] = {
+    "fp32": (None, "fp16", "int8", "int4"),
+    "bf16": (None,),
+    "fp16": (None, "fp16"),
+    "int8": (None,),
+}
+_HARDWARE = {"bf16": "AVX512-BF16 or AMX", "fp16": "AVX512-FP16 or AMX-FP16"}
 
 
 class _Lowering:
@@ -43,15 +52,24 @@ class _Lowering:
         return engine.FORMAT
 
     def lower(self, network: Network, interface: Interface, folder: Path) -> Program:
-        precision = network.numerics.precision
-        if precision == "bf16" and "BF16" not in _capabilities():
-            raise NotSupported("this CPU has no bf16 arithmetic (AVX512-BF16 or AMX)")
-        model = _convert(network, interface)
-        if precision == "int8":
-            model = _quantize(model, network.numerics, interface)
-        # Weights as they are: the default would halve them to fp16, and fp32 would not be fp32.
+        numerics = network.numerics
+        _supported(numerics)
+        model, floats = _convert(network, interface)
+        if numerics.precision == "int8" and numerics.ranges == "calibration":
+            model = quantise.static(model, numerics, interface, floats)
+        elif numerics.precision == "int8" and numerics.ranges == "runtime":
+            model = quantise.runtime(model, numerics, floats)
+        elif numerics.weights == "fp16":
+            compress_model_transformation(model)
+        elif numerics.weights is not None:
+            model = quantise.weights_only(model, numerics, interface, floats)
+        # Weights as they are now: the default would halve them to fp16.
         ov.save_model(model, folder / engine.MODEL_FILE, compress_to_fp16=False)
-        card = draft_card("openvino", engine.FORMAT, precision, interface.inputs, interface.outputs)
+        written = ov.Core().read_model(folder / engine.MODEL_FILE)
+        verify.right_weights(quantise.stored(written), numerics.weights)
+        card = draft_card(
+            "openvino", engine.FORMAT, numerics.precision, interface.inputs, interface.outputs
+        )
         try:
             return engine.compile_model(model, card, threads=1)
         except RuntimeError as error:
@@ -61,15 +79,45 @@ class _Lowering:
 LOWERING = _Lowering()
 
 
+def _supported(numerics: Numerics) -> None:
+    """Raises NotSupported, by name, for what this engine or this machine cannot run."""
+    precision, weights = numerics.precision, numerics.weights
+    if weights not in _PAIRS[precision]:
+        raise NotSupported(
+            f"the openvino engine is given no {weights} weights with {precision} arithmetic here"
+        )
+    hardware = _HARDWARE.get(precision)
+    if hardware and precision.upper() not in _capabilities():
+        raise NotSupported(f"this CPU has no {precision} arithmetic ({hardware})")
+    if numerics.ranges != "calibration" and precision != "int8":
+        raise NotSupported(
+            f"ranges by {numerics.ranges!r} are int8's, the precision is {precision}"
+        )
+    trained = numerics.ranges == "trained"
+    if numerics.floats and (trained or (precision != "int8" and weights in (None, "fp16"))):
+        raise NotSupported(
+            f"the openvino engine keeps single layers in float where it quantises by itself, not "
+            f"with {'trained ranges' if trained else precision}"
+        )
+    # Where NNCF runs it refuses the options that it does not know.
+    if numerics.options and (trained or (precision != "int8" and weights in (None, "fp16"))):
+        raise RecipeError(
+            f"the openvino engine knows no options for {'trained ranges' if trained else precision}"
+            f", got {', '.join(sorted(numerics.options))}"
+        )
+
+
 def _capabilities() -> list[str]:
     return list(ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
 
 
-def _convert(network: Network, interface: Interface) -> Any:
+def _convert(network: Network, interface: Interface) -> tuple[Any, list[str]]:
+    """The converted network, and the names of its operations that stay in float."""
     exported = export(network.module, interface)
     try:
         with quiet():
-            model = ov.convert_model(exported)
+            decoded = layers.decoder(exported) if network.numerics.floats else exported
+            model = ov.convert_model(decoded)
     except Exception as error:
         raise BuildError(f"OpenVINO cannot convert the network: {first_line(error)}") from error
     if len(model.inputs) != len(interface.inputs) or len(model.outputs) != len(interface.outputs):
@@ -88,49 +136,5 @@ def _convert(network: Network, interface: Interface) -> Any:
     for ports, specs in ((model.inputs, interface.inputs), (model.outputs, interface.outputs)):
         for port, spec in zip(ports, specs, strict=True):
             port.get_tensor().set_names({spec.name})
-    return model
-
-
-def _quantize(model: Any, numerics: Numerics, interface: Interface) -> Any:
-    samples = numerics.calibration
-    if samples is None:
-        raise BuildError("int8 needs calibration samples and the technique gave none")
-    options = dict(numerics.options)
-    if unknown := set(options) - _OPTIONS:
-        raise RecipeError(
-            f"the openvino engine does not know the int8 options {', '.join(sorted(unknown))}; "
-            f"it knows {', '.join(sorted(_OPTIONS))}"
-        )
-    if "preset" in options:
-        options["preset"] = nncf.QuantizationPreset(options["preset"])
-    if options.get("model_type") is not None:
-        options["model_type"] = nncf.ModelType(options["model_type"])
-    # One sample at a time: NNCF's statistics are kept per call, so a batch counts as one sample.
-    names = [spec.name for spec in interface.inputs]
-    rows = [
-        {name: np.ascontiguousarray(samples.inputs[name][i : i + 1]) for name in names}
-        for i in range(len(samples))
-    ]
-    try:
-        with quiet(), _no_progress_bars():
-            return nncf.quantize(
-                model,
-                nncf.Dataset(rows),
-                subset_size=len(rows),
-                target_device=nncf.TargetDevice.CPU,
-                **options,
-            )
-    except Exception as error:
-        raise BuildError(f"NNCF cannot quantise the network: {first_line(error)}") from error
-
-
-@contextmanager
-def _no_progress_bars() -> Iterator[None]:
-    # NNCF draws its own on rich's global console; the build draws on another, and two live
-    # displays would overwrite each other.
-    console = rich.get_console()
-    before, console.quiet = console.quiet, True
-    try:
-        yield
-    finally:
-        console.quiet = before
+    floats = network.numerics.floats
+    return model, layers.operations_of(model, decoded, floats) if floats else []

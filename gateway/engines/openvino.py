@@ -39,6 +39,9 @@ except ImportError as error:
 
 FORMAT = "openvino-ir"
 MODEL_FILE = "model.xml"
+# Columns that share a scale where linear layers quantise their inputs in each run. Read from the
+# model's "runtime_options", where whoever made the file wrote it.
+GROUP_SIZE = "DYNAMIC_QUANTIZATION_GROUP_SIZE"
 
 # The precision to compute in. int8 is in the graph itself (its quantise operations); whatever is
 # left in float around them stays fp32, so that an int8 variant does not mix in bf16 unasked.
@@ -67,6 +70,7 @@ _MULTIPLYING = frozenset(
 )
 # Bookkeeping that computes nothing.
 _IDLE = frozenset({"Const", "Input", "Output", "Reorder", "Reshape", "Transpose", "ShapeOf"})
+_NARROW = frozenset({"i8", "u8"})  # weights that the dynamically quantised kernels take
 _PRECISIONS = {"f32": "fp32", "bf16": "bf16", "f16": "fp16", "i8": "int8", "u8": "int8"}
 
 
@@ -125,7 +129,8 @@ class _Program:
         if self._compiled is None:
             raise EngineError("the program is closed")
         nodes = self._compiled.get_runtime_model().get_ops()
-        executed = [_executed(node.get_rt_info()) for node in nodes]
+        group = int(self._compiled.get_property(GROUP_SIZE))
+        executed = [_executed(node, group) for node in nodes]
         counted = [entry for entry in executed if entry[0] in _MULTIPLYING]
         counted = counted or [entry for entry in executed if entry[0] not in _IDLE]
         return dict(Counter(precision for _, precision in counted))
@@ -175,14 +180,25 @@ def _core() -> Any:
     return _shared_core
 
 
-def _executed(info: Any) -> tuple[str, str]:
+def _executed(node: Any, group: int) -> tuple[str, str]:
     """Type and precision of an operation as it really runs. The implementation's name ends in its
     precision (`brgconv_avx512_f32`) and is believed over `runtimePrecision`, which is what flows
-    in: a transposed convolution that has no int8 kernel calls itself i8 and runs in float."""
+    in: a transposed convolution that has no int8 kernel calls itself i8 and runs in float.
+
+    One that quantises its input in each run bears its float kernel's name all the same; oneDNN's
+    log and the outputs say that it does so where the conditions of `_quantises` are met."""
+    info = node.get_rt_info()
     ran = info["primitiveType"].astype(str).rpartition("_")[2]
     claimed = info["runtimePrecision"].astype(str)
-    precision = _PRECISIONS.get(ran) or _PRECISIONS.get(claimed, claimed)
-    return info["layerType"].astype(str), precision
+    layer = info["layerType"].astype(str)
+    if layer == "FullyConnected" and claimed in _NARROW and _quantises(node, group):
+        return layer, "int8"
+    return layer, _PRECISIONS.get(ran) or _PRECISIONS.get(claimed, claimed)
+
+
+def _quantises(node: Any, group: int) -> bool:
+    width = node.input_value(0).get_partial_shape()[-1]
+    return group > 0 and group % 16 == 0 and width.is_static and width.get_length() >= group
 
 
 def _port(ports: Any, name: str, kind: str) -> int:
