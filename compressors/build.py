@@ -104,6 +104,9 @@ class _Job:
         asked, stage = self.asked, self.reporter.stage
         steps = " + ".join(step.technique for step in recipe.steps) or "as trained"
         made = asked.networks.get(recipe.name, stage(f"{label}: {steps}"))
+        if made.cached:
+            total = len(asked.book.chain(recipe.name))
+            self.reporter.say(f"{label}: {made.cached} of {total} steps from the cache")
 
         names = asked.engines(recipe)
         lowered, refused = trials.lower(

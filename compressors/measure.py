@@ -47,10 +47,15 @@ class Scores:
     clusters: Array
 
     def save(self, folder: Path) -> None:
-        save_file(
-            {"scores": self.values.astype(np.float64), "clusters": self.clusters.astype(np.int64)},
-            folder / SCORES_FILE,
-        )
+        """Raises StoreError where they cannot be written."""
+        tensors = {
+            "scores": self.values.astype(np.float64),
+            "clusters": self.clusters.astype(np.int64),
+        }
+        try:
+            save_file(tensors, folder / SCORES_FILE)
+        except Exception as error:  # safetensors wraps what the system says
+            raise StoreError(f"cannot write {folder / SCORES_FILE}: {error}") from error
 
     @classmethod
     def load(cls, folder: Path) -> Scores:

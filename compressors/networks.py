@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -30,10 +30,12 @@ _WORTH_KEEPING_S = 0.3
 @dataclass(frozen=True)
 class Made:
     """A network and the seconds that all of its steps took, its parents' included; those of a
-    network out of the cache are what they took when it was made."""
+    network out of the cache are what they took when it was made. The first `cached` steps were
+    done by an earlier build."""
 
     network: Network
     seconds: float
+    cached: int = 0
 
 
 class Networks:
@@ -72,6 +74,15 @@ class Networks:
             raise known
         return known
 
+    def of(self, book: RecipeBook, reference: nn.Module | None = None) -> Networks:
+        """The networks of other recipes, with what the steps of a build share; from another
+        network where `reference` is given, and then without the cache, which knows this one."""
+        other = copy.copy(self)
+        other._book, other._made = book, {}
+        if reference is not None:
+            other.reference, other._kept = reference, None
+        return other
+
     def cached_steps(self, name: str) -> int:
         """How many steps of the whole chain of `name` the cache has done already."""
         chain = self._book.chain(name)
@@ -92,7 +103,7 @@ class Networks:
                 made = Made(Network(self.reference), 0.0)
             # A copy: steps may change the network in place, and it may have other children.
             module = copy.deepcopy(made.network.module)
-            made = Made(Network(module, made.network.numerics), made.seconds)
+            made = Made(Network(module, made.network.numerics), made.seconds, made.cached)
         for index in range(done, len(chain)):
 
             def told(fraction: float, text: str, index: int = index) -> None:
@@ -101,7 +112,7 @@ class Networks:
             begun = time.monotonic()
             network = self._apply(chain[index], made.network, told)
             seconds = time.monotonic() - begun
-            made = Made(network, made.seconds + seconds)
+            made = Made(network, made.seconds + seconds, made.cached)
             if self._kept is not None and seconds >= _WORTH_KEEPING_S:
                 problem = self._kept.put(self._provenance.key(chain[: index + 1]), made)
                 if problem:
@@ -118,7 +129,7 @@ class Networks:
                 if isinstance(made, Made):
                     made.network.module.eval()
                     advance((length - inherited) / (len(chain) - inherited), "from the cache")
-                    return length, made
+                    return length, replace(made, cached=length)
         return inherited, None
 
     def _apply(self, step: TypedStep, network: Network, advance: Advance) -> Network:

@@ -98,6 +98,7 @@ def test_no_workspace_is_left(tiny_store: Path) -> None:
             "WrongKernels: the variant claims int8, and of its operations ran: 6 in fp32",
         ),
         ("untraceable", "BuildError: torch.export cannot trace"),
+        ("exhausts-memory", "BuildError: exhausts-memory: out of memory: "),
         ("raises", "BuildError: raises: IndexError: list index out of range"),
         ("child", "BuildError: raises: IndexError: list index out of range"),
     ],
@@ -172,7 +173,11 @@ def test_only_builds_the_reference_too(tmp_path: Path) -> None:
 
 
 def test_what_the_machine_cannot_run_is_skipped(tmp_path: Path) -> None:
-    recipes = REFERENCE + '[variants.int8]\nengine = "torch"\nsteps = [{ technique = "int8" }]\n'
+    recipes = (
+        REFERENCE
+        + 'engine = "openvino"\n[variants.int8]\nengine = "torch"\n'
+        + 'steps = [{ technique = "int8" }]\n'
+    )
     outcome = build_of(recipes, tmp_path)["int8"]
     assert (outcome.state, outcome.card) == ("skipped", None)
     assert "runs no int8" in outcome.reason
@@ -194,6 +199,19 @@ def test_what_finds_nothing_to_act_on_is_skipped_only_in_bundled_recipes(tmp_pat
     assert (own.state, own.reason.split(":")[0]) == ("failed", "NotApplicable")
     bundled = build_of(recipes, tmp_path / "bundled", f"{file}:Lone", bundled=True)["distilled"]
     assert bundled.state == "skipped"
+
+
+def test_a_loss_that_is_no_number_is_told_with_whose_training_it_was(tmp_path: Path) -> None:
+    file = tmp_path / "task.py"
+    file.write_text(
+        "from tests.tiny_task import Tiny\nclass Nan(Tiny):\n"
+        "    def loss(self, outputs, targets):\n"
+        "        return super().loss(outputs, targets) * float('nan')\n"
+    )
+    recipes = REFERENCE + '[variants.small]\nsteps = [{ technique = "distil", epochs = 1 }]\n'
+    outcome = build_of(recipes, tmp_path / "store", f"{file}:Nan")["small"]
+    assert outcome.state == "failed"
+    assert outcome.reason.startswith("NotFinite: distil: training: the loss became nan in epoch 1")
 
 
 def test_cards_are_plain_json(tiny_store: Path) -> None:

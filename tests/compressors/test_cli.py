@@ -20,6 +20,8 @@ from tests.conftest import TINY_RECIPES
 # One thread, as in tests/conftest.py.
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 COMMAND = [sys.executable, "-m", "compressors.cli"]
+# Unless engines or the cache are what is tested.
+PLAIN = ["--engine", "openvino", "--no-cache"]
 
 
 def run(*arguments: object, timeout: float = 120) -> subprocess.CompletedProcess[str]:
@@ -42,7 +44,7 @@ def recipes(tmp_path: Path) -> Path:
 
 def test_a_build_prints_table_and_draws_picture(tmp_path: Path, recipes: Path) -> None:
     out = tmp_path / "models"
-    done = run(TASK, "--out", out, "--recipes", recipes, "--only", "int8")
+    done = run(TASK, "--out", out, "--recipes", recipes, "--only", "int8", *PLAIN)
     assert done.returncode == 0, done.stderr
     assert "│ fp32 " in done.stdout
     assert "│ int8 " in done.stdout
@@ -58,7 +60,7 @@ def test_a_build_prints_table_and_draws_picture(tmp_path: Path, recipes: Path) -
 def test_a_failed_variant_is_exit_code_1(tiny_store: Path, tmp_path: Path, recipes: Path) -> None:
     store = Path(shutil.copytree(tiny_store, tmp_path / "store"))
     (store / "tiny" / "int8" / "model.bin").unlink()
-    done = run(TASK, "--out", store, "--recipes", recipes)
+    done = run(TASK, "--out", store, "--recipes", recipes, *PLAIN)
     assert done.returncode == 1
     assert "int8 failed: StoreError" in done.stdout
     assert "│ fp32 " in done.stdout
@@ -69,7 +71,12 @@ def test_a_failed_variant_is_exit_code_1(tiny_store: Path, tmp_path: Path, recip
     [
         (["nope", "--out", "o"], "error: unknown task 'nope'"),
         ([TASK, "--out", "o", "--only", "fp33"], "no variant fp33; it has"),
-        ([TASK, "--out", "o", "--engine", "abacus"], "--engine: expected one of openvino, torch"),
+        (
+            [TASK, "--out", "o", "--engine", "abacus"],
+            "--engine: expected one of onnxruntime, openvino",
+        ),
+        ([TASK, "--out", "o", "--engine", "torch,torch"], "--engine: torch is named twice"),
+        ([TASK, "--out", "o", "--no-cache", "--cache", "c"], "--cache or --no-cache, got both"),
         ([TASK, "--out", "o", "--price-per-lane-hour", "-1"], "--price-per-lane-hour"),
         ([TASK, "--out", "o", "--price-per-lane-hour", "nan"], "price-per-lane-hour"),
         ([TASK], "--out"),
@@ -94,7 +101,7 @@ def test_a_task_that_raises_is_told_with_its_line(tmp_path: Path, recipes: Path)
 def test_ctrl_c_leaves_the_store_whole(tmp_path: Path, recipes: Path) -> None:
     out = tmp_path / "models"
     process = subprocess.Popen(
-        [*COMMAND, TASK, "--out", str(out), "--recipes", str(recipes)],
+        [*COMMAND, TASK, "--out", str(out), "--recipes", str(recipes), *PLAIN],
         env=ENVIRONMENT,
         stderr=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
@@ -121,7 +128,7 @@ def test_a_terminal_gets_bars(tiny_store: Path, tmp_path: Path, recipes: Path) -
     shutil.rmtree(store / "tiny" / "int8")
     leader, follower = pty.openpty()
     process = subprocess.Popen(
-        [*COMMAND, TASK, "--out", str(store), "--recipes", str(recipes)],
+        [*COMMAND, TASK, "--out", str(store), "--recipes", str(recipes), *PLAIN],
         stderr=follower,
         stdout=follower,
         env={**ENVIRONMENT, "TERM": "xterm-256color", "COLUMNS": "120"},
@@ -145,5 +152,5 @@ def test_a_terminal_gets_bars(tiny_store: Path, tmp_path: Path, recipes: Path) -
 def test_help_is_worth_reading() -> None:
     done = run("--help")
     assert done.returncode == 0
-    for word in ("TASK", "--recipes", "--only", "--engine", "--replace", "Exit code"):
+    for word in ("TASK", "--recipes", "--only", "--engine", "--replace", "--dry-run", "Exit code"):
         assert word in done.stdout

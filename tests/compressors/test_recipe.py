@@ -43,6 +43,15 @@ def test_a_chain_holds_the_steps_of_its_parents() -> None:
     assert [variant.name for variant in book.variants] == ["fp32", "parent", "child"]
 
 
+def test_engines_are_pinned_or_left_open() -> None:
+    book = recipe.parse(
+        REFERENCE + '[variants.a]\nengine = "torch"\n[variants.b]\nengines = ["torch", "openvino"]',
+        "r.toml",
+    )
+    engines = {variant.name: variant.engines for variant in book.variants}
+    assert engines == {"fp32": None, "a": ("torch",), "b": ("torch", "openvino")}
+
+
 def test_the_reference_can_be_named() -> None:
     text = 'reference = "plain"\n[variants.plain]\n[variants.other]\nengine = "torch"\n'
     assert recipe.parse(text, "r.toml").reference == "plain"
@@ -59,6 +68,16 @@ def test_the_reference_can_be_named() -> None:
         ("[variants.FP32]\n", "variants.FP32: a variant's name is lower-case"),
         (REFERENCE + "description = 3\n", r"variants.fp32.description: expected a string, got 3"),
         (REFERENCE + 'engine = "abacus"\n', r"variants.fp32.engine: .*openvino.*got 'abacus'"),
+        (
+            REFERENCE + 'engines = "torch"\n',
+            "fp32.engines: expected a list of engines, got 'torch'",
+        ),
+        (REFERENCE + "engines = []\n", r"fp32.engines: expected a list of engines, got \[\]"),
+        (REFERENCE + 'engines = ["torch", "torch"]\n', "fp32.engines: torch is named twice"),
+        (
+            REFERENCE + 'engine = "torch"\nengines = ["openvino"]\n',
+            "variants.fp32: expected engine or engines, got both",
+        ),
         (REFERENCE + "steps = 3\n", r"variants.fp32.steps: expected a list of tables, got 3"),
         (
             REFERENCE + '[variants.a]\nsteps = ["raises"]\n',

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from compressors import artifact, picture, report
-from router.card import VariantCard
+from router.card import EngineTrial, LatencyPoint, VariantCard
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +51,61 @@ def test_cost_is_time_on_a_lane_at_the_best_batch(cards: list[VariantCard]) -> N
     # One USD an hour: a million rows of m ms are m x 1e6 / 3.6e6 USD.
     assert report.usd_per_million(card, 1.0) == pytest.approx(min(per_row) * 1e6 / 3.6e6)
     assert report.usd_per_million(card, 0.5) == pytest.approx(report.usd_per_million(card, 1.0) / 2)
+
+
+def with_times(card: VariantCard, times: dict[str, tuple[float, float]], own: str) -> VariantCard:
+    """The card as if each engine took (ms alone, ms at 32)."""
+
+    def points(pair: tuple[float, float]) -> tuple[LatencyPoint, ...]:
+        return tuple(
+            LatencyPoint(
+                batch=batch, threads=1, runs=9, p50_ms=ms, p95_ms=ms, p99_ms=ms, spread_ms=0.0
+            )
+            for batch, ms in zip((1, 32), pair, strict=True)
+        )
+
+    trials = tuple(
+        EngineTrial(
+            name=name,
+            version="1",
+            format=name,
+            kernels={"fp32": 1},
+            validation=0.9,
+            latency=points(pair),
+            bytes_on_disk=1,
+        )
+        for name, pair in times.items()
+    )
+    return card.model_copy(update={"engines": trials, "latency": points(times[own])})
+
+
+def test_speed_is_told_against_the_best_float_engine_and_against_eager(
+    cards: list[VariantCard],
+) -> None:
+    times = {"openvino": (2.0, 40.0), "torch": (3.0, 32.0), "eager": (8.0, 64.0)}
+    reference = with_times(cards[0], times, "openvino")
+    card = with_times(cards[0], {"openvino": (0.5, 8.0)}, "openvino")
+    assert report.speedup(card, reference, 1) == (4.0, 16.0)
+    assert report.speedup(card, reference, 32) == (4.0, 8.0)  # torch is the best at 32
+    assert report.speedup(reference, reference, 1) == (1.0, 4.0)
+    with pytest.raises(ValueError, match="batch 2 was not measured"):
+        report.speedup(card, reference, 2)
+
+
+def test_a_card_of_one_engine_is_compared_with_that(cards: list[VariantCard]) -> None:
+    card = with_times(cards[0], {"openvino": (2.0, 40.0)}, "openvino")
+    reference = card.model_copy(update={"engines": ()})
+    assert report.speedup(card, reference, 1) == (1.0, None)
+    assert "–" in printed(
+        [reference.model_copy(update={"variant": "fp32", "reference": "fp32"})], 400
+    )
+
+
+def test_a_wide_table_has_every_column_and_its_own_width(cards: list[VariantCard]) -> None:
+    text = printed(cards, 400)
+    for heading in ("engine", "memory", "disk", "than eager", "kernels", "USD / M", "best batch"):
+        assert heading in text
+    assert max(map(len, text.splitlines())) < 220
 
 
 def test_the_front_is_what_no_other_beats() -> None:
