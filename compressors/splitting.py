@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import cast
 
 import torch
@@ -82,7 +81,7 @@ def linear_pair(layer: nn.Linear, left: Tensor, right: Tensor) -> nn.Sequential:
     return nn.Sequential(first, second)
 
 
-def multiplications(chain: Sequence[nn.Module]) -> int:
+def multiplications(*chain: nn.Module) -> int:
     """Of convolutions one after the other, for each place of the last one's output. What comes
     before a stride has as many more places."""
     total, places = 0, 1

@@ -7,23 +7,11 @@ import copy
 import pytest
 import torch
 from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from compressors.techniques.low_rank import split_conv, split_layers, split_linear
+from tests.compressors.convs import CONVS
 from tests.compressors.few import X, conv_net
-
-CONVS = st.builds(
-    lambda c_in, c_out, kernel, stride, dilation, bias: nn.Conv2d(
-        c_in, c_out, kernel, stride, (kernel[0] // 2, kernel[1] // 2), dilation, bias=bias
-    ),
-    st.integers(1, 6),
-    st.integers(1, 6),
-    st.tuples(st.integers(1, 4), st.integers(1, 4)),
-    st.tuples(st.integers(1, 2), st.integers(1, 2)),
-    st.tuples(st.integers(1, 2), st.integers(1, 2)),
-    st.booleans(),
-)
 
 
 @settings(max_examples=60, deadline=None)
