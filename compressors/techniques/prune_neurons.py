@@ -69,7 +69,8 @@ def neurons(module: nn.Module, inputs: tuple[Tensor, ...]) -> list[Units]:
 def _units(features: Features, names: dict[nn.Module, str]) -> Units:
     count = features.writers[0].out_features
     each = torch.arange(count)
-    slots = [Slot(f"{names[layer]}.weight", 0, each, reads=False) for layer in features.writers]
+    made_by = [*features.writers, *(norm for norm in features.norms if norm.affine)]
+    slots = [Slot(f"{names[layer]}.weight", 0, each, reads=False) for layer in made_by]
     slots += [Slot(f"{names[layer]}.weight", 1, each, reads=True) for layer in features.readers]
 
     def remove(gone: list[int]) -> None:
