@@ -34,9 +34,9 @@ def tucker2(weight: Tensor, ranks: tuple[int, int]) -> tuple[Tensor, Tensor, Ten
 
 def canonical(weight: Tensor, rank: int, iterations: int, seed: int) -> list[Tensor]:
     """Factors (out, rank), (in, rank), (k, rank), (l, rank) whose columns' outer products add up to
-    about `weight`, by alternating least squares; `rank` at most what `weight` has numbers for each
-    place of its longest side, as any that saves something is. Of each component all four weigh the same, so that
-    they train at one learning rate."""
+    about `weight`, by alternating least squares. Of each component all four weigh the same, so that
+    they train at one learning rate. `rank` is at most the weight's numbers for each place of its
+    longest side, as any that saves something is."""
     tensor = _double(weight)
     scale = tensor.norm().clamp_min(torch.finfo(torch.float32).tiny)
     with _torch_tensors():
