@@ -25,7 +25,7 @@ from compressors.eager import Eager
 from compressors.errors import BuildError, NotApplicable, NotSupported
 from compressors.measure import Scores
 from compressors.networks import Made
-from compressors.progress import Advance, Reporter
+from compressors.progress import Advance, Reporter, ticking
 from compressors.recipe import RecipeBook, VariantRecipe
 from compressors.trials import Lowered, Trial
 from compressors.usertask import Guarded
@@ -33,6 +33,8 @@ from gateway.engines import EngineError
 from router.card import EngineRecord, VariantCard
 
 __all__ = ["Options", "Outcome", "build"]
+
+_MEMORY_S = 3.0  # what it takes to see how much memory a variant takes, for the bar
 
 
 @dataclass(frozen=True)
@@ -136,8 +138,8 @@ class _Job:
         winner = next(each for each in lowered if each.engine == name)
 
         scores = self._scores(winner, stage(f"{label}: accuracy"))
-        stage(f"{label}: memory")
-        resident_bytes = resident.measure(winner.folder, winner.draft)
+        with ticking(stage(f"{label}: memory"), _MEMORY_S, "in a process of its own"):
+            resident_bytes = resident.measure(winner.folder, winner.draft)
 
         card = self._card(
             recipe, made, lowered, refused, winner, found, scores,

@@ -1,0 +1,72 @@
+"""`--dry-run`: what would be built, and how long that takes."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from compressors import estimate, usertask
+from compressors.build import Options
+from compressors.estimate import Forecast, duration, forecast
+from compressors.progress import Silent
+from compressors.recipe import parse
+from tests.compressors.builds import TASK, build_of
+
+RECIPES = """
+[variants.fp32]
+[variants.distilled]
+steps = [{ technique = "distil", epochs = 20, learning_rate = 0.02 }]
+[variants.distilled-int8]
+from = "distilled"
+steps = [{ technique = "int8", calibration_samples = 20 }]
+"""
+
+
+def forecasts(store: Path, **options: object) -> dict[str, Forecast]:
+    asked = Options(store, engines=("openvino",), **options)  # type: ignore[arg-type]
+    book = parse(RECIPES, "recipes.toml")
+    return {each.variant: each for each in forecast(usertask.load(TASK), book, asked, Silent())}
+
+
+def test_an_estimate_is_right_within_a_factor_of_three(tmp_path: Path) -> None:
+    store = tmp_path / "models"
+    found = forecasts(store)
+    assert not store.exists()  # nothing was written
+    assert [each.state for each in found.values()] == ["to be built"] * 3
+    assert found["distilled"].steps == "distil"
+    assert found["distilled-int8"].steps == "distil + int8"
+
+    wall, processor = time.monotonic(), time.process_time()
+    outcomes = build_of(RECIPES, store)
+    wall, processor = time.monotonic() - wall, time.process_time() - processor
+    assert {outcome.state for outcome in outcomes.values()} == {"built"}
+    # On an idle machine the two are nearly the same; on a busy one the truth lies between.
+    total = sum(each.seconds for each in found.values())
+    assert processor / 3 < total < 3 * wall
+
+    again = forecasts(store)
+    assert {(each.state, each.seconds) for each in again.values()} == {("in the store", 0.0)}
+    assert {each.state for each in forecasts(store, seed=1).values()} == {"another build is there"}
+
+
+def test_what_goes_on_from_a_trained_network_does_not_train_it_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Left out, because it is not what is compared and a busy machine makes it long.
+    monkeypatch.setattr(estimate._Pace, "batch_s", lambda _self, _batch: 0.0)
+    threads = torch.get_num_threads()
+    found = forecasts(tmp_path)
+    assert torch.get_num_threads() == threads
+    only = forecasts(tmp_path, only=frozenset({"distilled-int8"}))
+    assert set(only) == {"fp32", "distilled-int8"}
+    assert only["distilled-int8"].seconds > found["distilled-int8"].seconds
+
+
+@pytest.mark.parametrize(
+    ("seconds", "told"), [(7.4, "7 s"), (89, "89 s"), (100, "2 min"), (6000, "1.7 h")]
+)
+def test_durations_read_as_people_say_them(seconds: float, told: str) -> None:
+    assert duration(seconds) == told
