@@ -113,7 +113,7 @@ def compress(
         options = Options(
             out,
             _names(only, book),
-            _engines(engine),
+            engine_names(engine),
             seed,
             replace,
             bundled=recipes is None,
@@ -121,7 +121,7 @@ def compress(
         )
         loaded = usertask.load(task)
     except BuildError as error:
-        _fail(errors, str(error), 2)
+        fail(errors, str(error), 2)
     try:
         with reporter(errors) as live:
             if dry_run:
@@ -131,18 +131,19 @@ def compress(
         if dry_run:
             _console().print(estimate.table(forecasts))
             return
-        _show(outcomes, out / loaded.name, price_per_lane_hour)
+        show(outcomes, out / loaded.name, price_per_lane_hour)
         if all(outcome.state != "failed" for outcome in outcomes):
             write_sample(loaded, out / loaded.name)  # the last file of a build that is complete
     except BuildError as error:
-        _fail(errors, str(error), 1)
+        fail(errors, str(error), 1)
     except KeyboardInterrupt:
-        _fail(errors, f"interrupted; finished variants are in {out / loaded.name}", 130)
+        fail(errors, f"interrupted; finished variants are in {out / loaded.name}", 130)
     if any(outcome.state == "failed" for outcome in outcomes):
         raise typer.Exit(1)
 
 
-def _show(outcomes: list[Outcome], folder: Path, price: float) -> None:
+def show(outcomes: list[Outcome], folder: Path, price: float) -> None:
+    """The table of what was built, why the rest was not, and the picture beside the variants."""
     cards = [outcome.card for outcome in outcomes if outcome.card is not None]
     console = _console()
     console.print(report.table(cards, price, console.width))
@@ -184,13 +185,19 @@ def _names(only: str | None, book: recipe.RecipeBook) -> frozenset[str] | None:
     return names
 
 
-def _engines(names: str | None) -> tuple[str, ...] | None:
+def engine_names(names: str | None) -> tuple[str, ...] | None:
+    """What `--engine` asks for; None where it does not.
+
+    Raises:
+        RecipeError: there is no such engine.
+    """
     if names is None:
         return None
     return recipe.checked_engines([name.strip() for name in names.split(",")], "--engine")
 
 
-def _fail(console: Console, message: str, code: int) -> NoReturn:
+def fail(console: Console, message: str, code: int) -> NoReturn:
+    """End the command with a sentence."""
     console.print(f"error: {message}", markup=False, highlight=False, soft_wrap=True)
     raise typer.Exit(code)
 

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from compressors.search.frontier import Point, beaten_by, front
-from compressors.search.record import Evaluated, Record
+from compressors.search.record import Evaluated, Record, Rejected
 from compressors.search.space import FAMILIES, REFERENCE, Candidate, Shape, between
 
 _HOPE = 0.5
@@ -107,8 +107,9 @@ def rejections(record: Record, limits: Limits) -> Iterator[tuple[str, str]]:
     """(what, why) for everything that was looked at and is not in the frontier."""
     kept = {e.candidate for e in frontier(record, limits)}
     for finding in record.findings:
-        if reason := getattr(finding, "reason", None):
-            yield str(getattr(finding, "what", "")), reason
+        if isinstance(finding, Rejected):
+            what = finding.what
+            yield what.name if isinstance(what, Candidate) else str(what), finding.reason
     for shape in _shapes(record, limits):
         if reason := _slow(shape, record) or _hopeless(shape, record, limits):
             yield str(shape), reason
@@ -153,7 +154,8 @@ def _halving(record: Record, limits: Limits) -> Iterator[Action]:
     for rung, epochs in enumerate(limits.rungs):
         for shape in alive:
             candidate = Candidate(shape, epochs, "fp32")
-            if _find(record, candidate) is None and not _hopeless(shape, record, limits):
+            known = _find(record, candidate) or record.rejected(candidate)
+            if known is None and not _hopeless(shape, record, limits):
                 yield Evaluate(candidate, engine=False)
         there = [e for s in alive if (e := _find(record, Candidate(s, epochs, "fp32")))]
         count = math.ceil(len(there) * limits.keep) if rung + 1 < len(limits.rungs) else 0
@@ -191,7 +193,8 @@ def _refine(record: Record, limits: Limits) -> Iterator[Action]:
             yield from _unmeasured(middle, record)
             candidate = Candidate(middle, limits.rungs[-1], "fp32")
             pursued = not record.rejected(middle) and not _slow(middle, record)
-            if pursued and _find(record, candidate) is None:
+            known = _find(record, candidate) or record.rejected(candidate)
+            if pursued and known is None:
                 yield Evaluate(candidate, engine=False)
 
 

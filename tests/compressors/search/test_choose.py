@@ -19,6 +19,7 @@ _worlds = st.builds(
     st.floats(0.001, 0.5),
     st.sets(st.sampled_from(["prune-channels", "low-rank", "student"])).map(tuple),
     st.floats(0.001, 0.2),
+    st.sets(st.sampled_from(["prune-channels", "student"])).map(tuple),
 )
 
 
@@ -139,3 +140,11 @@ def test_the_first_thing_is_the_reference() -> None:
     record, _ = search(World(), limits(budget_s=200))
     assert any(isinstance(choose.next_action(Record(record.findings[:n]), limits()), Measure)
                for n in range(len(record.findings)))  # fmt: skip
+
+
+def test_what_cannot_be_trained_is_tried_once_and_told() -> None:
+    record, _ = search(World(failing=("prune-channels",)), limits())
+    tried = [f.what for f in record.findings if getattr(f, "reason", "") == "the loss became nan"]
+    assert tried and len(tried) == len(set(tried))
+    told = dict(choose.rejections(record, limits()))
+    assert "the loss became nan" in told.values()

@@ -21,6 +21,8 @@ class World:
     hardness: float = 0.04
     absent: tuple[str, ...] = ()
     student_drop: float = 0.02
+    failing: tuple[str, ...] = ()
+    """Families whose training comes to nothing."""
 
     def objective(self, shape: Shape, arithmetic: str) -> float:
         if shape.family == "student":
@@ -45,6 +47,8 @@ class World:
             objective = self.objective(action.shape, action.arithmetic)
             return Measured(action.shape, action.arithmetic, objective, 0.005, 3.0)
         candidate = action.candidate
+        if candidate.shape.family in self.failing:
+            return Rejected(candidate, "the loss became nan", 1.0)
         drop = self.drop(candidate)
         return Evaluated(
             candidate,
