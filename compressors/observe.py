@@ -15,7 +15,7 @@ are no modules. What recurrent layers see is inside one call: they have gradient
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -87,6 +87,16 @@ def draw(task: Task, count: int, seed: int) -> Samples:
     train = task.samples("train")
     rows = np.random.default_rng(seed).choice(len(train), min(count, len(train)), replace=False)
     return train.batch(rows)
+
+
+def hidden(statistics: Mapping[str, LayerStatistics]) -> list[str]:
+    """The weights whose inputs cannot be seen: of recurrent layers, and of attention between
+    different inputs. A linear or convolutional layer without inputs was not called."""
+    return [
+        name
+        for name, seen in statistics.items()
+        if seen.rows == 0 and name.rpartition(".")[2] != "weight"
+    ]
 
 
 def observe(
@@ -307,8 +317,11 @@ class _Gradients:
                 _add(self.sums, name, gradient * len(samples))
                 _add(self.squares, name, gradient.square() * len(samples))
 
-    def mean(self, sums: dict[str, Tensor], name: str) -> Tensor | None:
-        return sums[name] / self._samples if name in sums else None
+    def mean(self, sums: dict[str, Tensor], name: str) -> Tensor:
+        """Zeros where the loss does not depend on the weight."""
+        if name not in sums:
+            return torch.zeros_like(self._weights[name])
+        return sums[name] / self._samples
 
 
 def _tensors(samples: Samples) -> list[Tensor]:

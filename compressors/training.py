@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import copy
 import math
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -62,6 +63,7 @@ def train(
     epoch_samples: Callable[[int], Samples] | None = None,
     after_step: Callable[[], None] | None = None,
     together: Sequence[nn.Module] = (),
+    first_epoch: int = 0,
 ) -> Trained:
     """Train `network` in place on the task's training samples and leave it in eval mode with the
     weights of the epoch that scored best on `validation`. `test` is not touched.
@@ -76,6 +78,7 @@ def train(
             pruned weights are set to zero again.
         together: modules whose parameters train along, in train mode, such as a layer that only
             the loss uses. They are not called here and keep their last weights.
+        first_epoch: where to take up the one cycle of `how.epochs`, as if those before had run.
 
     Raises:
         NotFinite: the loss became NaN or infinite; the message names the epoch and the step.
@@ -102,9 +105,13 @@ def train(
             # Under 1.5 steps OneCycleLR divides by zero where the whole training is a few steps.
             pct_start=max(_WARM_UP, 1.5 / total),
         )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of steps of the schedule before any of the optimiser
+            for _ in range(first_epoch * steps):
+                schedule.step()
         scores: list[float] = []
         best: dict[str, Any] = {}
-        for epoch in range(how.epochs):
+        for epoch in range(first_epoch, how.epochs):
             if epoch:
                 samples = draw(epoch)
             order = shuffle.permutation(len(samples))
@@ -127,14 +134,15 @@ def train(
                 if after_step is not None:
                     after_step()
                 schedule.step()
-                done = (epoch * steps + step + 1) / (how.epochs * steps)
+                past = (epoch - first_epoch) * steps + step + 1
+                done = past / ((how.epochs - first_epoch) * steps)
                 progress(done, f"epoch {epoch + 1} of {how.epochs}")
             scores.append(validation_score(network, task, validation))
-            if scores[-1] == max(scores) and scores.index(scores[-1]) == epoch:
+            if scores.index(max(scores)) == len(scores) - 1:
                 best = copy.deepcopy(network.state_dict())
         network.load_state_dict(best)
     network.eval()
-    return Trained(tuple(scores), scores.index(max(scores)))
+    return Trained(tuple(scores), first_epoch + scores.index(max(scores)))
 
 
 def validation_score(network: nn.Module, task: Task, samples: Samples) -> float:
