@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from compressors import training
-from compressors.errors import NotFinite
+from compressors.errors import NotFinite, TaskError
 from compressors.task import Samples, Split
 from compressors.training import Training, train
+from compressors.usertask import Guarded
 from compressors.verify import weights_digest
 from tests.tiny_task import Tiny, network_of
 
@@ -161,3 +162,65 @@ def test_memory_layout_is_left_as_it_came() -> None:
     network = fresh()
     train(network, Few(), Training(epochs=1), seed=0, progress=quiet)
     assert all(parameter.is_contiguous() for parameter in network.parameters())
+
+
+class Augmented(Few):
+    def __init__(self) -> None:
+        self.drawn: list[int] = []
+
+    def training_samples(self, epoch: int) -> Samples:
+        self.drawn.append(epoch)
+        own = self.samples("train")
+        return Samples({"image": own.inputs["image"] + np.float32(epoch)}, own.targets)
+
+
+def test_every_epoch_sees_what_the_task_draws_for_it() -> None:
+    task, seen = Augmented(), []
+    network = fresh()
+    network.register_forward_pre_hook(
+        lambda module, given: seen.append(float(given[0].min())) if module.training else None
+    )
+    train(network, task, Training(epochs=3, batch_size=300), seed=0, progress=quiet)
+    assert task.drawn == [0, 1, 2] and seen == [0.0, 1.0, 2.0]
+
+
+@pytest.mark.parametrize(
+    ("drawn", "told"),
+    [
+        (lambda own, _: own.targets, r"training_samples\(0\): expected Samples, got ndarray"),
+        (
+            lambda own, _: Samples({"image": own.inputs["image"][:, 0]}, own.targets),
+            r"training_samples\(0\): expected inputs as in .*\(1, 8, 8\), got image float32 \(8, 8",
+        ),
+        (
+            lambda own, epoch: own.batch(slice(0, 300 - epoch)),
+            r"training_samples\(1\): expected 300 samples.*got 299",
+        ),
+        (lambda _own, _epoch: 1 / 0, r"training_samples\(0\): ZeroDivisionError"),
+    ],
+)
+def test_a_task_s_faults_in_drawing_are_told(
+    drawn: Callable[[Samples, int], Samples], told: str
+) -> None:
+    class Faulty(Few):
+        def training_samples(self, epoch: int) -> Samples:
+            return drawn(self.samples("train"), epoch)
+
+    with pytest.raises(TaskError, match=told):
+        train(fresh(), Guarded(Faulty()), Training(epochs=2), seed=0, progress=quiet)
+    plain = Guarded(Few())
+    assert plain.training_samples(3) is plain.samples("train")
+
+
+def test_zeros_are_held_and_weights_of_zeros_alone_are_free() -> None:
+    network = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3), nn.Linear(3, 3))
+    with torch.no_grad():
+        network[0].weight[0, 1] = 0
+        network[1].weight[:] = 0
+    hold = training.hold_zeros(network)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter += 10
+    hold()
+    assert (network[0].weight == 0).nonzero().tolist() == [[0, 1]]
+    assert (network[1].weight != 0).all() and (network[2].weight != 0).all()
