@@ -24,7 +24,7 @@ from compressors.technique import Context, Network
 from compressors.usertask import Guarded
 
 # Reading a network back costs about as much as a step that took less than this.
-_WORTH_KEEPING_S = 0.3
+_WORTH_KEEPING_S = 0.1
 
 
 @dataclass(frozen=True)

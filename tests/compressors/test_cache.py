@@ -147,14 +147,16 @@ def test_a_second_build_trains_nothing(tmp_path: Path, monkeypatch: pytest.Monke
     recipes = """
         [variants.fp32]
         [variants.distilled]
-        steps = [{ technique = "distil", epochs = 4, learning_rate = 0.02 }]
+        steps = [{ technique = "distil", epochs = 10, learning_rate = 0.02 }]
         [variants.distilled-int8]
         from = "distilled"
         steps = [{ technique = "int8", calibration_samples = 20 }]
     """
     cache = tmp_path / "cache"
     first = build_of(recipes, tmp_path / "one", cache=cache)
-    assert [path.suffix for path in cache.iterdir()] == [".network"]
+    (entry,) = cache.iterdir()
+    assert entry.suffix == ".network"
+    made = Cache(cache).get(entry.stem)
 
     def broken(*_arguments: object, **_settings: object) -> None:
         raise RuntimeError("trained again")
@@ -167,7 +169,7 @@ def test_a_second_build_trains_nothing(tmp_path: Path, monkeypatch: pytest.Monke
         assert cards[0] is not None and cards[1] is not None
         assert cards[0].accuracy == cards[1].accuracy
         # What it took to make, not to read back.
-        assert cards[1].build_seconds > 0.3
+        assert cards[1].build_seconds > made.seconds
     names = ["model.bin", "scores.safetensors"]
     folders = [tmp_path / place / "tiny" / "distilled" for place in ("one", "two")]
     for name in names:

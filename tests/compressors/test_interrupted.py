@@ -22,7 +22,7 @@ ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 RECIPES = """
 [variants.fp32]
 [variants.distilled]
-steps = [{ technique = "distil", epochs = 6, learning_rate = 0.02 }]
+steps = [{ technique = "distil", epochs = 10, learning_rate = 0.02 }]
 [variants.int8]
 steps = [{ technique = "int8", calibration_samples = 20 }]
 """
