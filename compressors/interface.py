@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 import numpy as np
@@ -39,6 +39,11 @@ class Interface:
         """The arrays as tensors, in the order of the network's `forward`."""
         return tuple(torch.from_numpy(np.ascontiguousarray(arrays[s.name])) for s in self.inputs)
 
+    def resized(self) -> dict[str, Array]:
+        """The example with other sizes in the free dimensions; as it is where only the batch is
+        free. Equal sizes stay equal."""
+        return {spec.name: _resized(self.example[spec.name], spec) for spec in self.inputs}
+
 
 def run(
     module: nn.Module, inputs: dict[str, Array], names: tuple[str, ...], batch: int = 128
@@ -61,11 +66,13 @@ def run(
 
 
 def describe(task: Task, module: nn.Module, samples: Samples) -> Interface:
-    """The interface of `module`, found by running it on the first `samples`.
+    """The interface of `module`, found by running it on the first `samples`; twice where the task
+    has free dimensions, to see which sizes of its outputs follow them.
 
     Raises:
-        TaskError: fewer than 2 samples, a datatype that no engine takes, or outputs that are not
-            one row per sample. Whatever the network raises passes through.
+        TaskError: fewer than 2 samples, a datatype that no engine takes, outputs that are not one
+            row per sample, or free dimensions that the inputs do not have or the network fixes.
+            Whatever the network raises on the samples as they are passes through.
     """
     if len(samples) < 2:
         raise TaskError(f"expected at least 2 samples to export with, got {len(samples)}")
@@ -78,24 +85,77 @@ def describe(task: Task, module: nn.Module, samples: Samples) -> Interface:
                 f"output {name!r}: expected one row for each of {count} samples, "
                 f"got shape {array.shape}"
             )
-    return Interface(
-        tuple(_spec("input", name, array) for name, array in example.items()),
+    if unknown := sorted(set(task.free_dimensions) - set(example)):
+        raise TaskError(f"free_dimensions: there is no input {', '.join(unknown)}")
+    interface = Interface(
+        tuple(
+            _spec("input", name, array, _free(task, name, array)) for name, array in example.items()
+        ),
         tuple(_spec("output", name, array) for name, array in outputs.items()),
         example,
         getattr(task, "spec", None),
     )
+    if not task.free_dimensions:
+        return interface
+    try:
+        others = run(module, interface.resized(), task.outputs)
+    except Exception as error:
+        told = str(error).strip().splitlines() or [type(error).__name__]
+        sizes = ", ".join(f"{name} {a.shape[1:]}" for name, a in interface.resized().items())
+        raise TaskError(
+            f"free_dimensions: the network does not run with inputs of {sizes}: {told[0]}"
+        ) from error
+    followed = (
+        _spec(
+            "output",
+            name,
+            array,
+            tuple(d for d in range(1, array.ndim) if array.shape[d] != others[name].shape[d]),
+        )
+        for name, array in outputs.items()
+    )
+    return replace(interface, outputs=tuple(followed))
 
 
-def _spec(kind: str, name: str, array: Array) -> TensorSpec:
+def _free(task: Task, name: str, array: Array) -> tuple[int, ...]:
+    dimensions = tuple(task.free_dimensions.get(name, ()))
+    for dimension in dimensions:
+        if not 1 <= dimension < array.ndim:
+            raise TaskError(
+                f"free_dimensions: {name}: expected numbers from 1 to {array.ndim - 1}, as the "
+                f"samples have shape {array.shape}, got {dimension}"
+            )
+        # An exporter takes a 1 for a constant.
+        if array.shape[dimension] < 2:
+            raise TaskError(
+                f"free_dimensions: {name}: dimension {dimension} has size "
+                f"{array.shape[dimension]} in the samples; expected at least 2"
+            )
+    return dimensions
+
+
+def _resized(array: Array, spec: TensorSpec) -> Array:
+    for dimension, size in enumerate(spec.shape[1:], start=1):
+        if size == -1:
+            before = array.shape[dimension]
+            # Rather smaller: a network may know no position beyond those of its samples.
+            after = before // 2 if before >= 4 else before + 1
+            array = np.take(array, np.arange(after) % before, axis=dimension)
+    return array
+
+
+def _spec(kind: str, name: str, array: Array, free: tuple[int, ...] = ()) -> TensorSpec:
     datatype = _DATATYPES.get(array.dtype)
     if datatype is None:
         raise TaskError(
             f"{kind} {name!r}: datatype {array.dtype} is not served; expected one of "
             f"{', '.join(str(dtype) for dtype in _DATATYPES)}"
         )
-    return TensorSpec(
-        name=name, datatype=cast(Datatype, datatype), shape=(-1, *map(int, array.shape[1:]))
+    shape = tuple(
+        -1 if dimension == 0 or dimension in free else int(size)
+        for dimension, size in enumerate(array.shape)
     )
+    return TensorSpec(name=name, datatype=cast(Datatype, datatype), shape=shape)
 
 
 def _as_tensors(returned: object, names: tuple[str, ...]) -> tuple[torch.Tensor, ...]:

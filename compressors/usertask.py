@@ -88,6 +88,8 @@ class Guarded(Task):
             raise TaskError(f"{self._file}: outputs: expected names, got {outputs!r}")
         self.name, self.metric, self.outputs = name, task.metric, tuple(outputs)
         self.labels = None if task.labels is None else tuple(map(str, task.labels))
+        self.free_dimensions = dict(task.free_dimensions)
+        self.free_dimensions = task.free_dimensions
 
     @property
     def file(self) -> str:
@@ -110,9 +112,10 @@ class Guarded(Task):
             with _blamed(self._file, f"samples({split!r})"):
                 samples = self._task.samples(split)
             if not isinstance(samples, Samples):
+                kind = "nothing" if samples is None else type(samples).__name__
                 raise TaskError(
-                    f"{self._file}: samples({split!r}): expected Samples, "
-                    f"got {type(samples).__name__}"
+                    f"{self._file}: samples({split!r}): expected Samples, whose arrays hold the "
+                    f"whole split, got {kind}"
                 )
             self._splits[split] = samples
         return self._splits[split]
@@ -162,13 +165,30 @@ class Guarded(Task):
         for split in _SPLITS:
             samples, where = self.samples(split), f"{self._file}: samples({split!r})"
             _check_inputs(samples, interface, where)
+            if samples.targets.dtype.kind == "f" and not np.isfinite(samples.targets).all():
+                raise TaskError(f"{where}: targets: has NaN or infinity")
             if type(self._task).score is Task.score:
                 _check_classes(samples.targets, interface.outputs[0].shape[-1], where)
+        self._check_free(interface)
         classes = interface.outputs[0].shape[-1]
         if self.labels is not None and len(self.labels) != classes:
             raise TaskError(
                 f"{self._file}: labels: expected {classes}, one per output, got {len(self.labels)}"
             )
+
+    def _check_free(self, interface: Interface) -> None:
+        there = {spec.name: len(spec.shape) for spec in interface.inputs}
+        for name, dimensions in self.free_dimensions.items():
+            if name not in there:
+                raise TaskError(
+                    f"{self._file}: free_dimensions: expected inputs among {', '.join(there)}, "
+                    f"got {name!r}"
+                )
+            if not all(0 < dimension < there[name] for dimension in dimensions):
+                raise TaskError(
+                    f"{self._file}: free_dimensions[{name!r}]: expected dimensions from 1 to "
+                    f"{there[name] - 1}, got {dimensions}"
+                )
 
     @contextmanager
     def blamed(self, what: str) -> Iterator[None]:
@@ -276,6 +296,15 @@ def _blamed(file: str, what: str) -> Iterator[None]:
         raise _fault(error, file, what) from error
 
 
+def _is_memory(error: BaseException) -> bool:
+    # PyTorch has no class of its own for the CPU's: "[enforce fail at alloc_cpu.cpp] ...
+    # DefaultCPUAllocator: can't allocate memory", or "not enough memory", by the system.
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError)
+        and ("allocate memory" in str(error) or "not enough memory" in str(error))
+    )
+
+
 def _fault(error: BaseException, file: str, what: str) -> TaskError:
     line: int | None = None
     if isinstance(error, SyntaxError) and error.filename:
@@ -284,6 +313,8 @@ def _fault(error: BaseException, file: str, what: str) -> TaskError:
         frames = traceback.extract_tb(error.__traceback__)
         line = next((f.lineno for f in reversed(frames) if f.filename == file), None)
     told = str(error).strip().splitlines()
+    if _is_memory(error):
+        told = ["out of memory; smaller samples, or a smaller network, would need less"]
     place = f"{file}:{line}" if line else file
     return TaskError(
         f"{place}: {what}: {type(error).__name__}: {told[0] if told else 'no message'}"

@@ -3,6 +3,9 @@
 Both are `model.pt2` and run with the `torch` engine. int8 is refused: of the routes there are,
 the one through torchao breaks on attention and runs float kernels where freezing is off, and the
 OpenVINO engine does the same work on the same CPUs.
+
+A network that cannot be exported, because its path depends on its data, is kept as its weights
+alone, which fit the network that the task makes as long as no step changed its structure.
 """
 
 from __future__ import annotations
@@ -14,16 +17,27 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
+from compressors import usertask, verify
 from compressors.draft import draft_card
 from compressors.errors import BuildError, NotSupported
 from compressors.export import export, first_line, quiet
-from compressors.interface import Interface
+from compressors.interface import Interface, run
 from compressors.technique import Network
 from gateway import engines
 from gateway.engines import Program
-from gateway.engines.torch import MODEL_FILE, PACKAGE, PROGRAM, TASK, WEIGHTS_FILE, program
+from gateway.engines.torch import (
+    MODEL_FILE,
+    PACKAGE,
+    PROGRAM,
+    TASK,
+    WEIGHTS_FILE,
+    eager,
+    misfit,
+    program,
+)
 
 # Freezing folds the weights in and picks oneDNN's layouts; it is off by default. Without dynamic
 # threads the number of cores of this machine would be compiled in, whatever a lane is given.
@@ -46,7 +60,10 @@ class _Lowering:
         if precision == "bf16" and not _has_bf16():
             raise NotSupported("this CPU has no bf16 arithmetic (AVX512-BF16 or AMX)")
         module = _InBfloat16(network.module) if precision == "bf16" else network.module
-        exported = export(module.eval(), interface)
+        try:
+            exported = export(module.eval(), interface)
+        except BuildError as error:
+            return _weights(network, interface, folder, error)
         path, format_ = folder / MODEL_FILE, self.format(network)
         card = draft_card("torch", format_, precision, interface.inputs, interface.outputs)
         if format_ == PROGRAM:
@@ -67,6 +84,41 @@ class _Lowering:
 
 
 LOWERING = _Lowering()
+
+
+def _weights(network: Network, interface: Interface, folder: Path, reason: BuildError) -> Program:
+    """The network as weights for the task's own; `reason` is what kept it from being exported.
+
+    Raises:
+        BuildError: that, and why its weights alone will not do either.
+    """
+
+    def impossible(why: str) -> BuildError:
+        return BuildError(f"{reason}; nor can its weights be kept for the task's own code: {why}")
+
+    module, precision = network.module, network.numerics.precision
+    if precision != "fp32" or network.numerics.weights is not None:
+        raise impossible(f"that runs in fp32, not {precision}")
+    if interface.constructor is None:
+        raise impossible("the task comes from no file or module")
+    fresh = usertask.load(interface.constructor).network()
+    # Copies: a file cannot hold one tensor under two names.
+    weights = {
+        name: tensor.detach().clone().contiguous() for name, tensor in module.state_dict().items()
+    }
+    if problem := misfit(fresh, weights):
+        raise impossible(f"a step changed the structure: {problem}")
+    fresh.load_state_dict(weights)
+    names = tuple(spec.name for spec in interface.outputs)
+    own = run(module, interface.example, names)
+    for name, array in run(fresh.eval(), interface.example, names).items():
+        if not verify.relative_error(own[name], array) <= verify.TOLERANCE["fp32"]:
+            raise impossible(f"with the same weights it computes another {name}")
+    save_file(weights, folder / WEIGHTS_FILE)
+    card = draft_card(
+        "torch", TASK, precision, interface.inputs, interface.outputs, interface.constructor
+    )
+    return eager(module, card, threads=1)
 
 
 class _InBfloat16(nn.Module):
