@@ -29,6 +29,7 @@ def context_of(task: Tiny, seed: int = 0) -> Context:
 # What a technique needs to act on the tiny network, or to be quick on it.
 _SETTINGS: dict[str, dict[str, object]] = {
     "batch-norm": {"samples": 100},  # fewer than there are, so that the seed chooses
+    "int8-mixed": {"keep": 1},
     "svd": {"round_to": 1},
 }
 
