@@ -84,16 +84,17 @@ def scores(task: Task, program: Program, test: Samples, progress: Progress) -> S
     """The score of each test sample.
 
     Raises:
-        TaskError: the task's `score` returns another number of them, or one outside [0, 1].
+        TaskError: the task's `score` returns another number of them, one that is not finite, or
+            scores whose mean is outside [0, 1].
     """
     outputs = run(program, test.inputs, BATCHES[-1], progress)
     values = np.asarray(task.score(outputs, test.targets), dtype=np.float64)
     if values.shape != (len(test),):
         raise TaskError(f"score(): expected shape ({len(test)},), got {values.shape}")
-    if not (np.isfinite(values).all() and values.min() >= 0 and values.max() <= 1):
-        raise TaskError(
-            f"score(): expected values from 0 to 1, got {values.min():g} to {values.max():g}"
-        )
+    if not np.isfinite(values).all():
+        raise TaskError("score(): expected finite values, got NaN or infinity")
+    if not 0 <= values.mean() <= 1:
+        raise TaskError(f"score(): expected a mean from 0 to 1, got {values.mean():g}")
     clusters = np.arange(len(test)) if test.clusters is None else test.clusters
     return Scores(values, np.asarray(clusters, dtype=np.int64))
 

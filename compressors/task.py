@@ -36,7 +36,8 @@ class Samples:
             None when every sample is its own source.
 
     Raises:
-        ValueError: no samples, or arrays that disagree on n; the message names the array.
+        ValueError: no samples, something else than arrays, or arrays that disagree on n; the
+            message names the array.
     """
 
     inputs: dict[str, Array]
@@ -46,6 +47,10 @@ class Samples:
     def __post_init__(self) -> None:
         if not self.inputs:
             raise ValueError("inputs: expected at least one array, got none")
+        for name, array in (*self.inputs.items(), ("targets", self.targets)):
+            if not isinstance(array, np.ndarray):
+                what = name if array is self.targets else f"inputs[{name!r}]"
+                raise ValueError(f"{what}: expected a numpy array, got {type(array).__name__}")
         count = len(self.targets)
         if count == 0:
             raise ValueError("targets: expected at least one sample, got none")

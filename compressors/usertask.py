@@ -169,26 +169,11 @@ class Guarded(Task):
                 raise TaskError(f"{where}: targets: has NaN or infinity")
             if type(self._task).score is Task.score:
                 _check_classes(samples.targets, interface.outputs[0].shape[-1], where)
-        self._check_free(interface)
         classes = interface.outputs[0].shape[-1]
         if self.labels is not None and len(self.labels) != classes:
             raise TaskError(
                 f"{self._file}: labels: expected {classes}, one per output, got {len(self.labels)}"
             )
-
-    def _check_free(self, interface: Interface) -> None:
-        there = {spec.name: len(spec.shape) for spec in interface.inputs}
-        for name, dimensions in self.free_dimensions.items():
-            if name not in there:
-                raise TaskError(
-                    f"{self._file}: free_dimensions: expected inputs among {', '.join(there)}, "
-                    f"got {name!r}"
-                )
-            if not all(0 < dimension < there[name] for dimension in dimensions):
-                raise TaskError(
-                    f"{self._file}: free_dimensions[{name!r}]: expected dimensions from 1 to "
-                    f"{there[name] - 1}, got {dimensions}"
-                )
 
     @contextmanager
     def blamed(self, what: str) -> Iterator[None]:

