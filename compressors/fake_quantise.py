@@ -160,7 +160,7 @@ class Quantised(nn.Module):
             weight = round_through(weight, steps, -_WEIGHT_TOP - 1, _WEIGHT_TOP)
         else:
             x = torch.fake_quantize_per_tensor_affine(x, self._step, 0, self.bottom, self.top)
-            weight = rounded_weight(weight, steps)
+            weight = rounded_weight(weight, steps.detach())
         if isinstance(layer, nn.Linear):
             return nn.functional.linear(x, weight, layer.bias)
         returned: Tensor = layer._conv_forward(x, weight, layer.bias)
@@ -183,6 +183,24 @@ def quantise_layers(network: nn.Module, ranges: Mapping[str, Range]) -> None:
             made.setdefault(layer, Quantised(layer, wanted[layer]))
             parent, _, attribute = name.rpartition(".")
             setattr(network.get_submodule(parent), attribute, made[layer])
+
+
+def _shapes_known_to_export() -> torch.library.Library:
+    """torch.export asks what shape an operation returns; these have no answer of their own."""
+
+    def like(x: Tensor, *_others: Any) -> tuple[Tensor, Tensor]:
+        return torch.empty_like(x), torch.empty_like(x, dtype=torch.bool)
+
+    library = torch.library.Library("aten", "IMPL")
+    for kind in ("tensor", "channel"):
+        name = f"fake_quantize_per_{kind}_affine_cachemask"
+        if not torch._C._dispatch_has_kernel_for_dispatch_key(f"aten::{name}", "Meta"):
+            library.impl(name, like, "Meta")
+    return library
+
+
+# Registered for as long as this lives.
+_LIBRARY = _shapes_known_to_export()
 
 
 def _floats(values: Sequence[Any]) -> list[Tensor]:
