@@ -27,7 +27,7 @@ class _FloatMostly(nn.Module):
 
 class _ClaimsInt8(Technique):
     Config = Settings
-    precision = "int8"
+    numerics = "int8"
     summary = "claims int8 and runs float"
 
     def apply(self, network: Network, context: Context, config: Settings) -> Network:  # noqa: ARG002
