@@ -193,8 +193,12 @@ def _within(model: Any, modules: tuple[str, ...]) -> list[str]:
     for node in model.graph.node:
         told = {entry.key: entry.value for entry in node.metadata_props}
         scopes = ast.literal_eval(told.get(_SCOPES, "[]"))
-        for module in set(scopes) & set(modules):
-            found[module].append(node.name)
+        for module in modules:
+            # A convolution that a normalisation was folded into counts as the latter's; its
+            # weights keep their name.
+            weights = any(name.startswith(f"{module}.") for name in node.input)
+            if weights or module in scopes:
+                found[module].append(node.name)
     if missing := [module for module, nodes in found.items() if not nodes]:
         raise BuildError(
             f"{', '.join(missing)} shall stay in float, and no operation of the exported network "

@@ -92,7 +92,7 @@ def test_int8_runs_int8(
     assert program.kernels() == {"int8": 4}
     inputs = task.samples("test").inputs
     expected = run(network.module, inputs, task.outputs)["logits"]
-    assert verify.relative_error(expected, program.infer(inputs)["logits"]) < 0.1
+    assert verify.relative_error(expected, program.infer(inputs)["logits"]) < 0.3
 
 
 @pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
