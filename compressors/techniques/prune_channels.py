@@ -29,9 +29,9 @@ from compressors.structure import Pruning
 from compressors.technique import Context, Network, Technique
 from compressors.units import Slot, Units
 
-_PRUNED = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
-_WEIGHED = (*_PRUNED, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d, nn.LayerNorm)
-_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+_TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+_PRUNED = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear, *_TRANSPOSED)
+_WEIGHED = (*_PRUNED, nn.LayerNorm, nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 # torch-pruning would divide what stays among the same groups or heads: other channels together.
 _LEFT_ALONE = (nn.MultiheadAttention, nn.RNNBase, nn.RNNCellBase, nn.GroupNorm)
 # How attentions written by hand call what divides their width.
@@ -101,7 +101,7 @@ class _Removal:
 def _slots(group: Any, graph: Any, names: dict[nn.Module, str]) -> Iterator[Slot]:
     for index, (dependency, places) in enumerate(group):
         layer, roots = dependency.target.module, group[index].root_idxs
-        if not isinstance(layer, (*_WEIGHED, *_NORMS)) or layer.weight is None or None in roots:
+        if not isinstance(layer, _WEIGHED) or layer.weight is None or None in roots:
             continue
         makes = graph.is_out_channel_pruning_fn(dependency.handler)
         # A transposed convolution's weight is (in, out, ...), all others' (out, in, ...).
@@ -115,7 +115,8 @@ def _slots(group: Any, graph: Any, names: dict[nn.Module, str]) -> Iterator[Slot
 def _in_groups(layer: nn.Module) -> bool:
     """Whether a convolution has groups of several channels, which must stay equal."""
     groups = getattr(layer, "groups", 1)
-    return groups not in (1, getattr(layer, "out_channels", 1))
+    allowed = (1,) if isinstance(layer, _TRANSPOSED) else (1, getattr(layer, "out_channels", 1))
+    return groups not in allowed
 
 
 def _projections(module: nn.Module) -> Iterator[nn.Module]:

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from compressors import technique
 from compressors.errors import NotApplicable
 from compressors.macs import macs
-from compressors.structure import Pruning
+from compressors.structure import Pruning, choose
 from compressors.technique import Network
 from compressors.techniques.prune_channels import channels
+from compressors.units import importance
 from compressors.verify import weights_digest
 from tests.compressors.builds import build_of
 from tests.compressors.few import Few, X, context_of, conv_net, flattened, perceptron
@@ -82,7 +83,7 @@ def test_removing_channels_is_the_same_as_zeroing_them(
 
 def test_groups_heads_and_what_recurrent_layers_read_are_left_alone() -> None:
     assert {units.name for units in channels(Mixed().requires_grad_(True), (X,))} == {
-        "wide",
+        "depthwise",
         "up",
         "last",
     }
@@ -173,20 +174,16 @@ def test_in_rounds_the_counts_come_down_to_the_same_with_training_in_between() -
 
 
 def test_the_lightest_channels_go() -> None:
-    network = Few().network()
+    network, light = Few().network(), [3, 8, 20, 30]
     with torch.no_grad():
-        for channel in (3, 8, 20, 30):
-            network[6].weight[channel] *= 1e-3  # type: ignore[index, operator]
-            network[10].weight[:, channel] *= 1e-3  # type: ignore[index, operator]
-
-    class Marked(Few):
-        def network(self) -> nn.Module:
-            return network
-
-    before = network[6].weight.detach().clone()  # type: ignore[index, operator]
-    after = applied(Marked(), ratio=0.12, round_to=1)[6].weight  # type: ignore[index]
-    assert len(after) == 29
-    assert not any(torch.equal(row[:4], before[c][:4]) for row in after for c in (3, 8, 20))
+        network[6].weight[light] *= 1e-3  # type: ignore[index, operator]
+        network[10].weight[:, light] *= 1e-3  # type: ignore[index, operator]
+    units = channels(network.requires_grad_(True), (EIGHT,))
+    scores = importance(units, network, context_of(Few()), "magnitude", 1)
+    assert set(scores["6"].argsort()[:4].tolist()) == set(light)
+    whole = Pruning(ratio=4 / 32, round_to=1)
+    gone = choose({"6": scores["6"]}, {"6": 32}, 4 / 32, whole)
+    assert gone == {"6": light}
 
 
 class FixedWidth(nn.Module):
@@ -214,7 +211,7 @@ def test_a_criterion_that_says_nothing_about_the_network_is_refused() -> None:
                 nn.Flatten(), nn.Linear(64, 32), nn.GELU(), nn.Linear(32, 10)
             ).eval()
 
-    with pytest.raises(NotApplicable, match=r"prune-channels: no channels .* criterion apoz"):
+    with pytest.raises(NotApplicable, match=r"prune-channels: no channels .* \(criterion apoz"):
         applied(Smooth(), criterion="apoz")
 
 
