@@ -8,7 +8,7 @@ from __future__ import annotations
 import gc
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -127,21 +127,25 @@ def latency(
 
 
 def latencies(
-    programs: Mapping[str, Program], samples: Samples, threads: int, progress: Progress
+    programs: Mapping[str, Program],
+    samples: Samples,
+    threads: int,
+    progress: Progress,
+    batches: Sequence[int] = BATCHES,
 ) -> dict[str, tuple[LatencyPoint, ...]]:
-    """Time of one batch for each of `BATCHES`, on real samples, of programs to be compared.
+    """Time of one batch for each of `batches`, on real samples, of programs to be compared.
 
     They take turns in short blocks, so that a neighbour on the machine, or its clock, hits all of
     them alike: one after the other, each would be measured on another machine. `threads` is what
     the programs were loaded with.
     """
     points: dict[str, list[LatencyPoint]] = {name: [] for name in programs}
-    for index, batch in enumerate(BATCHES):
+    for index, batch in enumerate(batches):
         rows = np.resize(np.arange(len(samples)), batch)  # again from the first where too few
         inputs = {name: np.ascontiguousarray(array[rows]) for name, array in samples.inputs.items()}
 
         def told(done: float, index: int = index, batch: int = batch) -> None:
-            progress((index + done) / len(BATCHES), f"latency, batch {batch}")
+            progress((index + done) / len(batches), f"latency, batch {batch}")
 
         for name, times in _timed(programs, inputs, batch, told).items():
             points[name].append(_point(times, batch, threads))
