@@ -132,7 +132,7 @@ class Quantised(nn.Module):
         self.layer: Any = layer
         step, self.bottom, self.top = input_step(seen)
         self.input_step = nn.Parameter(torch.tensor(step).log())
-        self.weight_steps = nn.Parameter(weight_steps(self.layer.weight).log())
+        self.weight_steps = nn.Parameter(weight_steps(self.weight).log())
         self._step = step
 
     def train(self, mode: bool = True) -> Self:
@@ -185,13 +185,13 @@ def quantise_layers(network: nn.Module, ranges: Mapping[str, Range]) -> None:
             setattr(network.get_submodule(parent), attribute, made[layer])
 
 
-def _shapes_known_to_export() -> torch.library.Library:
+def _shapes_known_to_export() -> Any:
     """torch.export asks what shape an operation returns; these have no answer of their own."""
 
     def like(x: Tensor, *_others: Any) -> tuple[Tensor, Tensor]:
         return torch.empty_like(x), torch.empty_like(x, dtype=torch.bool)
 
-    library = torch.library.Library("aten", "IMPL")
+    library: Any = torch.library.Library("aten", "IMPL")  # type: ignore[no-untyped-call]
     for kind in ("tensor", "channel"):
         name = f"fake_quantize_per_{kind}_affine_cachemask"
         if not torch._C._dispatch_has_kernel_for_dispatch_key(f"aten::{name}", "Meta"):

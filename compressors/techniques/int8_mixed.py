@@ -18,6 +18,7 @@ from torch import nn
 from compressors import calibration, fake_quantise
 from compressors.errors import NotApplicable
 from compressors.sensitivity import Probe, layer_sensitivity, layers_of, most_sensitive
+from compressors.task import Samples
 from compressors.technique import Context, Network, Numerics, Settings, Technique
 
 _RANKING = 0.6  # of the progress: the share of measuring layers one by one
@@ -72,7 +73,7 @@ TECHNIQUE = _Int8Mixed()
 def _floats(
     module: nn.Module,
     layers: list[str],
-    samples: calibration.Samples,
+    samples: Samples,
     context: Context,
     config: _Config,
 ) -> list[str]:
