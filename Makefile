@@ -35,7 +35,7 @@ check: setup  ## format, lint, types, import directions
 	$(BIN)/lint-imports
 
 test: check  ## every check and every test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 bench: setup bench-tools  ## measure the gateway's overhead, throughput and decision time
 	$(BIN)/python -m tests.bench --out $(BENCH_RESULTS)
