@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from compressors import technique
 from compressors.task import Samples, Split
@@ -20,6 +20,32 @@ class Few(Tiny):
     def samples(self, split: Split) -> Samples:
         assert split != "test"
         return super().samples(split).batch(slice(0, 200))
+
+
+class Rows(nn.Module):
+    """A transformer that reads an image row by row."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.TransformerEncoderLayer(8, 4, 32, dropout=0.0, batch_first=True)
+        self.head = nn.Linear(8, 10)
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.head(self.layer(image[:, 0]).mean(1))  # type: ignore[no-any-return]
+
+
+class FewRows(Few):
+    """For what acts on transformers alone."""
+
+    def network(self) -> nn.Module:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            return Rows().eval()
+
+
+def few_for(name: str) -> Few:
+    """A task with a network that the technique can act on."""
+    return FewRows() if name in ("prune-heads", "prune-neurons") else Few()
 
 
 def context_of(task: Tiny, seed: int = 0) -> Context:

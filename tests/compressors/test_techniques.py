@@ -12,7 +12,7 @@ from compressors.errors import NotApplicable, RecipeError
 from compressors.recipe import parse
 from compressors.technique import Network
 from compressors.verify import weights_digest
-from tests.compressors.few import Few, applied, context_of, short
+from tests.compressors.few import Few, applied, context_of, few_for, short
 
 NAMES = technique.names()
 CHOOSING_NOTHING = {"bf16", "fp16", "int4-weights", "int8-dynamic", "int8-weights"}
@@ -65,7 +65,7 @@ def test_a_network_with_nothing_to_act_on_is_refused(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_what_comes_out_has_the_same_outputs_and_is_not_what_came_in(name: str) -> None:
-    task = Few()
+    task = few_for(name)
     inputs = torch.from_numpy(task.samples("validation").inputs["image"][:5])
     network = applied(name, task)
     assert network.module.eval()(inputs).shape == (5, 10)
@@ -80,7 +80,7 @@ def test_what_comes_out_has_the_same_outputs_and_is_not_what_came_in(name: str) 
 def test_a_seed_gives_the_same_network(name: str) -> None:
     def once(seed: int) -> str:
         torch.manual_seed(seed)  # as the build does
-        network = applied(name, Few(), seed)
+        network = applied(name, few_for(name), seed)
         calibration = network.numerics.calibration
         seen = b"" if calibration is None else calibration.inputs["image"].tobytes()
         return weights_digest(network.module) + str(hash(seen))
@@ -92,7 +92,7 @@ def test_a_seed_gives_the_same_network(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_reference_is_not_changed(name: str) -> None:
-    task = Few()
+    task = few_for(name)
     context = context_of(task)
     before = weights_digest(context.reference)
     found, config = short(name)
