@@ -15,11 +15,12 @@ from compressors import cli, usertask
 from compressors.asked import Options
 from compressors.cache import default_folder
 from compressors.errors import BuildError, RecipeError
+from compressors.figures import DEFAULT_PRICE_PER_LANE_HOUR
 from compressors.progress import reporter
-from compressors.report import DEFAULT_PRICE_PER_LANE_HOUR
-from compressors.search import choose, run
-from compressors.search.choose import Limits
-from compressors.search.run import Objective, Result
+from compressors.search import facts, run
+from compressors.search.bench import Objective
+from compressors.search.facts import Limits
+from compressors.search.run import Result
 from compressors.search.space import FAMILIES, REFERENCE
 
 _UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
@@ -166,13 +167,13 @@ def _epochs(text: str) -> tuple[int, ...]:
 def _show(result: Result, limits: Limits, errors: Console) -> None:
     """Why things were left alone; then the baseline, how much was tried, and the best."""
     rejected = Table(title="Not pursued", title_justify="left", show_header=False)
-    for what, why in dict.fromkeys(choose.rejections(result.record, limits)):
+    for what, why in dict.fromkeys(facts.rejections(result.record, limits)):
         rejected.add_row(what, why)
     console = Console(width=None if sys.stdout.isatty() else 200)
     if rejected.row_count:
         console.print(rejected)
-    base = choose.reference(result.record)
-    found = choose.frontier(result.record, limits)
+    base = facts.reference(result.record)
+    found = facts.frontier(result.record, limits)
     if base is None or not found:
         errors.print(f"nothing was found: {result.end.reason}", markup=False)
         return

@@ -22,20 +22,29 @@ from compressors.search.space import Candidate, Shape
 
 @dataclass(frozen=True)
 class Measured:
-    """A shape in one arithmetic, untrained: what it costs to run, whatever its weights."""
+    """A shape in one arithmetic, untrained: what it costs to run, whatever its weights.
+
+    Attributes:
+        parameters: of the network; two shapes of a family with as many are the same.
+        drop: of the float network on validation, before any training; None for a shape of the
+            student, whose weights are random.
+    """
 
     shape: Shape
     arithmetic: str
     objective: float
     spread: float
     seconds: float
+    parameters: int
+    drop: float | None
 
 
 @dataclass(frozen=True)
 class Evaluated:
     """A candidate, trained and executed: its drop on the validation split, with its 95 %
     interval, and its objective. `engine` is False where the float network itself was scored, which
-    is cheaper and says the same of the training; then the objective is the measured shape's."""
+    is cheaper and says the same of the training; then the objective is the measured shape's.
+    `yardstick` is what the reference cost in the same run, 0 where nothing was timed."""
 
     candidate: Candidate
     engine: bool
@@ -46,6 +55,7 @@ class Evaluated:
     objective: float
     spread: float
     seconds: float
+    yardstick: float = 0.0
 
     @property
     def point(self) -> Point:

@@ -38,8 +38,14 @@ class Candidate:
     def steps(self) -> Steps:
         """The recipe's steps; none for the reference."""
         family = FAMILIES[self.shape.family]
-        trained = family.training(self.epochs) if self.epochs else ()
-        return family.change(self.shape.strength) + trained + ARITHMETIC[self.arithmetic]
+        change = family.change(self.shape.strength)
+        found = change + ARITHMETIC[self.arithmetic]
+        if self.epochs and change:
+            taught = {"technique": "self-distil", "epochs": self.epochs}
+            found = (*change, taught, *ARITHMETIC[self.arithmetic])
+        if self.epochs and family.student:
+            found = ({"technique": "distil", "epochs": self.epochs}, *found)
+        return found
 
     @property
     def name(self) -> str:
@@ -58,46 +64,33 @@ class Family:
 
     Attributes:
         strengths: where to look first, weakest first; () for a change that has no strength.
-        change: the steps that make the shape, untrained.
-        training: the steps that train it for so many epochs.
+        change: the steps that make the shape, which train nothing.
+        student: whether it is the task's student that is changed, taught before, and not the
+            reference.
     """
 
     strengths: tuple[float, ...]
     change: Callable[[float], Steps]
-    training: Callable[[int], Steps]
+    student: bool = False
 
 
-def _learn(epochs: int) -> Steps:
-    return ({"technique": "self-distil", "epochs": epochs},)
+def _pruned(*what: str) -> Callable[[float], Steps]:
+    return lambda s: tuple({"technique": f"prune-{w}", "ratio": s, "epochs": 0} for w in what)
 
 
 FAMILIES: dict[str, Family] = {
-    "reference": Family((), lambda _: (), lambda _: ()),
-    "prune-channels": Family(
-        (0.25, 0.5, 0.75),
-        lambda s: ({"technique": "prune-channels", "ratio": s, "epochs": 0},),
-        _learn,
-    ),
-    "prune-neurons": Family(
-        (0.25, 0.5, 0.75),
-        lambda s: ({"technique": "prune-neurons", "ratio": s, "epochs": 0},),
-        _learn,
-    ),
-    "prune-heads": Family(
-        (0.25, 0.5),
-        lambda s: ({"technique": "prune-heads", "ratio": s, "epochs": 0},),
-        _learn,
-    ),
+    "reference": Family((), lambda _: ()),
+    "prune-channels": Family((0.25, 0.5, 0.75), _pruned("channels")),
+    "prune-neurons": Family((0.25, 0.5, 0.75), _pruned("neurons")),
+    "prune-heads": Family((0.25, 0.5), _pruned("heads")),
+    "prune-transformer": Family((0.25, 0.5, 0.75), _pruned("heads", "neurons")),
     "low-rank": Family(
         (0.5, 0.67, 0.8),
         lambda s: ({"technique": "low-rank", "cost": round(1 - s, 6), "epochs": 0},),
-        _learn,
     ),
-    "student": Family(
-        (),
-        lambda _: (),
-        lambda epochs: ({"technique": "distil", "epochs": epochs},),
-    ),
+    "student": Family((), lambda _: (), student=True),
+    "student-channels": Family((0.25, 0.5), _pruned("channels"), student=True),
+    "student-neurons": Family((0.25, 0.5), _pruned("neurons"), student=True),
 }
 
 REFERENCE = Shape("reference")

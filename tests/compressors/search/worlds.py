@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from compressors.search import choose
-from compressors.search.choose import Evaluate, Finish, Limits, Measure
+from compressors.search.choose import Evaluate, Finish, Measure
+from compressors.search.facts import Limits
 from compressors.search.record import Evaluated, Finding, Measured, Record, Rejected
 from compressors.search.space import REFERENCE, Candidate, Shape
 
@@ -45,7 +46,11 @@ class World:
             if action.shape.family in self.absent:
                 return Rejected(action.shape, "nothing to act on")
             objective = self.objective(action.shape, action.arithmetic)
-            return Measured(action.shape, action.arithmetic, objective, 0.005, 3.0)
+            parameters = round(1000 * objective)
+            untrained = None if action.shape.family == "student" else action.shape.strength
+            return Measured(
+                action.shape, action.arithmetic, objective, 0.005, 3.0, parameters, untrained
+            )
         candidate = action.candidate
         if candidate.shape.family in self.failing:
             return Rejected(candidate, "the loss became nan", 1.0)
