@@ -205,7 +205,7 @@ def _filled(constructor: str | None, path: Path) -> Any:
 def _eager_kernels(network: Any, card: VariantCard) -> dict[str, int]:
     counted: Counter[str] = Counter()
 
-    class Count(TorchDispatchMode):  # type: ignore[misc]
+    class Count(TorchDispatchMode):  # type: ignore[no-untyped-call]
         def __torch_dispatch__(
             self, function: Any, types: Any, arguments: Any = (), options: Any = None
         ) -> Any:
@@ -221,7 +221,7 @@ def _eager_kernels(network: Any, card: VariantCard) -> dict[str, int]:
         )
         for spec in card.inputs
     ]
-    with torch.no_grad(), Count():
+    with torch.no_grad(), Count():  # type: ignore[no-untyped-call]
         network(*zeros)
     return dict(counted)
 
