@@ -1,1 +1,1 @@
-"""What the compressors reach on real data: tasks, recipes and the tables of `make bench-compress`."""
+"""What the compressors reach on real data: tasks, recipes, and the tables of the benchmark."""
