@@ -81,7 +81,7 @@ def main() -> None:
     wanted = parser.parse_args()
     os.environ["GEARSHIFT_BENCH_DATA"] = str(wanted.data.resolve())
     os.environ.setdefault("GEARSHIFT_BENCH_WEIGHTS", str(wanted.work.resolve() / "weights"))
-    console = Console(width=130)
+    console = Console(width=170)
     for name in wanted.only or BENCHES:
         bench = BENCHES[name]
         folder = build(bench, wanted.work / "models")
@@ -194,11 +194,12 @@ def table(bench: Bench, rows: Sequence[Row], cpu: str) -> Table:
         view.add_column(heading, justify="left" if heading in ("variant", "target") else "right")
     for row in rows:
         paired = row.card.paired
+        drop = f"{-100 * paired.value:.2f} [{-100 * paired.high:.2f}, {-100 * paired.low:.2f}]"
         view.add_row(
             row.card.variant,
             row.card.engine.name,
             f"{100 * row.card.accuracy.value:.2f}",
-            f"{-100 * paired.value:.2f} [{-100 * paired.high:.2f}, {-100 * paired.low:.2f}]",
+            drop if row.card is not first else "reference",
             *(f"{row.points[batch].p50_ms:.3g}" for batch in BATCHES),
             *(f"{row.speedup(batch, FLOAT):.2f}×" for batch in BATCHES),
             " / ".join(f"{row.speedup(batch, EAGER):.1f}×" for batch in BATCHES),
