@@ -157,3 +157,44 @@ def _extra(name: str) -> Any:
             f"the package {name.replace('_', '-')} is not installed; "
             "it comes with the extra `text`: pip install 'gearshift[text]'"
         ) from error
+
+
+class Exported(nn.Module):
+    """A program of `torch.export` as a network: it runs, is copied and is lowered like one.
+
+    It holds weights and a graph, not layers. So techniques that look for layers refuse it, int8
+    among them; bf16 works, and so does distillation into the task's student. It was traced for
+    inference and is not to be trained itself.
+    """
+
+    def __init__(self, program: torch.export.ExportedProgram) -> None:
+        super().__init__()
+        self.graph = program.module()
+
+    def forward(self, *inputs: Tensor) -> Any:
+        return self.graph(*inputs)
+
+    def train(self, mode: bool = True) -> Exported:
+        # The graph refuses the call, as its mode was fixed when it was traced.
+        self.training = mode
+        return self
+
+
+def exported(path: Path | str) -> Exported:
+    """The network of a `torch.export.save` file (.pt2), in eval mode.
+
+    Such a file can hold pickled objects: `torch.export.load` may run code out of it. Read only one
+    that you trust as you trust this task's own code. Its batch must be free: export with
+    `dynamic_shapes={0: torch.export.Dim("batch")}` for every input.
+
+    Raises:
+        TaskError: there is no such file, or it holds no exported program.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise TaskError(f"{path}: there is no such file")
+    try:
+        with quiet():
+            return Exported(torch.export.load(path)).eval()
+    except Exception as error:
+        raise TaskError(f"{path}: not an exported program: {first_line(error)}") from error
