@@ -32,9 +32,7 @@ _TIMED_STEPS = 4
 _QUANTISING_S = 4.0  # NNCF on a few hundred samples
 _PROCESS_S = 3.0  # a fresh process that imports an engine, for the memory it takes
 _MATHEMATICS_S = 1.0  # a step that trains nothing: decompositions, sorting weights
-# Settings by which techniques ask for more than one training.
 _BATCH_SIZE: int = Training.model_fields["batch_size"].default
-_REPEATS = ("rounds", "iterations", "cycles")
 
 
 @dataclass(frozen=True)
@@ -134,10 +132,7 @@ def _of(
 
 
 def _step_seconds(step: TypedStep, pace: _Pace, reference: _Pace) -> float:
-    epochs = getattr(step.config, "epochs", 0)
-    for name in _REPEATS:
-        repeats = getattr(step.config, name, 1)
-        epochs *= repeats if isinstance(repeats, int) else 1
+    epochs = getattr(step.config, "epochs", 0) * getattr(step.config, "rounds", 1)
     seconds = _MATHEMATICS_S if step.implementation().numerics is None else 0.0
     if epochs:
         size = getattr(step.config, "batch_size", _BATCH_SIZE)

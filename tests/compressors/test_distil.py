@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from compressors import technique
+from compressors.distilling import soft_loss
 from compressors.task import Samples, Split
 from compressors.technique import Network
-from compressors.distilling import soft_loss
 from tests.compressors.few import Few, context_of, short
 from tests.tiny_task import Tiny
 

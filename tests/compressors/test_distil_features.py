@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import copy
-
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from compressors import technique
 from compressors.errors import NotApplicable
 from compressors.features import captured, matching, traced
 from compressors.recipe import RecipeError, parse
-from compressors.task import Samples
+from compressors.task import Samples, Split
 from compressors.tasks.digits import Residual
 from compressors.technique import Network
 from compressors.techniques.distil_features import attention, attention_loss, hint_loss, mapping
@@ -86,31 +86,62 @@ def test_a_map_takes_the_students_features_to_the_teachers_shape() -> None:
         assert mapping(one, other)(one).shape == other.shape
 
 
+def taught(**settings: object) -> nn.Module:
+    """A student whose layer 7 learns from the reference's."""
+    task, found = Few(), technique.get("distil-features")
+    layers = {"student_layers": ["7"], "teacher_layers": ["7"]}
+    config = found.Config.model_validate({"batch_size": 25, **layers, **settings})
+    context = context_of(task)
+    before = weights_digest(context.reference)
+    student = found.apply(Network(task.network()), context, config).module
+    assert weights_digest(context.reference) == before
+    return student
+
+
+def features_of(network: nn.Module, split: Split) -> Tensor:
+    images = torch.from_numpy(Few().samples(split).inputs["image"])
+    with torch.no_grad():
+        return network.eval()[:8](images)  # type: ignore[index, no-any-return]
+
+
 def test_attention_is_learnt() -> None:
     """Their loss, after training with them, is smaller than after training without."""
-    task, found = Few(), technique.get("distil-features")
-    teacher, images = task.network(), torch.from_numpy(task.samples("validation").inputs["image"])
+    how = {"epochs": 3, "learning_rate": 0.02, "feature_loss": "attention"}
 
     def distance(weight: float) -> float:
-        settings = {
-            "epochs": 3,
-            "batch_size": 25,
-            "learning_rate": 0.02,
-            "feature_loss": "attention",
-            "feature_weight": weight,
-            "student_layers": ["7"],
-            "teacher_layers": ["7"],
-        }
-        config = found.Config.model_validate(settings)
-        before = weights_digest(teacher)
-        context = context_of(task)
-        student = found.apply(Network(copy.deepcopy(teacher)), context, config).module
-        assert weights_digest(context.reference) == before
-        with torch.no_grad():
-            own, given = student[:8](images), teacher[:8](images)  # type: ignore[index]
-        return float(attention_loss(own, given))
+        own = features_of(taught(feature_weight=weight, **how), "validation")
+        return float(attention_loss(own, features_of(Few().network(), "validation")))
 
     assert distance(100.0) < 0.9 * distance(1e-6)
+
+
+def test_hints_are_learnt() -> None:
+    """The nearest linear map from the student's features, which takes them to the teacher's on
+    training samples, misses those on others by less than after training without hints."""
+
+    def columns(network: nn.Module, split: Split) -> Tensor:
+        return features_of(network, split).movedim(1, -1).flatten(0, 2).double()
+
+    def distance(weight: float) -> float:
+        student, teacher = taught(feature_weight=weight, epochs=20), Few().network()
+        own = {s: F.pad(columns(student, s), (0, 1), value=1.0) for s in ("train", "validation")}  # type: ignore[arg-type]
+        best = torch.linalg.lstsq(own["train"], columns(teacher, "train")).solution
+        return float(hint_loss(own["validation"] @ best, columns(teacher, "validation")))
+
+    assert distance(10.0) < 0.9 * distance(1e-6)
+
+
+def test_the_map_of_a_hint_trains_along() -> None:
+    seen: list[Tensor] = []
+
+    def watch(optimizer: torch.optim.Optimizer, *_: object) -> None:
+        every = [p for group in optimizer.param_groups for p in group["params"]]
+        seen.extend(p.detach().clone() for p in every if p.shape == (32, 16, 1, 1))
+
+    handle = register_optimizer_step_pre_hook(watch)
+    taught(epochs=1)
+    handle.remove()
+    assert len(seen) == 8 and not torch.equal(seen[0], seen[-1])
 
 
 @pytest.mark.parametrize(

@@ -65,6 +65,27 @@ def test_what_goes_on_from_a_trained_network_does_not_train_it_again(
     assert only["distilled-int8"].seconds > found["distilled-int8"].seconds
 
 
+def test_rounds_train_again_and_iterations_of_mathematics_do_not(tmp_path: Path) -> None:
+    steps = {
+        "once": '"cp", iterations = 1',
+        "long": '"cp", iterations = 50',
+        "round": '"prune-weights"',
+        "rounds": '"prune-weights", rounds = 4',
+    }
+    book = parse(
+        "[variants.fp32]\n"
+        + "".join(
+            f"[variants.{name}]\nsteps = [{{ technique = {step}, epochs = 50 }}]\n"
+            for name, step in steps.items()
+        ),
+        "recipes.toml",
+    )
+    options = Options(tmp_path, engines=("openvino",))
+    found = {f.variant: f.seconds for f in forecast(usertask.load(TASK), book, options, Silent())}
+    assert found["long"] == found["once"]
+    assert found["rounds"] > 1.5 * found["round"]
+
+
 @pytest.mark.parametrize(
     ("seconds", "told"), [(7.4, "7 s"), (89, "89 s"), (100, "2 min"), (6000, "1.7 h")]
 )

@@ -13,7 +13,6 @@ from compressors import technique
 from compressors.task import Samples, Split, Task
 from compressors.technique import Context, Network
 from compressors.techniques.low_rank import split_layers
-from compressors.techniques.prune_channels import remove_channels
 
 
 class _Concatenates(nn.Module):
@@ -50,38 +49,42 @@ class _Perceptrons(Task):
         return nn.Sequential(nn.Linear(20, 8), nn.ReLU(), nn.Linear(8, 4))
 
 
-def test_pruning_through_a_concatenation_equals_zeroed_channels() -> None:
-    torch.manual_seed(0)
-    network = _Concatenates().eval()
-    zeroed = copy.deepcopy(network)
-    removed = remove_channels(network, _samples((3, 12, 12), 2), 0.5, 8)
-    assert {name: len(gone) for name, gone in removed.items()} == {"a": 16, "b": 16, "c": 16}
-    for name, gone in removed.items():
-        layer = zeroed.get_submodule(name)
-        assert isinstance(layer, nn.Conv2d) and layer.bias is not None
-        layer.weight.data[gone] = 0
-        layer.bias.data[gone] = 0
-    x = torch.randn(4, 3, 12, 12)
-    torch.testing.assert_close(network(x), zeroed(x))
+def _pruned(network: nn.Module, samples: Samples) -> nn.Module:
+    class Given(Task):
+        name = "given"
+
+        def network(self) -> nn.Module:
+            return copy.deepcopy(network)
+
+        def samples(self, split: Split) -> Samples:  # noqa: ARG002
+            return samples
+
+    found, task = technique.get("prune-channels"), Given()
+    context = Context(task, task.network(), 0, lambda _fraction, _text: None, {})
+    return found.apply(Network(task.network()), context, found.Config(epochs=0)).module
 
 
 def test_each_branch_of_a_concatenation_loses_its_own_lightest_channels() -> None:
     torch.manual_seed(0)
     network = _Concatenates().eval()
-    light = {"a": range(16), "b": range(16, 32)}
-    for name, channels in light.items():
-        network.get_submodule(name).weight.data[list(channels)] *= 1e-3  # type: ignore[operator]
-    network.c.weight.data[:, :16] *= 1e-3
-    network.c.weight.data[:, 48:] *= 1e-3
-    removed = remove_channels(network, _samples((3, 12, 12), 2), 0.5, 8)
-    assert {name: removed[name] for name in light} == {n: list(c) for n, c in light.items()}
+    stay = {"a": slice(16, 32), "b": slice(0, 16)}
+    with torch.no_grad():
+        for name, light in {"a": slice(0, 16), "b": slice(16, 32)}.items():
+            network.get_submodule(name).weight[light] *= 1e-3  # type: ignore[index]
+        network.c.weight[:, :16] *= 1e-3
+        network.c.weight[:, 48:] *= 1e-3
+    cut = _pruned(network, _samples((3, 12, 12)))
+    for name, channels in stay.items():
+        whole = network.get_submodule(name).weight
+        assert torch.equal(cut.get_submodule(name).weight, whole[channels])  # type: ignore[index]
+    assert cut.c.weight.shape == (16, 32, 3, 3)  # type: ignore[union-attr]
 
 
 def test_a_network_frozen_for_inference_can_be_pruned() -> None:
     network = nn.Sequential(nn.Linear(20, 64), nn.ReLU(), nn.Linear(64, 4)).requires_grad_(False)
     with torch.no_grad():
-        removed = remove_channels(network, _samples((20,), 2), 0.5, 8)
-    assert len(removed["0"]) == 32
+        cut = _pruned(network, _samples((20,)))
+    assert cut[0].weight.shape == (32, 20)  # type: ignore[index]
 
 
 @pytest.mark.parametrize("mode", ["reflect", "replicate", "circular"])
