@@ -1,10 +1,12 @@
-"""Fashion-MNIST (Xiao, Rasul & Vollgraf 2017, arXiv 1708.07747) by a residual network of 1.1 M parameters.
+"""Fashion-MNIST (Xiao, Rasul & Vollgraf 2017, arXiv 1708.07747) by a residual network of 1.1 M
+parameters.
 
 Train is the first 55,000 of the set's training images, validation its last 5,000, test its own
 10,000. The reference is the CIFAR network of He et al. 2016 (arXiv 1512.03385, section 4.2) with
 twenty layers and width 32; this trains it, about two hours on two cores:
 
-    GEARSHIFT_BENCH_DATA=DIR GEARSHIFT_BENCH_WEIGHTS=DIR python -m tests.bench.compression.tasks.fashion
+    GEARSHIFT_BENCH_DATA=DIR GEARSHIFT_BENCH_WEIGHTS=DIR \\
+        python -m tests.bench.compression.tasks.fashion
 """
 
 from __future__ import annotations
