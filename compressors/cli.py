@@ -9,13 +9,13 @@ from typing import Annotated, NoReturn
 import typer
 from rich.console import Console
 
-from compressors import estimate, picture, recipe, report, usertask
+from compressors import estimate, page, picture, recipe, report, usertask
 from compressors.artifact import Workspace
 from compressors.build import Options, Outcome, build
 from compressors.cache import default_folder
 from compressors.errors import BuildError, NotSupported, RecipeError
+from compressors.figures import DEFAULT_PRICE_PER_LANE_HOUR
 from compressors.progress import reporter
-from compressors.report import DEFAULT_PRICE_PER_LANE_HOUR
 from compressors.sample import write_sample
 
 BUNDLED_RECIPES = Path(__file__).parent / "recipes.toml"
@@ -94,7 +94,8 @@ def compress(
     Runs each recipe on the task's network: changes it, lowers it to every engine installed, checks
     that the result computes what it should with the kernels it claims, times the engines in turn
     and keeps the best, measures accuracy, memory and size, and writes it to
-    MODELS/<model>/<variant>/. Then prints a table and draws MODELS/<model>/frontier.png.
+    MODELS/<model>/<variant>/. Then prints a table and draws MODELS/<model>/frontier.png, and
+    frontier.html, a page of all figures that needs no network.
 
     Run it again and it builds what is missing: a variant that is there, whole and made the same
     way is kept, and no network is trained twice. Ctrl-C, or worse, loses the training step or the
@@ -143,7 +144,8 @@ def compress(
 
 
 def show(outcomes: list[Outcome], folder: Path, price: float) -> None:
-    """The table of what was built, why the rest was not, and the picture beside the variants."""
+    """The table of what was built, why the rest was not, and the page and the picture beside the
+    variants."""
     cards = [outcome.card for outcome in outcomes if outcome.card is not None]
     console = _console()
     console.print(report.table(cards, price, console.width))
@@ -152,14 +154,15 @@ def show(outcomes: list[Outcome], folder: Path, price: float) -> None:
             console.print(
                 f"{outcome.variant} {outcome.state}: {outcome.reason}", markup=False, soft_wrap=True
             )
+    files = {page.FILE: page.render(cards, price).encode()}
     try:
-        content = picture.draw(cards, price)
+        files[picture.FILE] = picture.draw(cards, price)
     except NotSupported as error:
         console.print(str(error), markup=False, soft_wrap=True)
-        return
     with Workspace(folder) as workspace:
-        path = workspace.publish_file(picture.FILE, content)
-    console.print(f"picture: {path}", markup=False, soft_wrap=True)
+        for name, content in files.items():
+            path = workspace.publish_file(name, content)
+            console.print(f"picture: {path}", markup=False, soft_wrap=True)
 
 
 def _console() -> Console:

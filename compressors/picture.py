@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from compressors.errors import NotSupported
-from compressors.report import best_batch, usd_per_million
+from compressors.figures import best_batch, usd_per_million
 from router.card import VariantCard
 
 FILE = "frontier.png"
@@ -100,14 +100,14 @@ def _panel(axes: Any, cards: Sequence[VariantCard], across: list[float], title: 
         axes.set_xscale("log")
         # Half a factor of room on both sides, so that labels stay inside.
         axes.set_xlim(min(across) / 1.5, max(across) * 1.6)
-        axes.set_xticks(_ticks(min(across), max(across)))
+        axes.set_xticks(ticks(min(across), max(across)))
         axes.minorticks_off()
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axes.grid(color=_FAINT, alpha=0.5, linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _ticks(low: float, high: float) -> list[float]:
+def ticks(low: float, high: float) -> list[float]:
     """Round values, more to the decade where the range is short."""
     digits = (1, 2, 5) if high > 8 * low else (1, 1.5, 2, 3, 4, 5, 7)
     steps = [digit * 10.0**power for power in range(-9, 9) for digit in digits]

@@ -8,62 +8,28 @@ from typing import Literal
 from rich.console import Console
 from rich.table import Table
 
-from compressors.record import EAGER
-from router.card import LatencyPoint, VariantCard
+from compressors.figures import (
+    DEFAULT_PRICE_PER_LANE_HOUR,
+    beaten_everywhere,
+    best_batch,
+    reference_of,
+    speedup,
+    usd_per_million,
+)
+from router.card import VariantCard
 
-# A quarter of what a small cloud instance charges for two cores: an order of magnitude, to be
-# replaced by the operator's own price.
-DEFAULT_PRICE_PER_LANE_HOUR = 0.05
-
-
-def best_batch(card: VariantCard) -> LatencyPoint:
-    """The measured batch size with the least time per row."""
-    return min(card.latency, key=lambda point: point.p50_ms / point.batch)
-
-
-def usd_per_million(card: VariantCard, price_per_lane_hour: float) -> float:
-    """USD for a million rows on a lane that always runs the best batch size: the least that the
-    variant can cost. Its median time counts, because money is a sum over all batches."""
-    point = best_batch(card)
-    return point.p50_ms / 1e3 / point.batch * price_per_lane_hour / 3600 * 1e6
-
-
-def speedup(card: VariantCard, reference: VariantCard, batch: int) -> tuple[float, float | None]:
-    """How many times as fast as the reference the variant is at `batch`, by medians: against the
-    best engine that the reference was measured on, and against PyTorch without any. The second is
-    None where that was not measured.
-
-    Eager alone is no honest baseline: an engine is faster without any compression.
-
-    Raises:
-        ValueError: one of them was not measured at that batch size.
-    """
-    own = _p50(card.latency, batch)
-    trials = {trial.name: trial.latency for trial in reference.engines}
-    eager = trials.pop(EAGER, None)
-    floats = [*trials.values()] or [reference.latency]
-    return (
-        min(_p50(points, batch) for points in floats) / own,
-        None if eager is None else _p50(eager, batch) / own,
-    )
-
-
-def _p50(points: Sequence[LatencyPoint], batch: int) -> float:
-    for point in points:
-        if point.batch == batch:
-            return point.p50_ms
-    raise ValueError(f"batch {batch} was not measured; there are {[p.batch for p in points]}")
+__all__ = ["DEFAULT_PRICE_PER_LANE_HOUR", "table"]
 
 
 def table(cards: Sequence[VariantCard], price_per_lane_hour: float, width: int) -> Table:
     """One row per variant, the reference first, then by cost, dearest first. As many columns as
     `width` characters hold."""
-    first = next(card for card in cards if card.variant == card.reference)
+    first = reference_of(cards)
     rest = sorted(
         (card for card in cards if card is not first),
         key=lambda card: -usd_per_million(card, price_per_lane_hour),
     )
-    columns = _columns(first, price_per_lane_hour)
+    columns = _columns(first, price_per_lane_hour, beaten_everywhere(cards, price_per_lane_hour))
     console = Console(width=1000)
     while True:
         view = Table(
@@ -72,7 +38,8 @@ def table(cards: Sequence[VariantCard], price_per_lane_hour: float, width: int) 
             caption="Brackets: 95 % interval. Δ: difference to the reference on the same samples, "
             "in points. Times: p50 / p99. Faster: than the reference on its best engine, and than "
             "PyTorch without one, alone and in the best batch. USD / M: a million rows in that "
-            f"batch, at {price_per_lane_hour:g} USD per lane-hour.",
+            f"batch, at {price_per_lane_hour:g} USD per lane-hour. Beaten by: no worse in accuracy "
+            "or speed, alone and in the best batch, and better beyond what measuring can explain.",
             title_justify="left",
             caption_justify="left",
         )
@@ -90,7 +57,7 @@ _LEAST_COLUMNS = 3
 
 
 def _columns(
-    reference: VariantCard, price: float
+    reference: VariantCard, price: float, beaten: dict[str, str]
 ) -> list[tuple[str, Callable[[VariantCard], str]]]:
     """Headings and cells, what matters most first."""
 
@@ -135,6 +102,7 @@ def _columns(
         ("Δ", difference),
         ("best batch\nms", best),
         ("engine", lambda card: card.engine.name),
+        ("beaten by", lambda card: beaten.get(card.variant, "–")),
         ("memory\nMB", lambda card: f"{card.resident_bytes / 1e6:.1f}"),
         ("disk\nMB", lambda card: f"{card.bytes_on_disk / 1e6:.2f}"),
         ("than eager\nbatch 1 / best", faster_than_eager),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -16,7 +17,7 @@ from gateway import catalog
 from gateway.catalog import VariantUnusable
 from gateway.cli.console import STORE_PROBLEM, fail, out, print_json, table
 from gateway.cli.store import JsonOption
-from router.card import CARD_FILE, Step, VariantCard
+from router.card import CARD_FILE, EngineTrial, Step, VariantCard
 
 
 def show(
@@ -56,59 +57,93 @@ def _print(card: VariantCard, console: Console) -> None:
     console.print(Padding(_grid(plain), (0, 2), expand=False))
     for name, value in nested.items():
         console.print(Text(_label(name), style="bold"))
-        console.print(Padding(_section(value), (0, 2), expand=False))
+        for part in _section(name, value):
+            console.print(Padding(part, (0, 2), expand=False))
 
 
-def _section(value: object) -> Table | Text:
+def _section(name: str, value: object) -> Iterator[Table | Text]:
     if isinstance(value, BaseModel):
-        return _grid({name: getattr(value, name) for name in type(value).model_fields})
-    if isinstance(value, dict):
-        return _grid(value, _verbatim) if value else Text("none")
-    if not isinstance(value, tuple) or not value:
-        return Text("none: the network as it is")
-    if isinstance(value[0], Step):
-        return _grid({f"{n}. {s.technique}": s.settings for n, s in enumerate(value, 1)}, _verbatim)
-    fields = list(type(value[0]).model_fields)
-    view = table(*(_label(field) for field in fields), left=0)
-    for item in value:
-        view.add_row(*(_text(field, getattr(item, field)) for field in fields))
-    return view
+        yield _grid({field: getattr(value, field) for field in type(value).model_fields})
+    elif isinstance(value, dict):
+        yield _grid(value, verbatim=True) if value else Text("none")
+    elif not isinstance(value, tuple) or not value:
+        yield Text("none: the network as it is" if name == "recipe" else "none")
+    elif isinstance(value[0], Step):
+        steps = {f"{n}. {step.technique}": step.settings for n, step in enumerate(value, 1)}
+        yield _grid(steps, verbatim=True)
+    elif isinstance(value[0], EngineTrial):
+        yield from _trials(value)
+    else:
+        fields = list(type(value[0]).model_fields)
+        view = table(*(_label(field) for field in fields), left=0)
+        for item in value:
+            view.add_row(*(_text(field, getattr(item, field)) for field in fields))
+        yield view
 
 
-def _grid(values: dict[str, object], label: object = None) -> Table:
-    name_of = _label if label is None else _verbatim
+def _trials(trials: Sequence[EngineTrial]) -> Iterator[Table]:
+    """Figures in a table that 80 columns hold, then what each was."""
+    view = table(
+        "engine", "batch 1\np50 ms", "best batch\np50 ms", "validation", "disk MB", "kernels"
+    )
+    for trial in trials:
+        best = min(trial.latency, key=lambda point: point.p50_ms / point.batch)
+        view.add_row(
+            trial.name,
+            f"{trial.latency[0].p50_ms:.4g}",
+            f"{best.batch}: {best.p50_ms:.4g}",
+            f"{trial.validation:.4f}",
+            f"{trial.bytes_on_disk / 1e6:.2f}",
+            _text("kernels", trial.kernels),
+        )
+    yield view
+    yield _grid({trial.name: f"{trial.format}, {trial.version}" for trial in trials}, verbatim=True)
+
+
+def _grid(values: Mapping[str, object], *, verbatim: bool = False) -> Table:
+    """Names and values; `verbatim` names are not the card's own, and their numbers no counts."""
     view = Table.grid(padding=(0, 2), expand=False)
     view.add_column(no_wrap=True)
     view.add_column(overflow="fold")
     for name, value in values.items():
-        view.add_row(Text(name_of(name), style="dim"), Text(_text(name, value)))
+        plain = verbatim and not isinstance(value, dict)
+        view.add_row(
+            Text(name if verbatim else _label(name), style="dim"),
+            Text(str(value) if plain else _text(name, value)),
+        )
     return view
 
 
 def _text(name: str, value: object) -> str:
     if value is None:
-        return "not recorded"
+        return _ABSENT.get(name, "not recorded")
     if isinstance(value, dict):
-        return ", ".join(f"{key} {inner}" for key, inner in value.items()) or "no settings"
+        told = (f"{key} {'none' if inner is None else inner}" for key, inner in value.items())
+        return ", ".join(told) or ("none" if name == "kernels" else "no settings")
     if isinstance(value, tuple):
         return ", ".join(str(inner) for inner in value) or "none"
     if name.endswith("bytes") or name.startswith("bytes"):
-        return f"{value:,} ({float(str(value)) / 1e6:,.2f} MB)"
+        size = float(str(value))
+        scaled = f"{size / 1e9:,.1f} GB" if size >= 1e9 else f"{size / 1e6:,.2f} MB"
+        return f"{value:,} ({scaled})"
     if isinstance(value, float):
-        return f"{value:.6g}"
+        return f"{value:.4g}" if name.endswith("_ms") else f"{value:.6g}"
     return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+# What it means that a field is not there.
+_ABSENT = {
+    "weights": "as the arithmetic has them",
+    "constructor": "none: the program runs by itself",
+}
 
 
 def _label(name: str) -> str:
     return name.replace("_", " ")
 
 
-def _verbatim(name: str) -> str:
-    return name
-
-
 def _is_plain(value: object) -> bool:
-    return isinstance(value, (str, int, float))
+    return value is None or isinstance(value, (str, int, float))
 
 
 def _folders(parent: Path) -> list[str]:

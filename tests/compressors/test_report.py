@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from compressors import artifact, picture, report
+from compressors import artifact, figures, picture, report
 from router.card import EngineTrial, LatencyPoint, VariantCard
 
 
@@ -45,12 +45,14 @@ def test_a_narrow_terminal_gets_fewer_columns_and_no_cut_words(
 
 def test_cost_is_time_on_a_lane_at_the_best_batch(cards: list[VariantCard]) -> None:
     card = cards[0]
-    best = report.best_batch(card)
+    best = figures.best_batch(card)
     per_row = [point.p50_ms / point.batch for point in card.latency]
     assert best.p50_ms / best.batch == min(per_row)
     # One USD an hour: a million rows of m ms are m x 1e6 / 3.6e6 USD.
-    assert report.usd_per_million(card, 1.0) == pytest.approx(min(per_row) * 1e6 / 3.6e6)
-    assert report.usd_per_million(card, 0.5) == pytest.approx(report.usd_per_million(card, 1.0) / 2)
+    assert figures.usd_per_million(card, 1.0) == pytest.approx(min(per_row) * 1e6 / 3.6e6)
+    assert figures.usd_per_million(card, 0.5) == pytest.approx(
+        figures.usd_per_million(card, 1.0) / 2
+    )
 
 
 def with_times(card: VariantCard, times: dict[str, tuple[float, float]], own: str) -> VariantCard:
@@ -85,17 +87,17 @@ def test_speed_is_told_against_the_best_float_engine_and_against_eager(
     times = {"openvino": (2.0, 40.0), "torch": (3.0, 32.0), "eager": (8.0, 64.0)}
     reference = with_times(cards[0], times, "openvino")
     card = with_times(cards[0], {"openvino": (0.5, 8.0)}, "openvino")
-    assert report.speedup(card, reference, 1) == (4.0, 16.0)
-    assert report.speedup(card, reference, 32) == (4.0, 8.0)  # torch is the best at 32
-    assert report.speedup(reference, reference, 1) == (1.0, 4.0)
+    assert figures.speedup(card, reference, 1) == (4.0, 16.0)
+    assert figures.speedup(card, reference, 32) == (4.0, 8.0)  # torch is the best at 32
+    assert figures.speedup(reference, reference, 1) == (1.0, 4.0)
     with pytest.raises(ValueError, match="batch 2 was not measured"):
-        report.speedup(card, reference, 2)
+        figures.speedup(card, reference, 2)
 
 
 def test_a_card_of_one_engine_is_compared_with_that(cards: list[VariantCard]) -> None:
     card = with_times(cards[0], {"openvino": (2.0, 40.0)}, "openvino")
     reference = card.model_copy(update={"engines": ()})
-    assert report.speedup(card, reference, 1) == (1.0, None)
+    assert figures.speedup(card, reference, 1) == (1.0, None)
     assert "–" in printed(
         [reference.model_copy(update={"variant": "fp32", "reference": "fp32"})], 400
     )
