@@ -67,7 +67,7 @@ BENCHES = {
 # Whose variants make up whose frontier on Fashion-MNIST. The reference is everybody's.
 ALONE = {
     "NNCF alone": ("fp32", "int8", "nncf-mixed-preset"),
-    "torch-pruning alone": ("fp32", "torch-pruning", "torch-pruning-small"),
+    "torch-pruning alone": ("fp32", "torch-pruning"),
 }
 WORST_DROP = 0.02  # of the hypervolume's rectangle: two points
 

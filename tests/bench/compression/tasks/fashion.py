@@ -91,7 +91,7 @@ class Fashion(Task):
         return moved(epoch)
 
     def student(self) -> nn.Module:
-        return Residual(16, (1, 1, 1))
+        return Residual(24, (1, 1, 1))
 
 
 TASK = Fashion()
