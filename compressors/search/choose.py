@@ -18,7 +18,8 @@ as if it had not been. The order:
    would add most go on.
 3. As soon as a shape has had all its epochs it is executed, in the arithmetics that would add.
 4. While there is time, shapes half-way between the strongest that keeps the drop and the weakest
-   that does not; and what was trained for few epochs alone is executed where that adds.
+   that does not; then what halving left behind and may still add; and what was trained for few
+   epochs alone is executed where that adds.
 
 A budget is kept by what the like of an action took so far, with the time set aside that building
 the frontier will take.
@@ -33,6 +34,7 @@ from itertools import pairwise
 
 from compressors.search import facts
 from compressors.search.facts import Limits
+from compressors.search.frontier import Point
 from compressors.search.record import Evaluated, Record
 from compressors.search.space import FAMILIES, REFERENCE, Candidate, Shape, between
 
@@ -68,8 +70,10 @@ Action = Measure | Evaluate | Finish
 
 def next_action(record: Record, limits: Limits) -> Action:
     """The most useful thing to do next that the budget allows."""
+    if facts.reference(record) is None:
+        return Evaluate(Candidate(REFERENCE, 0, "fp32"), engine=True)  # whatever it takes
     postponed = None
-    for stage in (_arithmetic, _measure, _execute, _halving, _refine, _execute_rest):
+    for stage in (_arithmetic, _measure, _execute, _halving, _refine, _rest, _execute_rest):
         for action in stage(record, limits):
             if _affordable(action, record, limits):
                 return action
@@ -94,7 +98,7 @@ def _measure(record: Record, limits: Limits) -> Iterator[Action]:
 
 def _unmeasured(shape: Shape, record: Record) -> Iterator[Action]:
     for arithmetic in dict.fromkeys(("fp32", facts.fastest(record))):
-        if record.rejected(shape) or record.measured(shape, arithmetic):
+        if facts.refused(shape, record) or record.measured(shape, arithmetic):
             continue
         if arithmetic == "fp32" or not facts.pointless(shape, record):
             yield Measure(shape, arithmetic)
@@ -125,6 +129,18 @@ def _execute(record: Record, limits: Limits) -> Iterator[Action]:
     yield from _executions(full, record, limits)
 
 
+def _rest(record: Record, limits: Limits) -> Iterator[Action]:
+    """What halving left behind and is expected to add, trained for all epochs."""
+    short = [e for e in facts.trained(record) if e.candidate.epochs < limits.rungs[-1]]
+    done = [e.point for e in facts.executed(record)]
+    for e in _promising(short, len(short), record, limits):
+        if facts.gain(facts.expected(e, record, limits), done, record, limits) <= facts.WORTH:
+            continue
+        candidate = Candidate(e.candidate.shape, limits.rungs[-1], "fp32")
+        if not record.rejected(candidate) and not facts.hopeless(candidate.shape, record, limits):
+            yield Evaluate(candidate, engine=False)
+
+
 def _execute_rest(record: Record, limits: Limits) -> Iterator[Action]:
     yield from _executions(facts.trained(record), record, limits)
 
@@ -144,26 +160,60 @@ def _executions(trained: Sequence[Evaluated], record: Record, limits: Limits) ->
 
 
 def _refine(record: Record, limits: Limits) -> Iterator[Action]:
+    """Of each family the shape in the middle between the strongest that keeps the drop and the
+    weakest that does not; first where it would add most, were everything linear in between."""
+    done = [e.point for e in facts.executed(record)]
+    found = []
     for family in limits.families:
-        if not FAMILIES[family].strengths:
+        if facts.refused(facts.first_shapes([family])[-1], record):
             continue
-        known = sorted(
-            (e for e in facts.trained(record) if e.candidate.shape.family == family),
-            key=lambda e: e.candidate.shape,
-        )
-        good = [e.candidate.shape for e in known if e.drop <= limits.max_drop]
-        edges = [Shape(family), *(e.candidate.shape for e in known), Shape(family, _STRONGEST)]
-        last = max(good, default=Shape(family))
-        for weaker, stronger in pairwise(edges):
-            middle = between(weaker, stronger)
-            if weaker != last or stronger.strength - weaker.strength < _CLOSE:
+        for weaker, stronger in pairwise(_edges(family, record)) if _strengths(family) else ():
+            middle = between(weaker.shape, stronger.shape)
+            keeps = weaker.drop <= limits.max_drop < stronger.drop
+            if not keeps or stronger.shape.strength - weaker.shape.strength < _CLOSE:
                 continue
-            yield from _unmeasured(middle, record)
-            candidate = Candidate(middle, limits.rungs[-1], "fp32")
-            pursued = not record.rejected(middle) and not facts.pointless(middle, record)
-            known_already = facts.find(record, candidate) or record.rejected(candidate)
-            if pursued and known_already is None and not facts.adds_nothing(middle, record, limits):
-                yield Evaluate(candidate, engine=False)
+            cost, drop = (weaker.cost + stronger.cost) / 2, (weaker.drop + stronger.drop) / 2
+            drop = min(drop, (weaker.drop + limits.max_drop) / 2)  # else it could add nothing
+            hoped = Point(str(middle), cost, 0.0, drop, drop, drop)
+            found.append((facts.gain(hoped, done, record, limits), middle))
+    for gain, middle in sorted(found, key=lambda pair: -pair[0]):
+        if gain <= facts.WORTH or facts.refused(middle, record) or facts.pointless(middle, record):
+            continue
+        yield from _unmeasured(middle, record)
+        candidate = Candidate(middle, limits.rungs[-1], "fp32")
+        known = facts.find(record, candidate) or record.rejected(candidate)
+        if known is None and not facts.adds_nothing(middle, record, limits):
+            yield Evaluate(candidate, engine=False)
+
+
+@dataclass(frozen=True)
+class _Edge:
+    """A shape, what it costs in the fastest arithmetic, and its drop in float."""
+
+    shape: Shape
+    cost: float
+    drop: float
+
+
+def _edges(family: str, record: Record) -> list[_Edge]:
+    """The trained shapes of a family, weakest first, between nothing and almost everything."""
+    fastest = facts.fastest(record)
+    base = facts.find(record, Candidate(REFERENCE, 0, fastest), engine=True)
+    student = FAMILIES[family].student and facts.trained_for(Shape("student"), record)
+    drop = student.drop if student else 0.0
+    weakest = Shape("student") if FAMILIES[family].student else REFERENCE
+    seen = record.measured(weakest, fastest) or base
+    assert seen is not None  # the first stage ran the reference
+    found = [_Edge(Shape(family), seen.objective, drop)]
+    known = [e for e in facts.trained(record) if e.candidate.shape.family == family]
+    for e in sorted(known, key=lambda e: e.candidate.shape):
+        point = facts.predicted(e, fastest, record)
+        found.append(_Edge(e.candidate.shape, point.objective, e.drop))
+    return [*found, _Edge(Shape(family, _STRONGEST), 0.0, 1.0)]
+
+
+def _strengths(family: str) -> bool:
+    return bool(FAMILIES[family].strengths)
 
 
 def _in_order(record: Record, limits: Limits) -> list[Shape]:
@@ -180,7 +230,7 @@ def _in_order(record: Record, limits: Limits) -> list[Shape]:
             limits.max_drop
         )
         for shape in facts.first_shapes([family]):
-            if record.rejected(shape) or facts.pointless(shape, record):
+            if facts.refused(shape, record) or facts.pointless(shape, record):
                 continue
             ahead = (shape > middle) == stronger_next
             order.append((0 if shape == middle else 1 if ahead else 2, lost, shape))
@@ -195,18 +245,25 @@ def _middle(family: str) -> Shape:
 def _promising(
     there: Sequence[Evaluated], count: int, record: Record, limits: Limits
 ) -> list[Evaluated]:
-    """At most `count`, one after the other the one whose hoped-for point adds most to what is
-    there and to those before it."""
+    """At most `count`, one after the other the one whose expected point adds most to what is
+    there and to those before it; those that would add nothing even at the best are left out."""
     done = [e.point for e in facts.executed(record)]
-    left = {e: facts.hoped(e, record, limits) for e in there}
+    left = list(there)
     found: list[Evaluated] = []
     while left and len(found) < count:
-        gains = {e: facts.gain(point, done, record, limits) for e, point in left.items()}
-        best = max(left, key=lambda e: gains[e])
-        if gains[best] <= facts.WORTH:
-            break
-        found.append(best)
-        done.append(left.pop(best))
+        gains = {
+            e: (
+                facts.gain(facts.expected(e, record, limits), done, record, limits),
+                facts.gain(facts.hoped(e, record, limits), done, record, limits),
+            )
+            for e in left
+        }
+        left = [e for e in left if gains[e][1] > facts.WORTH]
+        if left:
+            best = max(left, key=lambda e: gains[e])
+            left.remove(best)
+            found.append(best)
+            done.append(facts.expected(best, record, limits))
     return found
 
 
@@ -232,5 +289,5 @@ def _affordable(action: Action, record: Record, limits: Limits) -> bool:
         after = 2 * executing + limits.build_s
         return action.candidate.epochs * max(rates, default=0.0) + after <= left
     if isinstance(action, Evaluate):
-        return action.candidate.arithmetic == "fp32" or 2 * executing + limits.build_s <= left
+        return 2 * executing + limits.build_s <= left
     return True

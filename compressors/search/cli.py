@@ -59,7 +59,7 @@ def search(
     ] = None,
     epochs: Annotated[
         str, typer.Option("--epochs", metavar="E1,E2", help="Of each round of training, rising.")
-    ] = "1,3,8",
+    ] = "1,8",
     engine: Annotated[
         str | None,
         typer.Option("--engine", metavar="E1,E2", help="Lower to these engines, default first."),

@@ -39,7 +39,7 @@ class Limits:
     budget_s: float
     families: tuple[str, ...]
     arithmetics: tuple[str, ...]
-    rungs: tuple[int, ...] = (1, 3, 8)
+    rungs: tuple[int, ...] = (1, 8)
     keep: float = 1 / 3
     build_s: float = 8.0
 
@@ -55,24 +55,24 @@ def frontier(record: Record, limits: Limits) -> list[Evaluated]:
 def rejections(record: Record, limits: Limits) -> Iterator[tuple[str, str]]:
     """(what, why) for everything that was looked at and is not in the frontier."""
     kept = {e.candidate for e in frontier(record, limits)}
-    refused: dict[str, list[Rejected]] = {}
+    by_family: dict[str, list[Rejected]] = {}
     for finding in record.findings:
         if not isinstance(finding, Rejected):
             continue
         what = finding.what
         if isinstance(what, Shape):
-            refused.setdefault(what.family, []).append(finding)
+            by_family.setdefault(what.family, []).append(finding)
         else:
             yield what.name if isinstance(what, Candidate) else what, finding.reason
-    for family, found in refused.items():
-        if len(found) == len(first_shapes([family])):  # all of it: one line
+    for family, found in by_family.items():
+        if all(refused(shape, record) for shape in first_shapes([family])):  # one line
             yield family, found[0].reason
         else:
             yield from ((str(each.what), each.reason) for each in found)
     for shape in shapes(record, limits):
         if reason := pointless(shape, record) or hopeless(shape, record, limits):
             yield str(shape), reason
-        elif record.rejected(shape) or trained_for(shape, record):
+        elif refused(shape, record) or trained_for(shape, record):
             continue
         elif reason := adds_nothing(shape, record, limits):
             yield str(shape), reason
@@ -126,6 +126,12 @@ def hoped(trained: Evaluated, record: Record, limits: Limits) -> Point:
     return replace(point, drop=max(0.0, point.drop) * hope(trained, limits))
 
 
+def expected(trained: Evaluated, record: Record, limits: Limits) -> Point:
+    """The point after all epochs, as it usually turns out: the drop falls with the root."""
+    point = predicted(trained, fastest(record), record)
+    return replace(point, drop=max(0.0, point.drop) * hope(trained, limits) ** 0.5)
+
+
 def gain(point: Point, there: Sequence[Point], record: Record, limits: Limits) -> float:
     """What `point` adds to the hypervolume of `there`, of the rectangle from nothing to the
     reference's objective and the drop allowed."""
@@ -145,17 +151,19 @@ def pointless(shape: Shape, record: Record) -> str | None:
         return None
     if own.objective > float_base.objective - max(own.spread, float_base.spread):
         return f"costs {own.objective:.3g}, the reference {float_base.objective:.3g}"
-    for weaker in measured_shapes(record):
-        if weaker.family != shape.family or weaker.strength >= shape.strength:
+    measured = measured_shapes(record)
+    for other_shape in measured:
+        other = record.measured(other_shape, "fp32")
+        if other is None or other_shape.family != shape.family or other_shape == shape:
             continue
-        other = record.measured(weaker, "fp32")
-        if other is None:
-            continue
-        if other.parameters == own.parameters:
-            return f"the same network as {weaker}: {own.parameters:,} parameters"
-        if other.objective <= own.objective:
+        before = measured.index(other_shape) < measured.index(shape)
+        if before and other.parameters == own.parameters:
+            return f"the same network as {other_shape}: {own.parameters:,} parameters"
+        weaker = other_shape < shape and other.parameters != own.parameters
+        if weaker and other.objective <= own.objective:
             return (
-                f"costs {own.objective:.3g}, and {weaker}, which keeps more, {other.objective:.3g}"
+                f"costs {own.objective:.3g}, and {other_shape}, which keeps more, "
+                f"{other.objective:.3g}"
             )
     return _worse_untrained(shape, own, record)
 
@@ -171,6 +179,22 @@ def _worse_untrained(shape: Shape, own: Measured, record: Record) -> str | None:
                 f"untrained, that one {100 * other.drop:.0f}"
             )
     return None
+
+
+def refused(shape: Shape, record: Record) -> Rejected | None:
+    """Why nothing can be done to a shape: what is true of it, or of a stronger one of its family.
+    Where much cannot go, less cannot."""
+    return next(
+        (
+            f
+            for f in record.findings
+            if isinstance(f, Rejected)
+            and isinstance(f.what, Shape)
+            and f.what.family == shape.family
+            and f.what.strength >= shape.strength
+        ),
+        None,
+    )
 
 
 def hopeless(shape: Shape, record: Record, limits: Limits) -> str | None:

@@ -27,7 +27,7 @@ from scipy import stats
 from compressors import usertask
 from compressors.artifact import Workspace
 from compressors.asked import Options
-from compressors.search import choose, facts, run
+from compressors.search import choose, facts
 from compressors.search.bench import Bench
 from compressors.search.choose import Evaluate, Finish
 from compressors.search.facts import Limits
@@ -38,6 +38,9 @@ from compressors.search.space import FAMILIES, REFERENCE, Candidate, Shape
 HERE = Path(__file__).parent
 MAX_DROP = 0.02
 EPOCHS = 8
+# What a perceptron has; int8-mixed keeps none of its three layers in float, and would be int8.
+FAMILIES_THERE = ("prune-neurons", "low-rank", "student", "student-neurons")
+ARITHMETICS = ("bf16", "int8")
 FEWEST = 8  # trials at which the two are compared for the first time
 
 
@@ -64,7 +67,7 @@ Row = dict[str, tuple[float, float]]
 def contest(spec: str, seed: int, most: int, folder: Path) -> Row:
     """Both searches with one seed, of training and of drawing."""
     task = usertask.load(spec)
-    limits = Limits(MAX_DROP, math.inf, run.families(), run.arithmetics(), (1, EPOCHS))
+    limits = Limits(MAX_DROP, math.inf, FAMILIES_THERE, ARITHMETICS, (1, EPOCHS))
     options = Options(folder / "models", engines=("openvino",), seed=seed, cache=folder / "cache")
     with Workspace(options.store / task.name) as workspace:
         bench = Bench(task, "size", options, workspace)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -10,7 +12,7 @@ from hypothesis import strategies as st
 from compressors.search import choose, facts
 from compressors.search.choose import Evaluate, Measure
 from compressors.search.frontier import hypervolume
-from compressors.search.record import Evaluated, Measured, Record
+from compressors.search.record import Evaluated, Finding, Measured, Record, Rejected
 from compressors.search.space import FAMILIES, REFERENCE, Candidate, Shape
 from tests.compressors.search.worlds import World, limits, search
 
@@ -109,26 +111,30 @@ def test_a_shape_that_is_no_faster_is_never_trained() -> None:
     assert "the reference" in dict(facts.rejections(record, limits()))["low-rank 0.5"]
 
 
-def test_it_beats_random_search_at_the_same_number_of_trials() -> None:
-    how, world = limits(0.01, 10**6), World()
+@pytest.mark.parametrize("hardness", [0.02, 0.04, 0.1, 0.3])
+def test_it_beats_random_search_at_the_same_number_of_trials(hardness: float) -> None:
+    how, world = limits(0.01, 10**6), World(hardness=hardness)
     record, _ = search(world, how)
-    ours = facts.frontier(record, how)
+    ours = _volume(facts.frontier(record, how))
     trials = sum(1 for e in record.evaluated())
-    families = [f for f in how.families if f in FAMILIES]
-    for seed in range(5):
+    volumes = []
+    for seed in range(20):
         random = np.random.default_rng(seed)
         drawn = []
         for _ in range(trials):
-            family = str(random.choice(families))
+            family = str(random.choice(how.families))
             strength = float(random.uniform(0.05, 0.95)) if FAMILIES[family].strengths else 0.0
             arithmetic = str(random.choice(["fp32", *how.arithmetics]))
-            drawn.append(
-                world.find(Evaluate(Candidate(Shape(family, strength), 8, arithmetic), True))
-            )
-        assert _volume(ours) > _volume([e for e in drawn if e.drop <= 0.01])  # type: ignore[union-attr]
+            shape = Shape(family, strength)
+            found = world.find(Evaluate(Candidate(shape, how.rungs[-1], arithmetic), True))
+            assert isinstance(found, Evaluated)
+            drawn.append(found)
+        volumes.append(_volume([e for e in drawn if e.drop <= 0.01]))
+    assert ours > np.mean(volumes)
+    assert sum(ours > volume for volume in volumes) >= 15
 
 
-def _volume(found: list) -> float:  # type: ignore[type-arg]
+def _volume(found: list[Evaluated]) -> float:
     return hypervolume([e.point for e in found], 1.02, 0.0101)
 
 
@@ -154,3 +160,72 @@ def test_what_cannot_be_trained_is_tried_once_and_told() -> None:
     assert tried and len(tried) == len(set(tried))
     told = dict(facts.rejections(record, limits()))
     assert "the loss became nan" in told.values()
+
+
+def test_what_loses_far_more_untrained_and_costs_no_less_is_never_trained() -> None:
+    class Fragile(World):
+        def find(self, action: Evaluate | Measure) -> Finding:
+            found = super().find(action)
+            if isinstance(found, Measured) and found.shape.family == "low-rank":
+                return replace(found, drop=min(0.95, found.shape.strength + 0.2))
+            if isinstance(found, Measured) and found.shape.family == "prune-channels":
+                return replace(found, objective=found.objective / 4, drop=0.1)
+            return found
+
+    record, _ = search(Fragile(), limits())
+    assert not any(e.candidate.shape.family == "low-rank" for e in record.evaluated())
+    told = dict(facts.rejections(record, limits()))["low-rank 0.67"]
+    assert told == (
+        "costs no less than prune-channels 0.5 and loses 87 points untrained, that one 10"
+    )
+
+
+def test_losing_much_untrained_alone_rules_nothing_out() -> None:
+    class Terrible(World):
+        def find(self, action: Evaluate | Measure) -> Finding:
+            found = super().find(action)
+            return replace(found, drop=0.9) if isinstance(found, Measured) else found
+
+    record, _ = search(Terrible(), limits())
+    assert any(e.candidate.shape.family == "prune-channels" for e in record.evaluated())
+
+
+def test_two_strengths_that_make_the_same_network_are_one() -> None:
+    class Coarse(World):
+        def find(self, action: Evaluate | Measure) -> Finding:
+            found = super().find(action)
+            return replace(found, parameters=7) if isinstance(found, Measured) else found
+
+    record, _ = search(Coarse(), limits())
+    trained = {e.candidate.shape for e in record.evaluated() if not e.engine}
+    strengths = [s.strength for s in trained if s.family == "prune-channels"]
+    assert len(strengths) == 1
+    told = dict(facts.rejections(record, limits()))
+    assert "the same network as prune-channels 0.5" in told["prune-channels 0.75"]
+
+
+def test_an_arithmetic_that_does_not_run_here_is_told_and_left_alone() -> None:
+    class Without(World):
+        def find(self, action: Evaluate | Measure) -> Finding:
+            if isinstance(action, Evaluate) and action.candidate.arithmetic == "bf16":
+                assert action.candidate.shape == REFERENCE
+                return Rejected("bf16", "this CPU has none")
+            return super().find(action)
+
+    record, _ = search(Without(), limits())
+    assert dict(facts.rejections(record, limits()))["bf16"] == "this CPU has none"
+
+
+def test_a_network_that_every_family_refuses_keeps_its_arithmetics() -> None:
+    families = ("prune-channels", "low-rank", "student")
+    record, end = search(World(absent=families), limits())
+    assert end.reason == "every recipe worth trying was tried"
+    assert {e.candidate.name for e in facts.frontier(record, limits())} == {"bf16", "int8"}
+    told = dict(facts.rejections(record, limits()))
+    assert {told[family] for family in families} == {"nothing to act on"}  # one line a family
+
+
+def test_no_drop_at_all_may_be_allowed() -> None:
+    record, _ = search(World(), limits(max_drop=0.0))
+    names = {e.candidate.name for e in facts.frontier(record, limits(max_drop=0.0))}
+    assert names == {"bf16"}  # as good as the reference, and faster
