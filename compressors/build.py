@@ -139,7 +139,9 @@ class _Job:
 
         scores = self._scores(winner, stage(f"{label}: accuracy"))
         with ticking(stage(f"{label}: memory"), _MEMORY_S, "in a process of its own"):
-            resident_bytes = resident.measure(winner.folder, winner.draft)
+            resident_bytes = resident.measure(
+                winner.folder, winner.draft, asked.interface.measured_shapes
+            )
 
         card = self._card(
             recipe, made, lowered, refused, winner, found, scores,
@@ -180,6 +182,7 @@ class _Job:
             accuracy=measure.accuracy(scores),
             paired=measure.paired(scores, reference),
             latency=trial.latency,
+            measured_shapes=asked.interface.measured_shapes,
             machine=asked.machine,
             engine=EngineRecord(
                 name=trial.name,

@@ -39,6 +39,15 @@ class Interface:
         """The arrays as tensors, in the order of the network's `forward`."""
         return tuple(torch.from_numpy(np.ascontiguousarray(arrays[s.name])) for s in self.inputs)
 
+    @property
+    def measured_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Of inputs with a free size besides the batch: the shape of the example's rows."""
+        return {
+            spec.name: tuple(map(int, self.example[spec.name].shape[1:]))
+            for spec in self.inputs
+            if -1 in spec.shape[1:]
+        }
+
     def resized(self) -> dict[str, Array]:
         """The example with other sizes in the free dimensions; as it is where only the batch is
         free. Equal sizes stay equal."""

@@ -195,6 +195,9 @@ class VariantCard(_Record):
     accuracy: Accuracy
     paired: PairedDifference
     latency: Annotated[tuple[LatencyPoint, ...], Field(min_length=1)]
+    measured_shapes: dict[str, tuple[Positive, ...]] = Field(default_factory=dict)
+    """For inputs with a free size besides the batch: the shape of one row as latency and memory
+    were measured."""
     machine: Machine
     engine: EngineRecord
     """The one that serves; `latency` is its own."""

@@ -139,7 +139,7 @@ def test_resident_memory_runs_without_torch() -> None:
 def test_resident_memory_grows_with_the_output(tmp_path: Path) -> None:
     # Echo makes zeros and keeps nothing: next to no growth.
     draft = draft_card("echo", "echo", "fp32", IMAGE, LOGITS)
-    assert 4096 <= resident.measure(tmp_path, draft) < 20e6
+    assert 4096 <= resident.measure(tmp_path, draft, {}) < 20e6
 
 
 def test_a_variant_that_does_not_run_in_a_fresh_process(tmp_path: Path) -> None:
@@ -147,7 +147,7 @@ def test_a_variant_that_does_not_run_in_a_fresh_process(tmp_path: Path) -> None:
     with pytest.raises(
         BuildError, match=r"does not run in a process of its own: .*refuses to load"
     ):
-        resident.measure(tmp_path, draft_card("echo", "echo", "fp32", IMAGE, LOGITS))
+        resident.measure(tmp_path, draft_card("echo", "echo", "fp32", IMAGE, LOGITS), {})
 
 
 def test_the_machine_is_described_the_same_twice() -> None:
