@@ -162,7 +162,8 @@ def show(outcomes: list[Outcome], folder: Path, price: float) -> None:
     with Workspace(folder) as workspace:
         for name, content in files.items():
             path = workspace.publish_file(name, content)
-            console.print(f"picture: {path}", markup=False, soft_wrap=True)
+            what = "page" if name == page.FILE else "picture"
+            console.print(f"{what}: {path}", markup=False, soft_wrap=True)
 
 
 def _console() -> Console:

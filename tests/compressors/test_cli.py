@@ -49,6 +49,7 @@ def test_a_build_prints_table_and_draws_picture(tmp_path: Path, recipes: Path) -
     assert "│ fp32 " in done.stdout
     assert "│ int8 " in done.stdout
     assert (out / "tiny" / "frontier.png").read_bytes().startswith(b"\x89PNG")
+    assert (out / "tiny" / "frontier.html").read_text().startswith("<!doctype html>")
     assert "[2/2] int8: built in" in done.stderr
     assert "Traceback" not in done.stderr
     # The exporters' own chatter stays away.
