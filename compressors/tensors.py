@@ -49,13 +49,12 @@ def canonical(weight: Tensor, rank: int, iterations: int, seed: int) -> list[Ten
             random_state=seed,
         )
     norms = [factor.norm(dim=0) for factor in found.factors]
-    size = scale * found.weights.abs() * torch.stack(norms).prod(dim=0)
+    size = scale * torch.stack(norms).prod(dim=0)
     each = size ** (1 / len(norms))
     columns = [
         factor * (each / norm.clamp_min(torch.finfo(torch.float64).tiny))
         for factor, norm in zip(found.factors, norms, strict=True)
     ]
-    columns[0] = columns[0] * found.weights.sign()
     return [factor.to(weight.dtype) for factor in columns]
 
 

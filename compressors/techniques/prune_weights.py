@@ -79,8 +79,10 @@ class _PruneWeights(Technique):
             NotFinite: the loss became NaN.
         """
         module = network.module
-        before = sparsity_of(weights_of(module))
-        masks: Masks = {}
+        weights = weights_of(module)
+        before = sparsity_of(weights)
+        # What an earlier step has removed is gone already. A layer of zeros alone starts from them.
+        masks = {n: w.detach() != 0 for n, w in weights.items() if 0 < before.zeros[n] < w.numel()}
         for index in range(config.rounds):
 
             def told(fraction: float, text: str, index: int = index) -> None:
@@ -88,7 +90,7 @@ class _PruneWeights(Technique):
 
             share = cubic(config.sparsity, index + 1, config.rounds)
             masks = _round(module, replace(context, progress=told), config, share, masks)
-        after = sparsity_of(weights_of(module))
+        after = sparsity_of(weights)
         if after.share <= before.share:
             raise NotApplicable(
                 f"prune-weights: {before} already, and {config.sparsity:.1%} are asked for"

@@ -76,6 +76,16 @@ def test_what_the_outputs_are_is_found(task: type[Task], logits: bool) -> None:
     assert (loss < 1e-6) == logits
 
 
+def test_the_temperature_asked_for_is_the_loss_s() -> None:
+    generator = torch.Generator().manual_seed(0)
+    own, teacher = (x.requires_grad_() for x in torch.randn(2, 6, 10, generator=generator))
+    for temperature in (1.0, 3.0):
+        loss = lesson_of(Few(), temperature=temperature).loss((own,), (teacher,), torch.arange(6))
+        torch.testing.assert_close(loss, soft_loss(own, teacher, temperature))
+    loss.backward()  # type: ignore[no-untyped-call]
+    assert own.grad is not None and teacher.grad is None  # who teaches does not learn from it
+
+
 def test_padding_teaches_nothing() -> None:
     samples = Tokens().samples("train")
     targets = torch.from_numpy(samples.targets)

@@ -118,6 +118,15 @@ def test_training_can_be_taken_up_in_the_middle_of_its_cycle() -> None:
     assert len(rates[0]) == 9 and rates[2] == rates[0][6:]
 
 
+def test_the_share_holds_in_each_layer_or_over_all() -> None:
+    def shares(scope: str) -> list[float]:
+        weights = weights_of(ticket(PERCEPTRON, epochs=1, rounds=1, scope=scope).module)
+        return [float((weight == 0).double().mean()) for weight in weights.values()]
+
+    assert shares("layer") == pytest.approx([0.8] * 3, abs=0.005)
+    assert max(shares("global")) - min(shares("global")) > 0.1
+
+
 def test_refusals_name_what_is_wrong() -> None:
     class Own(nn.Module):
         def __init__(self) -> None:

@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from torch import Tensor, nn
 
+from compressors import splitting
 from compressors.techniques.low_rank import split_conv, split_layers, split_linear
 from tests.compressors.convs import CONVS
 from tests.compressors.few import X, conv_net
@@ -68,7 +69,11 @@ def test_only_layers_that_gain_are_split_and_to_the_cost_asked_for(cost: float) 
     done = split_layers(network, cost, 8)
     for name, layer in whole.named_modules():
         if isinstance(layer, nn.Conv2d | nn.Linear):
-            assert isinstance(network.get_submodule(name), nn.Sequential) == (name in done)
+            split = network.get_submodule(name)
+            assert isinstance(split, nn.Sequential) == (name in done)
+            if isinstance(layer, nn.Conv2d) and isinstance(split, nn.Sequential):
+                # With the stride of the second, which the first does not make.
+                assert splitting.multiplications(*split) <= cost * layer.weight.numel()
     assert "stem" not in done and "head" not in done
     assert multiplications(network) < multiplications(whole)
     kept = sum(multiplications_of(whole, name) for name in names_of(whole) if name not in done)

@@ -93,6 +93,16 @@ def test_rounds_only_ever_add_zeros_and_end_at_the_share_asked_for() -> None:
         assert (weight == 0).sum() == round(weight.numel() * 0.8)
 
 
+@pytest.mark.parametrize("epochs", [0, 1])
+def test_what_is_zero_already_counts_and_stays(epochs: int) -> None:
+    already = Kind(lambda: pruned(PERCEPTRON, epochs=0))
+    weights = weights_of(pruned(already, criterion="random", sparsity=0.7, epochs=epochs))
+    sizes = sum(weight.numel() for weight in weights.values())
+    assert sum(sparsity_of(weights).zeros.values()) == round(0.7 * sizes)
+    for name, before in weights_of(already.network()).items():
+        assert (weights[name][before == 0] == 0).all()
+
+
 def test_the_least_weights_of_all_go_and_the_network_still_works() -> None:
     task = Few()
     config = PRUNE.Config.model_validate({"sparsity": 0.5, "epochs": 0})

@@ -16,6 +16,7 @@ from compressors.masks import sparsest
 from compressors.obs import prune_rows, reconstruction_error
 from compressors.observe import draw, observe, weights_of
 from compressors.technique import Context, Network
+from compressors.techniques import sparsegpt
 from tests.compressors.kinds import CONVOLUTIONAL, PERCEPTRON, RECURRENT, TRANSFORMER, Kind
 
 SPARSE = technique.get("sparsegpt")
@@ -109,6 +110,24 @@ def test_each_layer_of_a_network_comes_out_nearer_than_by_magnitude(task: Kind) 
         for changed in (after[name], plain)
     )
     assert ours < theirs
+
+
+def test_each_layer_is_given_what_comes_out_of_those_before_it() -> None:
+    settings = {"samples": 16, "damping": 0.3}
+    before, after = weights_of(PERCEPTRON.network()), weights_of(pruned(PERCEPTRON, **settings))
+    first, second, *_ = before
+    config = SPARSE.Config.model_validate(settings)
+    found = {}
+    for told in (True, False):
+        network = PERCEPTRON.network()
+        if told:
+            weights_of(network)[first].data.copy_(after[first])
+        samples = draw(PERCEPTRON, 16, 0)
+        gram = observe(network, PERCEPTRON, samples, {"gram"}, only=[second])[second].gram
+        assert gram is not None
+        found[told] = sparsegpt.pruned(before[second], gram, config)
+    assert torch.equal(found[True], after[second])
+    assert not torch.equal(found[False], after[second])
 
 
 def test_groups_of_a_convolution_are_pruned_by_their_own_inputs() -> None:

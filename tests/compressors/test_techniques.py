@@ -6,6 +6,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from compressors import technique
 from compressors.errors import NotApplicable, RecipeError
@@ -98,6 +99,26 @@ def test_the_reference_is_not_changed(name: str) -> None:
     found, config = short(name)
     found.apply(Network(task.network()), context, config)
     assert weights_digest(context.reference) == before
+
+
+def takes_no_epochs(name: str) -> bool:
+    field = technique.get(name).Config.model_fields.get("epochs")
+    return field is not None and any(getattr(rule, "ge", None) == 0 for rule in field.metadata)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if takes_no_epochs(name)])
+def test_fine_tuning_takes_the_epochs_asked_for_and_none_for_none(name: str) -> None:
+    task, found = few_for(name), technique.get(name)
+    task.network()  # trained at its first call
+    settings = short(name)[1].model_dump(exclude={"epochs"}, exclude_unset=True)  # type: ignore[attr-defined]
+    for epochs in (0, 2):
+        steps = []
+        handle = register_optimizer_step_pre_hook(lambda *_, steps=steps: steps.append(1))
+        config = found.Config.model_validate({**settings, "epochs": epochs})
+        module = found.apply(Network(task.network()), context_of(task), config).module
+        handle.remove()
+        assert len(steps) == epochs * (200 // 64)  # whole batches of what Few has
+        assert not module.training
 
 
 def test_calibration_is_drawn_from_the_training_split_without_repeats() -> None:
