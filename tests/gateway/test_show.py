@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from gateway import catalog
-from gateway.cli import show
+from gateway.cli.show import _print
 from router.card import VariantCard
 
 
@@ -20,7 +20,7 @@ def card(tiny_store: Path) -> VariantCard:
 
 def shown(card: VariantCard, width: int) -> str:
     console = Console(width=width, file=io.StringIO(), markup=False, highlight=False)
-    show._print(card, console)
+    _print(card, console)
     return console.file.getvalue()  # type: ignore[attr-defined, no-any-return]
 
 
