@@ -133,7 +133,8 @@ def test_the_teacher_answers_for_the_samples_that_were_drawn(task: Few) -> None:
     before = weights_digest(context.reference)
     teacher = Teacher(context)
     for epoch in range(2):
-        drawn = teacher.draw(epoch)
+        drawn, own = teacher.draw(epoch), task.training_samples(epoch)
+        assert np.array_equal(drawn.inputs["image"], own.inputs["image"])
         (answers,) = teacher.outputs(rows)
         (expected,) = training.outputs_of(task.network(), drawn.batch(rows.numpy()))
         assert not answers.requires_grad
