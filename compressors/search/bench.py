@@ -22,6 +22,7 @@ from compressors.artifact import Workspace
 from compressors.asked import Asked, Options
 from compressors.draft import draft_card
 from compressors.errors import BuildError, NothingChanged, TaskError
+from compressors.export import first_line
 from compressors.measure import Scores
 from compressors.networks import Made
 from compressors.progress import Advance, within
@@ -35,6 +36,7 @@ from compressors.trials import Lowered
 from compressors.usertask import Guarded
 from gateway import engines, evidence
 from gateway.engines import EngineError, Program
+from gateway.engines.torch import TASK
 from router.card import LatencyPoint
 
 Objective = Literal["latency", "cost", "size"]
@@ -113,12 +115,16 @@ class Bench:
                 try:
                     target.lower(network, interface, folder).close()
                     format_ = target.format(network, folder)
+                    constructor = interface.constructor if format_ == TASK else None
                     draft = draft_card(
-                        name, format_, precision, interface.inputs, interface.outputs
+                        name, format_, precision, interface.inputs, interface.outputs, constructor
                     )
                     programs[name] = engines.get(name).load(folder, draft, threads=1, trusted=True)
                 except (BuildError, EngineError) as error:
                     failed = failed or error
+                    continue
+                except Exception as error:  # an exporter's own: there is no common base
+                    failed = failed or BuildError(f"cannot be lowered: {first_line(error)}")
                     continue
                 sizes[name] = sum(path.stat().st_size for path in folder.iterdir())
         if failed and not programs:

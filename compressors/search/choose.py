@@ -188,7 +188,7 @@ def _refine(record: Record, limits: Limits) -> Iterator[Action]:
 
 @dataclass(frozen=True)
 class _Edge:
-    """A shape, what it costs in the fastest arithmetic, and its drop in float."""
+    """A shape, what it costs in the arithmetic that suits it, and its drop in float."""
 
     shape: Shape
     cost: float
@@ -207,7 +207,7 @@ def _edges(family: str, record: Record) -> list[_Edge]:
     found = [_Edge(Shape(family), seen.objective, drop)]
     known = [e for e in facts.trained(record) if e.candidate.shape.family == family]
     for e in sorted(known, key=lambda e: e.candidate.shape):
-        point = facts.predicted(e, fastest, record)
+        point = facts.predicted(e, facts.suited(e.candidate.shape, record), record)
         found.append(_Edge(e.candidate.shape, point.objective, e.drop))
     return [*found, _Edge(Shape(family, _STRONGEST), 0.0, 1.0)]
 

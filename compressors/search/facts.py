@@ -121,14 +121,14 @@ def predicted(trained: Evaluated, arithmetic: str, record: Record) -> Point:
 
 
 def hoped(trained: Evaluated, record: Record, limits: Limits) -> Point:
-    """The point after all epochs, at the best, in the fastest arithmetic."""
-    point = predicted(trained, fastest(record), record)
+    """The point after all epochs, at the best, in the arithmetic that suits the shape best."""
+    point = predicted(trained, suited(trained.candidate.shape, record), record)
     return replace(point, drop=max(0.0, point.drop) * hope(trained, limits))
 
 
 def expected(trained: Evaluated, record: Record, limits: Limits) -> Point:
     """The point after all epochs, as it usually turns out: the drop falls with the root."""
-    point = predicted(trained, fastest(record), record)
+    point = predicted(trained, suited(trained.candidate.shape, record), record)
     return replace(point, drop=max(0.0, point.drop) * hope(trained, limits) ** 0.5)
 
 
@@ -215,7 +215,7 @@ def hopeless(shape: Shape, record: Record, limits: Limits) -> str | None:
 def adds_nothing(shape: Shape, record: Record, limits: Limits) -> str | None:
     """Why a shape is not worth training even if it lost no more than weaker ones of its family;
     None where it may be. One that was not measured costs at least what a stronger one does."""
-    arithmetic = fastest(record)
+    arithmetic = suited(shape, record)
     seen = record.measured(shape, arithmetic)
     if seen is None:
         stronger = [s for s in measured_shapes(record) if s.family == shape.family and s > shape]
@@ -250,6 +250,15 @@ def useful(record: Record) -> list[str]:
 def fastest(record: Record) -> str:
     there = [e for e in executed(record) if e.candidate.shape == REFERENCE]
     return min(there, key=lambda e: e.objective).candidate.arithmetic if there else "fp32"
+
+
+def suited(shape: Shape, record: Record) -> str:
+    """The arithmetic that the shape costs least in: the reference's fastest, or float, where the
+    little that is left is not worth converting to and from integers."""
+    best, plain = record.measured(shape, fastest(record)), record.measured(shape, "fp32")
+    if best and plain and plain.objective < best.objective:
+        return "fp32"
+    return fastest(record)
 
 
 def executed(record: Record) -> list[Evaluated]:

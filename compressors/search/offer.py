@@ -63,8 +63,12 @@ def check_reference(asked: Asked) -> None:
 def withdraw(earlier: str, now: Iterable[str], model_folder: Path) -> list[str]:
     """Take out of the store the variants that the recipe file `earlier` offered, that the search
     built, and that are not among `now`; their names."""
+    try:
+        offered = set(tomllib.loads(earlier).get("variants", {}))
+    except tomllib.TOMLDecodeError:  # somebody edited it, and it is theirs now
+        return []
     gone = []
-    for name in sorted(set(tomllib.loads(earlier).get("variants", {})) - {*now, "fp32"}):
+    for name in sorted(offered - {*now, "fp32"}):
         if _made_by_search(model_folder / name):
             with Workspace(model_folder) as workspace, workspace.making(name, lambda: None):
                 # Under a name that readers skip first: none sees half of a variant.

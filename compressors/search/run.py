@@ -98,7 +98,8 @@ def _title(action: Action) -> str:
 
 def _told(finding: Finding) -> str:
     if isinstance(finding, Measured):
-        return f"{finding.shape} in {finding.arithmetic} costs {finding.objective:.4g}"
+        lost = "" if finding.drop is None else f", loses {100 * finding.drop:.1f} points untrained"
+        return f"{finding.shape} in {finding.arithmetic} costs {finding.objective:.4g}{lost}"
     if isinstance(finding, Rejected):
         name = finding.what.name if isinstance(finding.what, Candidate) else finding.what
         return f"{name} is out: {finding.reason}"

@@ -1,5 +1,6 @@
 """Searches as processes: killed, interrupted, side by side, and given nonsense. Really trained, for
-size, which is the same at every run, so that two searches can be compared finding by finding."""
+size, which hardly differs from run to run, so that two searches can be compared by their findings.
+"""
 
 from __future__ import annotations
 
@@ -15,27 +16,34 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from compressors import artifact
-from compressors.search import cli
-from tests.compressors.builds import TASK
+from compressors import artifact, measure, usertask
+from compressors.asked import Asked, Options
+from compressors.search import cli, offer
+from compressors.search import run as searching
+from compressors.search.space import REFERENCE, Candidate, Shape
+from tests.compressors.builds import TASK, build_of
 
-# Short measurements: what is measured does not matter here.
+# Short measurements and one arithmetic: which ones there are does not matter here.
 HURRIED = (
-    "import typer; from compressors import measure; from compressors.search import cli; "
+    "import typer; from compressors import measure; from compressors.search import cli, run; "
     "measure.SECONDS_PER_BATCH_SIZE = 0.02; measure.MIN_RUNS = {}; "
+    "run.arithmetics = lambda: ('int8',); "
     "app = typer.Typer(pretty_exceptions_enable=False); app.command()(cli.search); app()"
 )
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 QUICK = [
     "--objective", "size", "--families", "prune-channels,prune-heads", "--epochs", "1,2",
-    "--engine", "openvino", "--max-drop", "10%", "--budget", "1h",
+    "--engine", "openvino", "--max-drop", "60%", "--budget", "9h",
 ]  # fmt: skip
 
 
-def start(out: Path, *options: str, task: str = TASK) -> subprocess.Popen[str]:
-    arguments = [task, "--out", str(out), "--cache", str(out.parent / "cache"), *options]
+def arguments(out: Path, task: str, options: tuple[str, ...]) -> list[str]:
+    return [task, "--out", str(out), "--cache", str(out.parent / "cache"), *options]
+
+
+def start(out: Path, *options: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-c", HURRIED, *arguments],
+        [sys.executable, "-c", HURRIED, *arguments(out, TASK, options)],
         env=ENVIRONMENT,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -44,10 +52,16 @@ def start(out: Path, *options: str, task: str = TASK) -> subprocess.Popen[str]:
 
 
 def run(out: Path, *options: str, task: str = TASK) -> str:
-    process = start(out, *options, task=task)
-    told, _ = process.communicate(timeout=500)
-    assert process.returncode == 0, told
-    return told
+    """The same in this process, which has everything imported already."""
+    app = typer.Typer()
+    app.command()(cli.search)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(measure, "SECONDS_PER_BATCH_SIZE", 0.02)
+        patch.setattr(measure, "MIN_RUNS", {})
+        patch.setattr(searching, "arithmetics", lambda: ("int8",))
+        result = CliRunner().invoke(app, arguments(out, task, options))
+    assert result.exit_code == 0, result.output
+    return result.output
 
 
 def stop(process: subprocess.Popen[str], line: str, how: signal.Signals) -> str:
@@ -66,16 +80,18 @@ def stop(process: subprocess.Popen[str], line: str, how: signal.Signals) -> str:
 
 
 def findings(out: Path, model: str = "tiny") -> list[dict[str, Any]]:
-    """Of the journal, without what differs from run to run."""
+    """Of the journal, without what differs from run to run: seconds, and a size by some bytes, for
+    an exporter numbers its nodes anew in every process."""
     lines = (out / model / "search.jsonl").read_text().splitlines()[1:]
-    return [{k: v for k, v in json.loads(line).items() if k != "seconds"} for line in lines]
+    differs = ("seconds", "objective")
+    return [{k: v for k, v in json.loads(line).items() if k not in differs} for line in lines]
 
 
 def variants(out: Path, model: str = "tiny") -> set[str]:
     """The variants there, each of which is whole; and no leftovers."""
-    names = {path.name for path in (out / model).iterdir()}
-    assert {name for name in names if name.startswith(".")} == set()
-    found = names - {"frontier.png", "sample.json", "search.jsonl", "search.toml"}
+    paths = list((out / model).iterdir())
+    assert [path.name for path in paths if path.name.startswith(".")] == []
+    found = {path.name for path in paths if path.is_dir()}
     for name in found:
         assert artifact.read(out / model / name).variant == name
     return found
@@ -180,33 +196,27 @@ def test_test_scores_are_seen_once_a_variant_after_everything_else(tmp_path: Pat
     assert calls.index("test") > searched
 
 
-def test_an_earlier_searchs_variants_are_withdrawn_and_nobody_elses(
-    tmp_path: Path,
-) -> None:
-    out = tmp_path / "models"
-    (out.parent / "recipes.toml").write_text(
-        "[variants.fp32]\n[variants.int8]\nsteps = "
-        '[{ technique = "int8", calibration_samples = 20 }]\n'
-    )
-    command = "from compressors import cli, measure; measure.SECONDS_PER_BATCH_SIZE = 0.02; "
-    command += "measure.MIN_RUNS = {}; cli.main()"
-    subprocess.run(
-        [sys.executable, "-c", command, TASK, "--out", str(out), "--recipes",
-         str(out.parent / "recipes.toml"), "--engine", "openvino"],
-        env=ENVIRONMENT, check=True, capture_output=True,
-    )  # fmt: skip
-    few = [*QUICK, "--families", "prune-heads"]
-    run(out, *few)
-    assert variants(out) == {"fp32", "int8", "int8-found"}
-    told = run(out, *few, "--max-drop", "0%")
-    left = variants(out)
-    assert {"fp32", "int8"} <= left
-    if "int8-found" not in left:
-        assert "int8-found is withdrawn" in told
-    else:  # int8 loses nothing on this machine
-        assert "withdrawn" not in told
-    # What the search had no hand in is as it was.
-    assert artifact.read(out / "tiny" / "int8").recipe[0].settings["calibration_samples"] == 20
+def test_an_earlier_searchs_variants_are_withdrawn_and_nobody_elses(tmp_path: Path) -> None:
+    own = 'steps = [{ technique = "low-rank", cost = 0.5, epochs = 0 }]'
+    pruned = Candidate(Shape("low-rank", 0.5), 0, "fp32")
+    student = Candidate(Shape("low-rank", 0.25), 0, "fp32")
+    found = {"low-rank-0.5": pruned, "low-rank-0.25": student}
+    earlier = offer.text_of(found)
+    build_of(earlier, tmp_path)
+    build_of(f"[variants.fp32]\n[variants.mine]\n{own}", tmp_path)
+    # Somebody made one of the two anew, by another recipe and without the mark.
+    build_of(f'[variants.fp32]\n[variants."low-rank-0.25"]\n{own}', tmp_path, replace=True)
+    assert offer.withdraw(earlier, ["fp32"], tmp_path / "tiny") == ["low-rank-0.5"]
+    assert variants(tmp_path) == {"fp32", "mine", "low-rank-0.25"}
+
+    # A candidate of that name is offered under another one; the same recipe keeps its name.
+    options = Options(tmp_path, engines=("openvino",))
+    asked = Asked(usertask.load(TASK), offer.book_of({}), options)
+    named = offer.names([Candidate(REFERENCE, 0, "fp32"), student], asked)
+    assert list(named) == ["fp32", "low-rank-0.25-found"]
+    offer.check_reference(asked)
+    assert offer.withdraw("", ["fp32"], tmp_path / "tiny") == []
+    assert variants(tmp_path) == {"fp32", "mine", "low-rank-0.25"}
 
 
 @pytest.mark.parametrize(
@@ -236,8 +246,8 @@ def test_options_that_make_no_sense_are_told(options: list[str], told: str, tmp_
 
 def test_a_store_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    process = start(tmp_path / "file", *QUICK)
-    told, _ = process.communicate(timeout=300)
-    assert process.returncode == 1
-    assert "cannot write" in told
-    assert "Traceback" not in told
+    app = typer.Typer()
+    app.command()(cli.search)
+    result = CliRunner().invoke(app, arguments(tmp_path / "file", TASK, tuple(QUICK)))
+    assert result.exit_code == 1
+    assert "cannot write" in result.output
