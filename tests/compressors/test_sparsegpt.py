@@ -127,6 +127,8 @@ def test_each_layer_is_given_what_comes_out_of_those_before_it() -> None:
         assert gram is not None
         found[told] = sparsegpt.pruned(before[second], gram, config)
     assert torch.equal(found[True], after[second])
+    damped_less = weights_of(pruned(PERCEPTRON, samples=16, damping=0.01))
+    assert not torch.equal(damped_less[second], after[second])
     assert not torch.equal(found[False], after[second])
 
 
