@@ -165,9 +165,10 @@ def _refine(record: Record, limits: Limits) -> Iterator[Action]:
     done = [e.point for e in facts.executed(record)]
     found = []
     for family in limits.families:
-        if facts.refused(facts.first_shapes([family])[-1], record):
+        strongest = facts.first_shapes([family])[-1]
+        if not strongest.strength or facts.refused(strongest, record):
             continue
-        for weaker, stronger in pairwise(_edges(family, record)) if _strengths(family) else ():
+        for weaker, stronger in pairwise(_edges(family, record)):
             middle = between(weaker.shape, stronger.shape)
             keeps = weaker.drop <= limits.max_drop < stronger.drop
             if not keeps or stronger.shape.strength - weaker.shape.strength < _CLOSE:
@@ -199,8 +200,8 @@ def _edges(family: str, record: Record) -> list[_Edge]:
     """The trained shapes of a family, weakest first, between nothing and almost everything."""
     fastest = facts.fastest(record)
     base = facts.find(record, Candidate(REFERENCE, 0, fastest), engine=True)
-    student = FAMILIES[family].student and facts.trained_for(Shape("student"), record)
-    drop = student.drop if student else 0.0
+    student = facts.trained_for(Shape("student"), record) if FAMILIES[family].student else None
+    drop = student.drop if student is not None else 0.0
     weakest = Shape("student") if FAMILIES[family].student else REFERENCE
     seen = record.measured(weakest, fastest) or base
     assert seen is not None  # the first stage ran the reference
@@ -210,10 +211,6 @@ def _edges(family: str, record: Record) -> list[_Edge]:
         point = facts.predicted(e, facts.suited(e.candidate.shape, record), record)
         found.append(_Edge(e.candidate.shape, point.objective, e.drop))
     return [*found, _Edge(Shape(family, _STRONGEST), 0.0, 1.0)]
-
-
-def _strengths(family: str) -> bool:
-    return bool(FAMILIES[family].strengths)
 
 
 def _in_order(record: Record, limits: Limits) -> list[Shape]:
