@@ -10,8 +10,10 @@ is code: see `exported`.
 
 from __future__ import annotations
 
+import copy
 import json
 import os
+import warnings
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -162,17 +164,27 @@ def _extra(name: str) -> Any:
 class Exported(nn.Module):
     """A program of `torch.export` as a network: it runs, is copied and is lowered like one.
 
-    It holds weights and a graph, not layers. So techniques that look for layers refuse it, int8
-    among them; bf16 works, and so does distillation into the task's student. It was traced for
-    inference and is not to be trained itself.
+    It holds weights and a graph, not layers. So techniques that change or train layers refuse it.
+    Those that ask the engine for another arithmetic or for narrower weights work (bf16, fp16, int8,
+    int8-dynamic, int8-weights, int4-weights), and so does distillation into the task's student.
     """
 
     def __init__(self, program: torch.export.ExportedProgram) -> None:
         super().__init__()
-        self.graph = program.module()
+        # Not `graph`: what it is exported into again has an attribute of that name.
+        self.program = program.module()
 
     def forward(self, *inputs: Tensor) -> Any:
-        return self.graph(*inputs)
+        return self.program(*inputs)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Exported:
+        twin = Exported.__new__(Exported)
+        memo[id(self)] = twin
+        with warnings.catch_warnings():
+            # torch's own, about how it tells the leaves of its trees.
+            warnings.simplefilter("ignore", FutureWarning)
+            twin.__dict__ = copy.deepcopy(self.__dict__, memo)
+        return twin
 
     def train(self, mode: bool = True) -> Exported:
         # The graph refuses the call, as its mode was fixed when it was traced.

@@ -15,7 +15,6 @@ from dataclasses import replace
 from typing import Literal
 
 from pydantic import Field
-from torch import nn
 
 from compressors import calibration
 from compressors.errors import NotApplicable
@@ -53,8 +52,7 @@ class _Int4Weights(Technique):
         Raises:
             NotApplicable: the network has no linear layer.
         """
-        linear = (nn.Linear, nn.MultiheadAttention)
-        if not any(isinstance(module, linear) for module in network.module.modules()):
+        if not calibration.has_linear(network.module):
             raise NotApplicable("int4-weights: the network has no linear layer")
         samples = None
         if config.awq or config.scale_estimation:

@@ -14,8 +14,8 @@ from dataclasses import replace
 from typing import Literal
 
 from pydantic import Field
-from torch import nn
 
+from compressors import calibration
 from compressors.errors import NotApplicable
 from compressors.technique import Context, Network, Numerics, Settings, Technique
 
@@ -39,8 +39,7 @@ class _Int8Dynamic(Technique):
         Raises:
             NotApplicable: the network has no linear layer.
         """
-        linear = (nn.Linear, nn.MultiheadAttention)
-        if not any(isinstance(module, linear) for module in network.module.modules()):
+        if not calibration.has_linear(network.module):
             raise NotApplicable("int8-dynamic: the network has no linear layer")
         options = config.model_dump(exclude_none=True)
         return replace(network, numerics=Numerics("int8", ranges="runtime", options=options))

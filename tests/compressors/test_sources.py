@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 
@@ -14,8 +15,6 @@ from compressors.sources import Exported, MeanPooled, exported, huggingface
 from compressors.technique import Network
 from tests.compressors.few import Few, applied, context_of, short
 from tests.tiny_task import Tiny
-
-torch.set_num_threads(1)  # as in tests/conftest.py
 
 
 @pytest.fixture(scope="module")
@@ -96,11 +95,21 @@ def test_a_program_answers_as_the_network_did(program: Path) -> None:
     assert isinstance(network.train().eval(), Exported)
 
 
+def test_a_copy_of_a_program_is_another(program: Path, recwarn: pytest.WarningsRecorder) -> None:
+    network = exported(program)
+    twin = copy.deepcopy(network)
+    with torch.no_grad():
+        for parameter in twin.parameters():
+            parameter.zero_()
+    assert all(parameter.any() for parameter in network.parameters())
+    assert not [each.message for each in recwarn if each.category is FutureWarning]
+
+
 def test_techniques_on_a_program(program: Path) -> None:
     task = FromProgram(program)
     assert applied("bf16", task).numerics.precision == "bf16"
     assert applied("distil", task).module is not None  # into the task's student
-    for name in ("int8", "low-rank", "prune-channels"):
+    for name in ("int8-mixed", "low-rank", "prune-channels", "qat"):
         technique, config = short(name)
         with pytest.raises(NotApplicable, match=name):
             technique.apply(Network(task.network()), context_of(task), config)
