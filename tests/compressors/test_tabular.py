@@ -9,8 +9,6 @@ from compressors import training, usertask
 from compressors.task import Split
 from compressors.tasks import tabular
 
-torch.set_num_threads(1)  # as in tests/conftest.py
-
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
 

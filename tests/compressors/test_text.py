@@ -12,8 +12,6 @@ from compressors.sources import HuggingFace
 from compressors.task import Split
 from compressors.tasks import text
 
-torch.set_num_threads(1)  # as in tests/conftest.py
-
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import pytest
 import torch
 
 from compressors import artifact, measure, trials
@@ -98,12 +97,6 @@ def test_eager_never_serves() -> None:
     assert winner(trial("a", 1, 10), trial("eager", 0.1, 1)) == "a"
 
 
-@pytest.fixture
-def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(measure, "SECONDS_PER_BATCH_SIZE", 0.02)
-
-
-@pytest.mark.usefixtures("hurried")
 def test_a_build_tries_every_engine_and_keeps_their_files(tmp_path: Path) -> None:
     recipes = """
         [variants.fp32]

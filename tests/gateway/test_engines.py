@@ -38,13 +38,10 @@ def images(rows: int) -> np.ndarray:
 @pytest.fixture(scope="module")
 def lowered(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Made]:
     """The tiny network, lowered to each engine that something can be lowered to, and echo."""
-    import torch
-
     from compressors import lowering, usertask
     from compressors.interface import describe
     from compressors.technique import Network
 
-    torch.set_num_threads(1)  # as in tests/conftest.py
     task = usertask.load(str(Path(__file__).parents[1] / "tiny_task.py"))
     network = task.network()
     interface = describe(task, network, task.samples("validation"))

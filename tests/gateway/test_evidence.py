@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -126,17 +124,6 @@ def test_all_pairs_agree_with_each_pair() -> None:
     for (x, y), low in bounds.items():
         expected = 0.0 if x == y else paired_interval(scores[x], scores[y], groups)[1]
         assert low == pytest.approx(expected, abs=1e-9)
-
-
-def test_twenty_variants_take_less_than_a_second() -> None:
-    random = np.random.default_rng(1)
-    scores = {str(i): (random.random(10_000) < 0.95).astype(float) for i in range(20)}
-    took = []
-    for _ in range(3):  # the best of three: the machine may be busy, the code is as fast as this
-        begun = time.perf_counter()
-        paired_lower_bounds(scores)
-        took.append(time.perf_counter() - begun)
-    assert min(took) < 1.0
 
 
 def test_input_that_makes_no_sense() -> None:
