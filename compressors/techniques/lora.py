@@ -134,7 +134,7 @@ def rounded(weight: Tensor, base: Base) -> Tensor:
     matrix = weight.flatten(1)
     most = 127 if base == "int8" else 7
     size = matrix.shape[1] if base == "int8" else min(_GROUP, matrix.shape[1])
-    groups = [_to_integers(part, most) for part in matrix.split(size, dim=1)]
+    groups = [_to_integers(part, most) for part in torch.split(matrix, size, dim=1)]
     return torch.cat(groups, dim=1).view_as(weight)
 
 
