@@ -82,12 +82,14 @@ class Asked:
         """The engines to lower the variant to, the default first."""
         return self.options.engines or recipe.engines or installed_engines()
 
-    def reusable(self, recipe: VariantRecipe) -> VariantCard | None:
-        """The card of the variant as the store holds it; None when it is to be built.
+    def reusable(self, recipe: VariantRecipe, book: RecipeBook | None = None) -> VariantCard | None:
+        """The card of the variant as the store holds it; None when it is to be built. `book` is
+        what the recipe is from, where that is another one than was asked for.
 
         Raises:
             StoreError: the store holds it damaged or in another form, and may not replace it.
         """
+        book = book or self.book
         folder = self.options.store / self.task.name / recipe.name
         if not folder.exists():
             return None
@@ -95,8 +97,8 @@ class Asked:
             card = artifact.read(folder)
             found = record.differences(
                 card,
-                reference=self.book.reference,
-                recipe=tuple(step.record() for step in self.book.chain(recipe.name)),
+                reference=book.reference,
+                recipe=tuple(step.record() for step in book.chain(recipe.name)),
                 parent_digest=self.parent_digest,
                 engines=self.engines(recipe),
                 task=self.task_record,

@@ -83,8 +83,9 @@ def _taken(name: str, candidate: Candidate, asked: Asked) -> bool:
     folder = asked.options.store / asked.task.name / name
     if not folder.exists() or _made_by_search(folder):
         return False
+    book = book_of({name: candidate})
     try:
-        return asked.reusable(book_of({name: candidate})[name]) is None
+        return asked.reusable(book[name], book) is None
     except StoreError:
         return True
 

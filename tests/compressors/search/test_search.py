@@ -228,7 +228,7 @@ def test_an_earlier_searchs_variants_are_withdrawn_and_nobody_elses(tmp_path: Pa
         (["--budget", "0"], "--budget: expected a time such as 90s, 20m or 2h, got '0'"),
         (["--budget", "5x"], "--budget: expected a time such as 90s, 20m or 2h, got '5x'"),
         (["--objective", "speed"], "--objective: expected latency, cost, size, got 'speed'"),
-        (["--families", "prune-tails"], "got prune-tails"),
+        (["--families", "prune-tails"], "got 'prune-tails'"),
         (["--families", ","], "--families: expected some of prune-channels"),
         (["--epochs", "3,1"], "--epochs: expected rising numbers such as 1,3,8, got '3,1'"),
         (["--epochs", "0"], "--epochs: expected rising numbers such as 1,3,8, got '0'"),
