@@ -7,7 +7,7 @@ PORT ?= 8080
 MODELS ?= models
 BENCH_RESULTS ?= bench-results
 
-.PHONY: help setup demo test check bench bench-live bench-tools weights clean
+.PHONY: help setup demo test check bench bench-live bench-compression bench-tools weights clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -42,6 +42,9 @@ bench: setup bench-tools  ## measure the gateway's overhead, throughput and deci
 
 bench-live: setup  ## the same traffic against a real gateway and in simulation
 	$(BIN)/python -m tests.bench.live
+
+bench-compression: setup  ## what compression reaches on real data: DATA=folder; hours at first
+	$(BIN)/python -m tests.bench.compression --data $(DATA) --work $(BENCH_RESULTS)/compression
 
 bench-tools:
 	@command -v wrk >/dev/null || { echo "make bench needs wrk: apt-get install wrk"; exit 1; }

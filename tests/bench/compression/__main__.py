@@ -27,6 +27,7 @@ from compressors.search.frontier import Point, hypervolume
 from gateway import catalog, engines
 from gateway.engines import Program
 from router.card import LatencyPoint, VariantCard
+from tests.bench.compression.tasks import fashion
 
 HERE = Path(__file__).parent
 BATCHES = (1, 32)
@@ -92,7 +93,10 @@ def main() -> None:
 
 
 def build(bench: Bench, store: Path) -> Path:
-    """The model's folder in the store, with every variant of the recipes built."""
+    """The model's folder in the store, with every variant of the recipes built; the reference is
+    trained first where that has not been done."""
+    if bench.task == "fashion" and not fashion.weights().exists():
+        fashion.train()
     command = [
         Path(sys.executable).with_name("gearshift"), "compress",
         str(HERE / "tasks" / f"{bench.task}.py"),

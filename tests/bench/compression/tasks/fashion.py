@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import gzip
 import os
-import sys
 import time
 from functools import cache
 from pathlib import Path
@@ -144,7 +143,7 @@ def moved(epoch: int) -> Samples:
     return Samples({"image": np.ascontiguousarray(drawn)}, samples.targets)
 
 
-def train(epochs: int) -> None:
+def train(epochs: int = 12) -> None:
     """Train the reference and write its weights; prints validation scores, never test."""
     torch.manual_seed(0)
     network, begun = untrained(), time.monotonic()
@@ -161,4 +160,4 @@ def train(epochs: int) -> None:
 
 
 if __name__ == "__main__":
-    train(int(sys.argv[1]) if len(sys.argv) > 1 else 20)
+    train()
