@@ -89,7 +89,6 @@ class Guarded(Task):
         self.name, self.metric, self.outputs = name, task.metric, tuple(outputs)
         self.labels = None if task.labels is None else tuple(map(str, task.labels))
         self.free_dimensions = dict(task.free_dimensions)
-        self.free_dimensions = task.free_dimensions
 
     @property
     def file(self) -> str:

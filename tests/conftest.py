@@ -35,7 +35,7 @@ def tiny_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store with the model `tiny`, built once a session by the real pipeline: fp32, int8, a
     smaller `distilled`, and bf16 where the CPU has it. Tests must not change it: copy it."""
     # Imported here: the tests of the router run without torch.
-    from compressors import usertask
+    from compressors import measure, usertask
     from compressors.build import Options, build
     from compressors.progress import Silent
     from compressors.recipe import parse
@@ -43,6 +43,8 @@ def tiny_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     store = tmp_path_factory.mktemp("store")
     task = usertask.load(str(Path(__file__).parent / "tiny_task.py"))
     options = Options(store, engines=("openvino",))
-    outcomes = build(task, parse(TINY_RECIPES, "tiny recipes"), options, Silent())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(measure, "SECONDS_PER_BATCH_SIZE", 0.1)
+        outcomes = build(task, parse(TINY_RECIPES, "tiny recipes"), options, Silent())
     assert not [o.reason for o in outcomes if o.state == "failed"]
     return store
