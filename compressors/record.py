@@ -86,8 +86,14 @@ def _listed(engines: Iterable[str]) -> str:
 
 
 def _told(recipe: tuple[Step, ...]) -> str:
+    # What is None was left open, and is not worth a word.
     steps = (
-        step.technique + "".join(f" {key}={value}" for key, value in sorted(step.settings.items()))
+        " ".join(
+            [
+                step.technique,
+                *(f"{k}={v}" for k, v in sorted(step.settings.items()) if v is not None),
+            ]
+        )
         for step in recipe
     )
     return "; ".join(steps) or "no steps"
