@@ -23,9 +23,11 @@ from torch import nn
 
 from compressors import machine, verify
 from compressors.recipe import TypedStep
-from compressors.task import Samples
+from compressors.task import Samples, Split
 from compressors.usertask import Guarded
 
+_SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+_DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 _PACKAGES = ("torch", "numpy", "nncf", "openvino", "tensorly", "torch-pruning", "transformers")
 
 
@@ -51,7 +53,7 @@ class Provenance:
             "weights": verify.weights_digest(self._reference),
             "train": samples_digest(self._task.samples("train")),
             "validation": samples_digest(self._task.samples("validation")),
-            "task": _file_digest(self._task.file),
+            "task": _code(self._task.file),
             "seed": self._seed,
             "packages": {name: _version(name) for name in _PACKAGES},
             "python": sys.version_info[:2],
@@ -60,12 +62,35 @@ class Provenance:
 
 
 def samples_digest(samples: Samples) -> str:
-    """SHA-256 over names, types, shapes and bytes of inputs and targets."""
+    """SHA-256 over names, types, shapes and bytes of inputs, targets and clusters."""
     digest = hashlib.sha256()
-    for name, array in {**samples.inputs, "": samples.targets}.items():
+    parts = {**samples.inputs, "": samples.targets}
+    if samples.clusters is not None:
+        parts[" clusters"] = samples.clusters
+    for name, array in parts.items():
         digest.update(f"{name} {array.dtype} {array.shape}\n".encode())
         digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()
+
+
+def definition_digest(task: Guarded) -> str:
+    """SHA-256 over what a task is: the code of its own file (comments and docstrings aside) and the
+    samples of every split. What its code imports is not in it."""
+    digest = hashlib.sha256(_code(task.file).encode())
+    for split in _SPLITS:
+        digest.update(samples_digest(task.samples(split)).encode())
+    return digest.hexdigest()
+
+
+def _code(path: str) -> str:
+    try:
+        tree = ast.parse(Path(path).read_bytes())
+    except (OSError, SyntaxError, ValueError):
+        return ""  # typed into an interpreter, or compiled: there is no source
+    for node in ast.walk(tree):
+        if isinstance(node, _DOCUMENTED) and ast.get_docstring(node, clean=False) is not None:
+            node.body = node.body[1:] or [ast.Pass()]
+    return ast.dump(tree)
 
 
 @cache
@@ -106,13 +131,6 @@ def _source(name: str) -> bytes | None:
 
 def _module(step: TypedStep) -> str:
     return type(step.implementation()).__module__
-
-
-def _file_digest(path: str) -> str:
-    try:
-        return hashlib.sha256(Path(path).read_bytes()).hexdigest()
-    except OSError:
-        return ""  # typed into an interpreter: there is no file
 
 
 def _version(package: str) -> str:

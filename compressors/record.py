@@ -9,7 +9,7 @@ from importlib.metadata import version
 import numpy as np
 import torch
 
-from compressors.provenance import samples_digest
+from compressors.provenance import definition_digest, samples_digest
 from compressors.task import Samples
 from compressors.usertask import Guarded
 from router.card import Machine, Step, TaskRecord, VariantCard
@@ -28,6 +28,7 @@ def task_record(task: Guarded, test: Samples) -> TaskRecord:
         clusters=len(test) if test.clusters is None else len(np.unique(test.clusters)),
         labels=task.labels,
         data_digest=samples_digest(test),
+        definition_digest=definition_digest(task),
     )
 
 
@@ -68,7 +69,7 @@ def differences(
     if tried != set(engines):
         yield f"it was built for {_listed(tried)}, now it is asked for {_listed(engines)}"
     if card.task != task:
-        yield "the task or its test split changed"
+        yield "the task changed: its code or its samples"
     here = (machine.cpu, machine.cores, machine.instruction_sets)
     if (card.machine.cpu, card.machine.cores, card.machine.instruction_sets) != here:
         yield f"it was measured on another machine ({card.machine.cpu}, {card.machine.cores} cores)"

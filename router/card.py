@@ -76,6 +76,9 @@ class TaskRecord(_Record):
     labels: tuple[str, ...] | None = None
     data_digest: Digest | None = None
     """SHA-256 of the samples and their targets: scores on other samples cannot be compared."""
+    definition_digest: Digest | None = None
+    """SHA-256 of the task's code and of all its splits: what was trained or scored by other code, or
+    on other samples, is another variant."""
 
 
 class _Estimate(_Record):

@@ -68,7 +68,7 @@ class Bench:
         self.heading = {
             "task": task.name,
             "weights": self.asked.parent_digest,
-            "test data": self.asked.task_record.data_digest,
+            "definition": self.asked.task_record.definition_digest,
             "objective": objective,
             "engines": list(self._engines()),
             "machine": self.asked.machine.fingerprint,
