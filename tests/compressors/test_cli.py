@@ -7,19 +7,15 @@ import pty
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
 from compressors import artifact
-from tests.compressors.builds import TASK
+from tests.compressors.builds import COMMAND, TASK
 from tests.conftest import TINY_RECIPES
 
-# One thread, as in tests/conftest.py.
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
-COMMAND = [sys.executable, "-m", "compressors.cli"]
 # Unless engines or the cache are what is tested.
 PLAIN = ["--engine", "openvino", "--no-cache"]
 
@@ -27,7 +23,6 @@ PLAIN = ["--engine", "openvino", "--no-cache"]
 def run(*arguments: object, timeout: float = 120) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [*COMMAND, *map(str, arguments)],
-        env=ENVIRONMENT,
         capture_output=True,
         text=True,
         timeout=timeout,
@@ -103,7 +98,6 @@ def test_ctrl_c_leaves_the_store_whole(tmp_path: Path, recipes: Path) -> None:
     out = tmp_path / "models"
     process = subprocess.Popen(
         [*COMMAND, TASK, "--out", str(out), "--recipes", str(recipes), *PLAIN],
-        env=ENVIRONMENT,
         stderr=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         text=True,
@@ -132,7 +126,7 @@ def test_a_terminal_gets_bars(tiny_store: Path, tmp_path: Path, recipes: Path) -
         [*COMMAND, TASK, "--out", str(store), "--recipes", str(recipes), *PLAIN],
         stderr=follower,
         stdout=follower,
-        env={**ENVIRONMENT, "TERM": "xterm-256color", "COLUMNS": "120"},
+        env={**os.environ, "TERM": "xterm-256color", "COLUMNS": "120"},
     )
     os.close(follower)
     seen = b""
