@@ -77,8 +77,8 @@ class TaskRecord(_Record):
     data_digest: Digest | None = None
     """SHA-256 of the samples and their targets: scores on other samples cannot be compared."""
     definition_digest: Digest | None = None
-    """SHA-256 of the task's code and of all its splits: what was trained or scored by other code, or
-    on other samples, is another variant."""
+    """SHA-256 of the task's code and of all its splits: what was trained or scored by other code,
+    or on other samples, is another variant."""
 
 
 class _Estimate(_Record):
@@ -198,6 +198,10 @@ class VariantCard(_Record):
     accuracy: Accuracy
     paired: PairedDifference
     latency: Annotated[tuple[LatencyPoint, ...], Field(min_length=1)]
+    yardstick: tuple[LatencyPoint, ...] = ()
+    """The reference's own program, on the engine that serves it, timed in turn with this variant's:
+    a speed-up over a time from another run would compare two states of the machine. Empty on the
+    reference itself, and on cards from before there was one."""
     measured_shapes: dict[str, tuple[Positive, ...]] = Field(default_factory=dict)
     """For inputs with a free size besides the batch: the shape of one row as latency and memory
     were measured."""
@@ -227,4 +231,7 @@ class VariantCard(_Record):
         batches = [point.batch for point in self.latency]
         if batches != sorted(set(batches)) or batches[0] != 1:
             raise ValueError(f"latency must list batch 1 first, then larger ones, got {batches}")
+        beside = [point.batch for point in self.yardstick]
+        if beside and beside != batches:
+            raise ValueError(f"yardstick must list the batches of latency, {batches}, got {beside}")
         return self
