@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
-from compressors import measure, record, resident, trials
+from compressors import artifact, measure, record, resident, trials
 from compressors.artifact import Workspace
 from compressors.asked import Asked, Options
 from compressors.eager import Eager
@@ -29,8 +29,9 @@ from compressors.progress import Advance, Reporter, ticking
 from compressors.recipe import RecipeBook, VariantRecipe
 from compressors.trials import Lowered, Trial
 from compressors.usertask import Guarded
-from gateway.engines import EngineError
-from router.card import EngineRecord, VariantCard
+from gateway import engines
+from gateway.engines import EngineError, Program
+from router.card import EngineRecord, LatencyPoint, VariantCard
 
 __all__ = ["Options", "Outcome", "build"]
 
@@ -124,9 +125,10 @@ class _Job:
 
         # The reference is compared with itself: a difference of exactly zero.
         first = recipe.name == self.asked.book.reference
-        found = trials.measured(
+        found, yardstick = trials.measured(
             lowered,
             Eager(made.network.module, asked.interface, 1) if first else None,
+            None if first else self._reference_program,
             self.task,
             asked.validation,
             asked.machine.cores,
@@ -144,7 +146,7 @@ class _Job:
             )
 
         card = self._card(
-            recipe, made, lowered, refused, winner, found, scores,
+            recipe, made, lowered, refused, winner, found, yardstick, scores,
             scores if first else self._reference_scores(), resident_bytes,
         )  # fmt: skip
         folder = self.workspace.folder(recipe.name)
@@ -162,6 +164,7 @@ class _Job:
         refused: dict[str, str],
         winner: Lowered,
         found: dict[str, Trial],
+        yardstick: tuple[LatencyPoint, ...],
         scores: Scores,
         reference: Scores,
         resident_bytes: int,
@@ -182,6 +185,7 @@ class _Job:
             accuracy=measure.accuracy(scores),
             paired=measure.paired(scores, reference),
             latency=trial.latency,
+            yardstick=yardstick,
             measured_shapes=asked.interface.measured_shapes,
             machine=asked.machine,
             engine=EngineRecord(
@@ -213,6 +217,16 @@ class _Job:
             finally:
                 program.close()
 
+    @property
+    def _reference_folder(self) -> Path:
+        return self.options.store / self.task.name / self.asked.book.reference
+
     def _reference_scores(self) -> Scores:
-        folder: Path = self.options.store / self.task.name / self.asked.book.reference
-        return Scores.load(folder)
+        return Scores.load(self._reference_folder)
+
+    def _reference_program(self) -> Program:
+        """The reference as it serves, on one thread."""
+        card = artifact.read(self._reference_folder)
+        # This build made it, or found it to be what it would have made: it is trusted by that.
+        engine = engines.get(card.engine.name)
+        return engine.load(self._reference_folder, card, threads=1, trusted=True)

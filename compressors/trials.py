@@ -9,14 +9,14 @@ from __future__ import annotations
 import math
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from compressors import lowering, measure, verify
+from compressors import lowering, measure, resizing, verify
 from compressors.draft import draft_card
 from compressors.eager import Eager
 from compressors.errors import BuildError, NotSupported, StoreError
@@ -43,6 +43,7 @@ LOWERING_SECONDS_OTHERWISE = 5.0
 # the 95 % interval of the paired difference: half a point.
 MOST_LOST = 0.005
 
+_YARDSTICK = "the yardstick"  # among programs by engine: no engine's name holds a space
 _DISK_IS_FULL_BELOW = 64 * 1024  # bytes; a file system keeps some blocks to itself
 
 
@@ -132,12 +133,14 @@ def lower(
 def measured(
     lowered: Sequence[Lowered],
     eager: Eager | None,
+    yardstick: Callable[[], Program] | None,
     task: Task,
     validation: Samples,
     cores: int,
     advance: Advance,
-) -> dict[str, Trial]:
-    """Score and time every program, and the network itself where `eager` is given, by engine.
+) -> tuple[dict[str, Trial], tuple[LatencyPoint, ...]]:
+    """Score and time every program, and the network itself where `eager` is given, by engine; and
+    the times of the program that `yardstick` loads on one thread, which took turns with them.
 
     Raises:
         EngineError, BuildError: a program that passed the checks fails after all.
@@ -156,6 +159,8 @@ def measured(
         programs: dict[str, Program] = {each.engine: each.load(1) for each in lowered}
         if eager is not None:
             programs[EAGER] = eager
+        if yardstick is not None:
+            programs[_YARDSTICK] = yardstick()
         points = measure.latencies(programs, validation, 1, within(advance, 0.2, 1.0))
         trials = {
             each.engine: _trial(
@@ -175,7 +180,7 @@ def measured(
             trials[EAGER] = _trial(EAGER, version, EAGER, kernels, scores[EAGER], points[EAGER], 0)
     for program in programs.values():
         program.close()
-    return trials
+    return trials, points.get(_YARDSTICK, ())
 
 
 def choose(trials: Mapping[str, Trial], default: str) -> tuple[str, str]:
@@ -256,6 +261,7 @@ def _lowered(
         disk.infer({key: array[:1] for key, array in checked.inputs.items()})
         kernels = disk.kernels()
         verify.right_kernels(kernels, precision)
+        resizing.check(disk, network, interface)
         memory.close()
         disk.close()
     return Lowered(name, folder, draft, kernels, target.version(), time.monotonic() - begun)

@@ -135,6 +135,13 @@ def test_a_build_tries_every_engine_and_keeps_their_files(tmp_path: Path) -> Non
     assert list(int8.refused) == ["torch"]
     assert "int8" in int8.refused["torch"]
 
+    # Whatever it is compared with was measured in the same run.
+    assert fp32.yardstick == ()
+    assert [point.batch for point in int8.yardstick] == list(measure.BATCHES)
+    assert int8.yardstick != fp32.latency
+    for own, beside in zip(int8.latency, int8.yardstick, strict=True):
+        assert (own.batch, own.threads) == (beside.batch, beside.threads)
+
     assert {o.state for o in build_of(recipes, tmp_path).values()} == {"reused"}
     other = build_of(recipes.replace('"torch", ', ""), tmp_path)["int8"]
     assert (other.state, "built for openvino and torch" in other.reason) == ("failed", True)
