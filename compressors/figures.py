@@ -1,4 +1,9 @@
-"""What a model's variants are compared by, read off their cards, and who beats whom. Pure."""
+"""What a model's variants are compared by, read off their cards, and who beats whom. Pure.
+
+A machine is not as fast today as it was yesterday. So times of two cards are not compared as they
+stand: each variant's are first brought to the run in which the reference was measured, by what the
+reference took when it was timed in turn with that variant (`in_run_of`).
+"""
 
 from __future__ import annotations
 
@@ -75,17 +80,49 @@ def usd_per_million(card: VariantCard, price_per_lane_hour: float) -> float:
     return _usd(point.p50_ms, point, price_per_lane_hour)
 
 
+def in_run_of(reference: VariantCard, card: VariantCard) -> VariantCard:
+    """The card as if it had been measured in the reference's own run: every time is multiplied by
+    what the reference took there over what it took in turn with this variant, at that batch size.
+    A card without a yardstick stays as it is.
+
+    Raises:
+        ValueError: the reference was not measured at one of its batch sizes.
+    """
+    if not card.yardstick:
+        return card
+
+    def scaled(point: LatencyPoint) -> LatencyPoint:
+        scale = _p50(reference.latency, point.batch) / _p50(card.yardstick, point.batch)
+        times = ("p50_ms", "p95_ms", "p99_ms", "spread_ms")
+        return point.model_copy(update={name: getattr(point, name) * scale for name in times})
+
+    return card.model_copy(update={"latency": tuple(scaled(point) for point in card.latency)})
+
+
+def how_timed(cards: Sequence[VariantCard]) -> str:
+    """What "faster" and "beaten" rest on, in a sentence for a caption."""
+    rest = [card for card in cards if card.variant != card.reference]
+    apart = [card.variant for card in rest if not card.yardstick]
+    told = "Faster, beaten: by the reference timed in turn with each variant"
+    if not apart:
+        return f"{told}."
+    names = "every variant" if len(apart) == len(rest) else ", ".join(apart)
+    return f"{told}; for {names}, which has no such times, by the reference's run at another time."
+
+
 def speedup(card: VariantCard, reference: VariantCard, batch: int) -> tuple[float, float | None]:
     """How many times as fast as the reference the variant is at `batch`, by medians: against the
     best engine that the reference was measured on, and against PyTorch without any. The second is
     None where that was not measured.
 
-    Eager alone is no honest baseline: an engine is faster without any compression.
+    Eager alone is no honest baseline: an engine is faster without any compression. The reference's
+    engines are compared with one another in its own run, and the variant with the reference in the
+    variant's (`in_run_of`): both ratios are of times taken in turn.
 
     Raises:
         ValueError: one of them was not measured at that batch size.
     """
-    own = _p50(card.latency, batch)
+    own = _p50(in_run_of(reference, card).latency, batch)
     trials = {trial.name: trial.latency for trial in reference.engines}
     eager = trials.pop(EAGER, None)
     floats = [*trials.values()] or [reference.latency]
@@ -113,8 +150,10 @@ def beaten(cards: Sequence[VariantCard], measure: Measure) -> dict[str, str]:
 
     The rule is `compressors.search.frontier.dominates`: better in one by more than the spread (of
     accuracy: the 95 % intervals of the paired differences do not meet), and not worse in the other.
-    The reference may be beaten as well.
+    The reference may be beaten as well. Times are those of the reference's run (`in_run_of`) where
+    it is among the cards.
     """
+    first = next((card for card in cards if card.variant == card.reference), None)
 
     def point(card: VariantCard) -> Point:
         found = card.paired
@@ -123,7 +162,7 @@ def beaten(cards: Sequence[VariantCard], measure: Measure) -> dict[str, str]:
         exact = (0.0, 0.0, 0.0) if card.variant == card.reference else drops
         return Point(card.variant, measure.value(card), measure.spread(card), *exact)
 
-    points = [point(card) for card in cards]
+    points = [point(card if first is None else in_run_of(first, card)) for card in cards]
     found = ((point.name, beaten_by(point, points)) for point in points)
     return {name: by.name for name, by in found if by is not None}
 

@@ -17,6 +17,7 @@ from compressors.figures import (
     beaten,
     beaten_everywhere,
     best_batch,
+    how_timed,
     measures,
     reference_of,
     speedup,
@@ -168,7 +169,7 @@ def _table(book: _Book) -> str:
         "Brackets: 95 % interval. Δ: difference to the reference on the same samples. Faster: than "
         "the reference on its best engine, and than PyTorch without one, by medians. USD / M: a "
         f"million rows in the best batch, at {book.price:g} USD per lane-hour. Beaten by: in "
-        "latency and in cost; such a variant is faint."
+        f"latency and in cost; such a variant is faint. {how_timed(book.cards)}"
     )
     return (
         '<div class="scroll" tabindex="0" role="group" aria-label="Table of variants">'
@@ -190,6 +191,7 @@ def _details(card: VariantCard) -> str:
         f"<li><code>{escape(step.technique)}</code> {_settings(step.settings)}</li>"
         for step in card.recipe
     )
+    beside = {point.batch: point.p50_ms for point in card.yardstick}
     refused = "".join(
         f"<li><b>{escape(engine)}</b>: {escape(why)}</li>" for engine, why in card.refused.items()
     )
@@ -207,10 +209,10 @@ def _details(card: VariantCard) -> str:
         + (f"<h3>Engines that cannot run it</h3><ul>{refused}</ul>" if refused else "")
         + f"<h3>Latency on {escape(card.engine.name)}, ms</h3>"
         + _grid(
-            ("batch", "p50", "p95", "p99", "spread", "runs"),
+            ("batch", "p50", "p95", "p99", "spread", "runs", "reference in turn, p50"),
             [
                 (str(p.batch), *map(digits, (p.p50_ms, p.p95_ms, p.p99_ms, p.spread_ms)),
-                 f"{p.runs:,}")
+                 f"{p.runs:,}", digits(beside[p.batch]) if beside else "–")
                 for p in card.latency
             ],
             text=0,

@@ -12,6 +12,7 @@ from compressors.figures import (
     DEFAULT_PRICE_PER_LANE_HOUR,
     beaten_everywhere,
     best_batch,
+    how_timed,
     reference_of,
     speedup,
     usd_per_million,
@@ -39,7 +40,8 @@ def table(cards: Sequence[VariantCard], price_per_lane_hour: float, width: int) 
             "in points. Times: p50 / p99. Faster: than the reference on its best engine, and than "
             "PyTorch without one, alone and in the best batch. USD / M: a million rows in that "
             f"batch, at {price_per_lane_hour:g} USD per lane-hour. Beaten by: no worse in accuracy "
-            "or speed, alone and in the best batch, and better beyond what measuring can explain.",
+            "or speed, alone and in the best batch, and better beyond what measuring can explain. "
+            + how_timed(cards),
             title_justify="left",
             caption_justify="left",
         )

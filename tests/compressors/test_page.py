@@ -130,6 +130,16 @@ def test_engines_tried_and_refused_are_told(cards: list[VariantCard]) -> None:
         assert trial.version in text and f"{100 * trial.validation:.2f}" in text
 
 
+def test_what_the_reference_took_in_turn_is_told(cards: list[VariantCard]) -> None:
+    parsed = Parsed(page.render(cards, 0.05))
+    assert figures.how_timed(cards) in parsed.text
+    for card in cards:
+        for point in card.yardstick:
+            assert scatter.digits(point.p50_ms) in parsed.text
+    old = [card.model_copy(update={"yardstick": ()}) for card in cards]
+    assert "for every variant, which has no such times" in Parsed(page.render(old, 0.05)).text
+
+
 def test_a_beaten_variant_is_faint_and_names_who_beats_it(cards: list[VariantCard]) -> None:
     reference = figures.reference_of(cards)
     slow = tuple(

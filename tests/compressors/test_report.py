@@ -78,7 +78,9 @@ def with_times(card: VariantCard, times: dict[str, tuple[float, float]], own: st
         )
         for name, pair in times.items()
     )
-    return card.model_copy(update={"engines": trials, "latency": points(times[own])})
+    return card.model_copy(
+        update={"engines": trials, "latency": points(times[own]), "yardstick": ()}
+    )
 
 
 def test_speed_is_told_against_the_best_float_engine_and_against_eager(
@@ -101,6 +103,10 @@ def test_a_card_of_one_engine_is_compared_with_that(cards: list[VariantCard]) ->
     assert "–" in printed(
         [reference.model_copy(update={"variant": "fp32", "reference": "fp32"})], 400
     )
+
+
+def test_the_caption_says_what_faster_rests_on(cards: list[VariantCard]) -> None:
+    assert figures.how_timed(cards) in " ".join(printed(cards, 200).split())
 
 
 def test_a_wide_table_has_every_column_and_its_own_width(cards: list[VariantCard]) -> None:
