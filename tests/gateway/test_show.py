@@ -57,3 +57,16 @@ def test_a_constructor_is_told_and_seeds_are_no_counts(card: VariantCard) -> Non
     engine = card.engine.model_copy(update={"constructor": "flowers.py:Flowers"})
     text = shown(card.model_copy(update={"engine": engine, "seeds": {"bootstrap": 20260}}), 100)
     assert "flowers.py:Flowers" in text and "20260" in text and "20,260" not in text
+
+
+def test_what_the_reference_took_in_turn_is_a_table_of_its_own(
+    card: VariantCard, tiny_store: Path
+) -> None:
+    assert "yardstick\n  none" in shown(card, 80)
+    variant = catalog.read_variant(tiny_store / "tiny" / "int8").card
+    text = shown(variant, 80)
+    assert max(map(len, text.splitlines())) <= 80
+    rows = text.split("\nyardstick\n")[1].split("\nmeasured shapes\n")[0].splitlines()
+    for point in variant.yardstick:
+        (line,) = [line for line in rows if line.startswith(f"  │ {point.batch:>5} ")]
+        assert f"{point.p50_ms:.4g}" in line
