@@ -61,6 +61,7 @@ class ServedModel:
         self.outputs: tuple[TensorSpec, ...] = card.outputs
         self.inputs_by_name = {spec.name: spec for spec in card.inputs}
         self.outputs_by_name = {spec.name: spec for spec in card.outputs}
+        self.equal_sizes = card.equal_sizes()
         self.labels = card.task.labels
         self.menu = menu
         self.cards = {name: entry.card for name, entry in entries.items()}

@@ -109,6 +109,7 @@ class Infer:
             served.inputs_by_name,
             served.outputs_by_name,
         )
+        v2.check_sizes(body.inputs, served.equal_sizes)
         demands = constraints.parse(headers, body.parameters)
         version: str | None = scope["path_params"].get("version")
         if version is not None:

@@ -189,6 +189,27 @@ def _inputs(
     return tensors, rows
 
 
+def check_sizes(
+    inputs: Mapping[str, Tensor], equal: tuple[tuple[tuple[str, int], ...], ...]
+) -> None:
+    """Hold free sizes to one another. Each engine does something else where they disagree, and some
+    of them answer.
+
+    Raises:
+        InvalidRequest: two that must be equal are not; it names the input.
+    """
+    for (first, dimension), *others in equal:
+        size = inputs[first].shape[dimension]
+        for name, other in others:
+            shape = inputs[name].shape
+            if shape[other] != size:
+                raise InvalidRequest(
+                    f"inputs.{name}.shape",
+                    list(shape),
+                    f"{size} at dimension {other}, as {first} has at dimension {dimension}",
+                )
+
+
 def _outputs(
     raw: object, specs: Mapping[str, TensorSpec], parameters: Mapping[str, Any]
 ) -> tuple[tuple[TensorSpec, bool], ...]:

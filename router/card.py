@@ -226,6 +226,17 @@ class VariantCard(_Record):
     versions: dict[str, str]
     seeds: dict[str, int]
 
+    def equal_sizes(self) -> tuple[tuple[tuple[str, int], ...], ...]:
+        """Groups of free sizes that one request must have equal, each as (input, dimension): those
+        that were equal in what was measured, such as the length of a sequence and of its mask."""
+        groups: dict[int, list[tuple[str, int]]] = {}
+        for spec in self.inputs:
+            measured = self.measured_shapes.get(spec.name, ())
+            for dimension, size in enumerate(measured, 1):
+                if spec.shape[dimension] == -1:
+                    groups.setdefault(size, []).append((spec.name, dimension))
+        return tuple(tuple(group) for group in groups.values() if len(group) > 1)
+
     @model_validator(mode="after")
     def _batches_rise(self) -> Self:
         batches = [point.batch for point in self.latency]

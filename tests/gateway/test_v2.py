@@ -363,3 +363,18 @@ def test_any_value_of_a_tensors_member_is_read_or_refused(member: str, value: ob
         decode({"inputs": [tensor(**{member: value})]})
     except InvalidRequest as error:
         assert str(error.members["field"]).startswith(("inputs", "body"))
+
+
+def test_sizes_that_belong_together_must_agree() -> None:
+    inputs = {
+        "ids": np.zeros((1, 5), np.int64),
+        "mask": np.zeros((1, 7), np.int64),
+        "image": np.zeros((1, 7, 2)),
+    }
+    equal = ((("ids", 1), ("mask", 1)),)
+    with pytest.raises(InvalidRequest) as error:
+        v2.check_sizes(inputs, equal)
+    assert "inputs.mask.shape" in error.value.detail and "[1, 7]" in error.value.detail
+    assert "5 at dimension 1, as ids has" in str(error.value.members["expected"])
+    v2.check_sizes(inputs | {"mask": inputs["ids"]}, equal)
+    v2.check_sizes(inputs, ((("mask", 1), ("image", 1)),))

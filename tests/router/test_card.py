@@ -40,3 +40,16 @@ def test_a_yardstick_of_other_batches_is_refused(card: dict[str, Any]) -> None:
     card["yardstick"] = card["latency"][:1]
     with pytest.raises(ValidationError, match=r"batches of latency, \[1, 32\], got \[1\]"):
         loaded(card)
+
+
+def test_free_sizes_that_were_measured_equal_belong_together(card: dict[str, Any]) -> None:
+    assert loaded(card).equal_sizes() == ()
+    card["inputs"] = [
+        {"name": "ids", "datatype": "INT64", "shape": [-1, -1]},
+        {"name": "mask", "datatype": "INT64", "shape": [-1, -1]},
+        {"name": "image", "datatype": "FP32", "shape": [-1, 64, -1]},
+    ]
+    card["measured_shapes"] = {"ids": [64], "mask": [64], "image": [64, 8]}
+    assert loaded(card).equal_sizes() == ((("ids", 1), ("mask", 1)),)
+    card["measured_shapes"] = {}  # a card from before they were told
+    assert loaded(card).equal_sizes() == ()
