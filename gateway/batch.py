@@ -2,12 +2,15 @@
 
 Requests may differ in a free dimension, such as a sequence's length. Rows of different shapes make
 no one tensor, and padding them would change what the callers asked; those of equal shapes run
-together, one call for each group.
+together, one call for each group. An engine that fails on one group has failed on that one alone:
+a request whose inputs disagree takes nobody of another shape with it.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -19,30 +22,49 @@ from router.card import TensorSpec
 Outputs = dict[str, Tensor]
 
 
+class Ran(NamedTuple):
+    """What came of a batch.
+
+    Attributes:
+        outcomes: for each request, in their order, its outputs, each (rows of it, ...), or what
+            its group failed with.
+        failed_s: seconds that went into groups that failed.
+    """
+
+    outcomes: list[Outputs | Exception]
+    failed_s: float
+
+
 def run(
     program: Program,
     requests: Sequence[InferRequest],
     specs: tuple[TensorSpec, ...],
     largest: int,
-) -> list[Outputs]:
-    """The outputs of each of `requests`, in their order, each (rows of it, ...).
+) -> Ran:
+    """Run `requests`. A group fails where the engine raises anything, or answers with something
+    else than was promised.
 
     Args:
         specs: the outputs that were promised.
         largest: rows that the engine is given at once; a request with more runs in pieces.
-
-    Raises:
-        EngineError: the engine failed, or answered with something else than was promised.
     """
-    found: list[Outputs] = [{} for _ in requests]
+    outcomes: list[Outputs | Exception] = [{} for _ in requests]
+    failed_s = 0.0
     for group in _alike(requests):
         members = [requests[index] for index in group]
         rows = [request.rows for request in members]
-        outputs = _together(program, members, sum(rows), largest)
-        check_outputs(outputs, specs, sum(rows))
+        begun_s = time.monotonic()
+        try:
+            outputs = _together(program, members, sum(rows), largest)
+            check_outputs(outputs, specs, sum(rows))
+        except Exception as error:  # engines have no common base for what they raise
+            failed_s += time.monotonic() - begun_s
+            for index in group:
+                outcomes[index] = error
+            continue
         for index, mine in zip(group, _shares(outputs, rows), strict=True):
-            found[index] = mine
-    return found
+            outcomes[index] = mine
+    return Ran(outcomes, failed_s)
 
 
 def _alike(requests: Sequence[InferRequest]) -> list[list[int]]:

@@ -18,6 +18,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 from gateway import batch
@@ -59,7 +60,8 @@ class Lanes:
 
     Args:
         scheduler: one that nobody else uses, with as many lanes as there are to be.
-        on_batch: called on the loop's thread with (model, variant, rows, seconds) after each batch.
+        on_batch: called on the loop's thread with (model, variant, rows, seconds) after each batch
+            that answered anybody; rows that failed, and their seconds, are not in it.
     """
 
     def __init__(
@@ -177,30 +179,41 @@ class Lanes:
         while (taken := self._take(lane)) is not None:
             assignment, tickets = taken
             started_s = time.monotonic()
-            outcome: list[batch.Outputs] | GearshiftError
-            try:
-                model = self._fleet.model(assignment.model)
-                outcome = batch.run(
-                    model.programs[assignment.variant][lane],
-                    [ticket.request for ticket in tickets],
-                    model.outputs,
-                    self._max_batch,
-                )
-            except Exception as error:
-                # Whatever an engine raises ends this batch, not the lane.
-                _LOG.exception("%s/%s failed on a batch", assignment.model, assignment.variant)
-                outcome = EngineFailed(f"{assignment.model}/{assignment.variant}: {error}")
+            ran = self._run(assignment, tickets, lane)
             finished_s = time.monotonic()
+            took_s = finished_s - started_s - ran.failed_s
+            answered = tuple(
+                ticket.waiting
+                for ticket, outcome in zip(tickets, ran.outcomes, strict=True)
+                if not isinstance(outcome, Exception)
+            )
             with self._lock:
                 # Before anybody is answered: who asks again at once finds the lane free.
                 self._scheduler.busy_until_s[lane] = 0.0
                 self._running[lane] = None
-                if isinstance(outcome, list):
-                    took_ms = (finished_s - started_s) * 1000
-                    self._scheduler.finished(assignment, took_ms, time.monotonic())
+                if answered:
+                    # A group that failed teaches nothing.
+                    learnt = replace(assignment, members=answered)
+                    self._scheduler.finished(learnt, took_s * 1000, time.monotonic())
             self._loop.call_soon_threadsafe(
-                self._settle, assignment, tickets, outcome, started_s, finished_s
+                self._settle, assignment, tickets, ran, started_s, finished_s
             )
+
+    def _run(self, assignment: Assignment, tickets: Sequence[Ticket], lane: int) -> batch.Ran:
+        name = f"{assignment.model}/{assignment.variant}"
+        try:
+            model = self._fleet.model(assignment.model)
+            program = model.programs[assignment.variant][lane]
+            requests = [ticket.request for ticket in tickets]
+            ran = batch.run(program, requests, model.outputs, self._max_batch)
+        except Exception as error:
+            # Whatever went wrong ends this batch, not the lane.
+            _LOG.exception("%s failed on a batch", name)
+            return batch.Ran([error] * len(tickets), 0.0)
+        # Requests of one group share their error.
+        for error in dict.fromkeys(each for each in ran.outcomes if isinstance(each, Exception)):
+            _LOG.error("%s failed on a batch", name, exc_info=error)
+        return ran
 
     def _take(self, lane: int) -> tuple[Assignment, list[Ticket]] | None:
         with self._work:
@@ -234,21 +247,24 @@ class Lanes:
         self,
         assignment: Assignment,
         tickets: Sequence[Ticket],
-        outcome: list[batch.Outputs] | GearshiftError,
+        ran: batch.Ran,
         started_s: float,
         finished_s: float,
     ) -> None:
-        if isinstance(outcome, GearshiftError):
-            for ticket in tickets:
-                _fail(ticket, outcome)
-            return
-        rows = sum(ticket.waiting.rows for ticket in tickets)
-        self._on_batch(assignment.model, assignment.variant, rows, finished_s - started_s)
-        for ticket, mine in zip(tickets, outcome, strict=True):
+        rows, answered = sum(ticket.waiting.rows for ticket in tickets), 0
+        for ticket, outcome in zip(tickets, ran.outcomes, strict=True):
+            if isinstance(outcome, Exception):
+                told = f"{assignment.model}/{assignment.variant}: {outcome}"
+                _fail(ticket, EngineFailed(told))
+                continue
+            answered += ticket.waiting.rows
             if not ticket.done.done():  # its caller may have left, or its deadline passed
                 ticket.done.set_result(
-                    Result(mine, assignment.variant, started_s, finished_s, rows)
+                    Result(outcome, assignment.variant, started_s, finished_s, rows)
                 )
+        if answered:
+            took_s = finished_s - started_s - ran.failed_s
+            self._on_batch(assignment.model, assignment.variant, answered, took_s)
 
     def _refuse(self, tickets: Sequence[Ticket], why: Callable[[Ticket], GearshiftError]) -> None:
         for ticket in tickets:

@@ -6,6 +6,7 @@ A folder of format `echo` may hold `echo.json`, which makes the variant slow or 
     {"delay_after": 3}       only the third run and every later one is delayed
     {"mirror": true}         each row of the outputs is filled with that row's first input value
     {"fail_after": 3}        the third run and every later one fails
+    {"fail_length": 7}       a run whose first input's rows have length 7 fails
     {"fail_load": true}      loading fails
     {"wrong_shape": true}    outputs have one row too many
     {"nan": true}            outputs of a float type are NaN
@@ -33,6 +34,7 @@ class _Options(BaseModel):
     delay_after: Annotated[int, Field(ge=1)] = 1
     mirror: bool = False
     fail_after: Annotated[int, Field(ge=1)] | None = None
+    fail_length: Annotated[int, Field(ge=1)] | None = None
     fail_load: bool = False
     wrong_shape: bool = False
     nan: bool = False
@@ -61,6 +63,10 @@ class _Program:
         if options.fail_after is not None and self._runs >= options.fail_after:
             raise EngineError(
                 f"echo fails from run {options.fail_after} on, as {OPTIONS_FILE} asks"
+            )
+        if inputs[self._input].shape[1:2] == (options.fail_length,):
+            raise EngineError(
+                f"echo fails on rows of length {options.fail_length}, as {OPTIONS_FILE} asks"
             )
         rows = len(inputs[self._input]) + options.wrong_shape
         outputs = {name: np.zeros((rows, *shape), kind) for name, shape, kind in self._outputs}

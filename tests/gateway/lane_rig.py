@@ -47,14 +47,16 @@ class Rig:
     def submit(
         self, rows: int = 1, choices: tuple[str, ...] = ("fp32",), *, within_s: float = math.inf,
         model: str = "echo", soft: bool = False, allowed: tuple[str, ...] | None = None,
+        length: int = 4,
     ) -> Ticket:  # fmt: skip
         """Queue a request whose rows hold numbers that no other request's hold.
 
         Args:
             choices: what may answer, each better than the next.
             allowed: those of them that it was told of; by default all.
+            length: of a row.
         """
-        image = np.array([[next(_numbers)] * 4 for _ in range(rows)], np.float32)
+        image = np.array([[next(_numbers)] * length for _ in range(rows)], np.float32)
         demands = Constraints(
             max_latency_ms=None if within_s == math.inf else within_s * 1000,
             relax=("latency",) if soft else (),

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from gateway.engines import Tensor, Tensors
+from router.card import TensorSpec
 from router.errors import EngineFailed, NotReady
 from tests.gateway.lane_rig import MAX_BATCH, Rig, assert_own, run
 from tests.stores import write_variant
@@ -101,6 +102,30 @@ def test_engine_that_raises_fails_its_batch_and_not_the_lane(models: Path) -> No
         assert_own(good, await good.done)
         # What failed is no batch that anything is learnt from.
         assert rig.batches == [("echo", "fp32", 1), ("good", "fp32", 1)]
+
+    run(models, test)
+
+
+def test_a_group_that_fails_takes_nobody_of_another_length_with_it(models: Path) -> None:
+    free = TensorSpec(name="image", datatype="FP32", shape=(-1, -1))
+    write_variant(models, "echo", "fp32", inputs=(free,), mirror=True, fail_length=7)
+
+    async def test(rig: Rig) -> None:
+        first = await rig.busy()
+        bad, good, large = rig.submit(length=7), rig.submit(length=5), rig.submit(2, length=3)
+        with pytest.raises(EngineFailed, match="echo fails on rows of length 7"):
+            await bad.done
+        for ticket in (good, large):
+            result = await ticket.done
+            assert_own(ticket, result)
+            assert result.batch_rows == 4
+        await first.done
+        only = rig.submit(length=7)
+        with pytest.raises(EngineFailed):
+            await only.done
+        # One batch of them all, of which only what was answered is told and learnt from.
+        assert rig.batches[1:] == [("echo", "fp32", 3)]
+        assert rig.scheduler.telemetry.batches == len(rig.batches) == 2
 
     run(models, test)
 
