@@ -50,9 +50,8 @@ class Pruning(Training):
 
     @model_validator(mode="after")
     def _one_target(self) -> Pruning:
-        # A record of settings holds the defaults too.
-        if self.macs is not None and self.ratio != type(self).model_fields["ratio"].default:
-            raise ValueError("expected either `ratio` or `macs`, got both")
+        if self.macs is not None:
+            self.refuse("ratio", because="macs says how much stays")
         return self
 
 

@@ -42,6 +42,18 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    def refuse(self, *unused: str, because: str) -> None:
+        """For validators: settings of these names have no effect here, and somebody who sets one
+        expects that it has. A card's record holds every setting and means none by it.
+
+        Raises:
+            ValueError: one was set.
+        """
+        if self.model_fields_set == set(type(self).model_fields):
+            return
+        if there := [name for name in unused if name in self.model_fields_set]:
+            raise ValueError(f"{because}, and {', '.join(there)} would have no effect")
+
 
 @dataclass(frozen=True)
 class Numerics:

@@ -11,8 +11,9 @@ Then layers go back to float, the worst first, until what is left drops the scor
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import nn
 
 from compressors import calibration, fake_quantise
@@ -37,6 +38,12 @@ class _Config(Settings):
     calibration_samples: int = Field(
         300, ge=1, le=100_000, description="training samples to find the value ranges on"
     )
+
+    @model_validator(mode="after")
+    def _one_rule(self) -> Self:
+        if self.keep is not None:
+            self.refuse("max_drop", because="keep says how many layers stay in float")
+        return self
 
 
 class _Int8Mixed(Technique):

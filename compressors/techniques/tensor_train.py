@@ -11,9 +11,9 @@ squared weights: with a third of what may be lost for each, the error stays with
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import nn
 
 from compressors.errors import NotApplicable
@@ -36,6 +36,13 @@ class _Config(Training):
     round_to: int = Field(
         8, ge=1, le=64, description="ranks are multiples of this; odd ones run slower"
     )
+
+    @model_validator(mode="after")
+    def _one_rule(self) -> Self:
+        rules = {"ratio": "ratio", "energy": "energy"}
+        others = [setting for rule, setting in rules.items() if rule != self.rank_by]
+        self.refuse(*others, because=f"rank_by is {self.rank_by!r}")
+        return self
 
 
 class _TensorTrain(Technique):

@@ -145,3 +145,31 @@ def test_a_technique_goes_on_from_another_s_network() -> None:
     found, config = short("prune-channels")
     changed = found.apply(network, context_of(task), config)
     assert changed.module(torch.zeros(2, 1, 8, 8)).shape == (2, 10)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "told"),
+    [
+        ("svd", 'rank_by = "energy", ratio = 0.3', "rank_by is 'energy', and ratio"),
+        ("svd", "energy = 0.3", "rank_by is 'ratio', and energy"),
+        ("svd", "cost = 0.3", "rank_by is 'ratio', and cost"),
+        ("tucker", 'rank_by = "energy", ratio = 0.3', "rank_by is 'energy', and ratio"),
+        ("tensor-train", "energy = 0.3", "rank_by is 'ratio', and energy"),
+        ("int8-mixed", "keep = 1, max_drop = 0.1", "stay in float, and max_drop"),
+        ("prune-channels", "ratio = 0.5, macs = 0.5", "macs says how much stays, and ratio"),
+    ],
+)  # fmt: skip
+def test_settings_that_would_have_no_effect_are_refused(
+    name: str, settings: str, told: str
+) -> None:
+    with pytest.raises(RecipeError, match=f"{told} would have no effect"):
+        parse(
+            f'[variants.fp32]\n[variants.x]\nsteps = [{{ technique = "{name}", {settings} }}]',
+            "recipes.toml",
+        )
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_a_card_keeps_of_the_settings_is_read_again(name: str) -> None:
+    config = technique.get(name).Config()
+    assert type(config).model_validate(config.model_dump()) == config
