@@ -211,8 +211,8 @@ class Lanes:
             _LOG.exception("%s failed on a batch", name)
             return batch.Ran([error] * len(tickets), 0.0)
         # Requests of one group share their error.
-        for error in dict.fromkeys(each for each in ran.outcomes if isinstance(each, Exception)):
-            _LOG.error("%s failed on a batch", name, exc_info=error)
+        for fault in dict.fromkeys(each for each in ran.outcomes if isinstance(each, Exception)):
+            _LOG.error("%s failed on a batch", name, exc_info=fault)
         return ran
 
     def _take(self, lane: int) -> tuple[Assignment, list[Ticket]] | None:
