@@ -96,7 +96,7 @@ def test_a_full_disk_is_told_and_leaves_the_store_whole(command: list[str], tmp_
     disk = tmp_path / "disk"
     disk.mkdir()
     # Room for the reference and a part of the next variant.
-    mount = ["mount", "-t", "tmpfs", "-o", "size=190k", "tmpfs", str(disk)]
+    mount = ["mount", "-t", "tmpfs", "-o", "size=130k", "tmpfs", str(disk)]
     if subprocess.run(mount, capture_output=True, check=False).returncode != 0:
         pytest.skip("no file system can be mounted here")
     try:
