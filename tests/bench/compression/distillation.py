@@ -22,6 +22,7 @@ from torch import nn
 from compressors import technique, training, usertask
 from compressors.task import Array, Samples, Task
 from compressors.technique import Context, Network
+from tests.bench.compression.tasks import fashion
 
 HERE = Path(__file__).parent
 # Student's 97.5 % quantile for as many seeds less one.
@@ -29,10 +30,11 @@ _T = {2: 12.71, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 8: 2.365, 10: 2.262}
 
 
 class AsIs(Task):
-    """A task without its augmentation."""
+    """A task without its augmentation, and with a student of Fashion-MNIST's family of that width
+    where one is asked for."""
 
-    def __init__(self, task: Task) -> None:
-        self._task = task
+    def __init__(self, task: Task, width: int | None) -> None:
+        self._task, self._width = task, width
         self.name, self.outputs, self.labels = task.name, task.outputs, task.labels
 
     def network(self) -> nn.Module:
@@ -42,6 +44,8 @@ class AsIs(Task):
         return self._task.samples(split)
 
     def student(self) -> nn.Module | None:
+        if self._width is not None:
+            return fashion.Residual(self._width, (1, 1, 1))
         return self._task.student()
 
     def score(self, outputs: dict[str, Array], targets: Array) -> Array:
@@ -58,13 +62,14 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("bench-results/compression"))
     parser.add_argument("--task", default="fashion")
     parser.add_argument("--epochs", type=int, default=8)
+    parser.add_argument("--width", type=int, help="of another student, for Fashion-MNIST")
     parser.add_argument("--seeds", type=int, default=5, choices=sorted(_T))
     parser.add_argument("--temperature", type=float, default=4.0)
     parser.add_argument("--soft-weight", type=float, default=0.9)
     wanted = parser.parse_args()
     os.environ["GEARSHIFT_BENCH_DATA"] = str(wanted.data.resolve())
     os.environ.setdefault("GEARSHIFT_BENCH_WEIGHTS", str(wanted.work.resolve() / "weights"))
-    task = AsIs(usertask.load(str(HERE / "tasks" / f"{wanted.task}.py")))
+    task = AsIs(usertask.load(str(HERE / "tasks" / f"{wanted.task}.py")), wanted.width)
     ways: dict[str, dict[str, Any]] = {
         "train-student": {},
         "distil": {"temperature": wanted.temperature, "soft_weight": wanted.soft_weight},
