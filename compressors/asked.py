@@ -104,6 +104,7 @@ class Asked:
                 task=self.task_record,
                 machine=self.machine,
                 seeds=self.seeds,
+                constructor_digest=self.interface.constructor_digest,
             )
             if not (problems := list(found)):
                 return card

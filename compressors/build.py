@@ -194,6 +194,7 @@ class _Job:
                 format=trial.format,
                 kernels=trial.kernels,
                 constructor=winner.draft.engine.constructor,
+                constructor_digest=winner.draft.engine.constructor_digest,
             ),
             engines=tuple(each.record for each in found.values()),
             refused=refused,

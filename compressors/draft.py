@@ -12,16 +12,23 @@ def draft_card(
     inputs: tuple[TensorSpec, ...],
     outputs: tuple[TensorSpec, ...],
     constructor: str | None = None,
+    constructor_digest: str | None = None,
 ) -> VariantCard:
-    """A card with engine, precision, inputs and outputs, and nothing else. `constructor` is the
-    interface's, for an engine that needs the task's own code to load the variant.
+    """A card with engine, precision, inputs and outputs, and nothing else. `constructor` and
+    its digest are the interface's, for an engine that needs the task's own code to load the
+    variant; the digest of another format is left out.
 
     It is not validated and the fields that are measured later are absent, not made up: reading
     one of them raises AttributeError.
     """
     return VariantCard.model_construct(
         precision=precision,
-        engine=EngineRecord.model_construct(name=engine, format=format_, constructor=constructor),
+        engine=EngineRecord.model_construct(
+            name=engine,
+            format=format_,
+            constructor=constructor,
+            constructor_digest=constructor_digest if constructor else None,
+        ),
         inputs=inputs,
         outputs=outputs,
     )

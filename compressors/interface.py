@@ -28,12 +28,14 @@ class Interface:
             one would take the 1 for a constant.
         constructor: the task as `gearshift compress` takes it, found again from any folder; None
             when the task came from no file or module.
+        constructor_digest: SHA-256 of the file that it is written in; None with no constructor.
     """
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     example: dict[str, Array]
     constructor: str | None = None
+    constructor_digest: str | None = None
 
     def tensors(self, arrays: dict[str, Array]) -> tuple[torch.Tensor, ...]:
         """The arrays as tensors, in the order of the network's `forward`."""
@@ -102,7 +104,8 @@ def describe(task: Task, module: nn.Module, samples: Samples) -> Interface:
         ),
         tuple(_spec("output", name, array) for name, array in outputs.items()),
         example,
-        getattr(task, "spec", None),
+        spec := getattr(task, "spec", None),
+        getattr(task, "source_digest", None) if spec else None,
     )
     if not task.free_dimensions:
         return interface

@@ -53,6 +53,7 @@ def differences(
     task: TaskRecord,
     machine: Machine,
     seeds: dict[str, int],
+    constructor_digest: str | None,
 ) -> Iterator[str]:
     """Why the variant of `card` is another than the one now asked for; nothing when it is not.
 
@@ -70,6 +71,9 @@ def differences(
         yield f"it was built for {_listed(tried)}, now it is asked for {_listed(engines)}"
     if card.task != task:
         yield "the task changed: its code or its samples"
+    if card.engine.constructor_digest not in (None, constructor_digest):
+        # Even by a comment: what serves it compares bytes.
+        yield f"{card.engine.constructor}, which its engine runs, has changed"
     here = (machine.cpu, machine.cores, machine.instruction_sets)
     if (card.machine.cpu, card.machine.cores, card.machine.instruction_sets) != here:
         yield f"it was measured on another machine ({card.machine.cpu}, {card.machine.cores} cores)"

@@ -42,6 +42,7 @@ def measure(folder: Path, draft: VariantCard, shapes: Mapping[str, Sequence[int]
         "engine": draft.engine.name,
         "format": draft.engine.format,
         "constructor": draft.engine.constructor,
+        "constructor_digest": draft.engine.constructor_digest,
         "precision": draft.precision,
         "shapes": dict(shapes),
         "inputs": [spec.model_dump(mode="json") for spec in draft.inputs],
@@ -74,6 +75,7 @@ def _main() -> None:
         specs["inputs"],
         specs["outputs"],
         request["constructor"],
+        request["constructor_digest"],
     )
     engine = engines.get(request["engine"])
     process = psutil.Process()

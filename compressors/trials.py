@@ -248,7 +248,13 @@ def _lowered(
         format_ = target.format(network, folder)
         constructor = interface.constructor if format_ == TASK else None
         draft = draft_card(
-            name, format_, precision, interface.inputs, interface.outputs, constructor
+            name,
+            format_,
+            precision,
+            interface.inputs,
+            interface.outputs,
+            constructor,
+            interface.constructor_digest,
         )
         engine = engines.get(name)
         disk = engine.load(folder, draft, threads=1, trusted=True)

@@ -6,6 +6,7 @@ holds several), or `package.module:Class`.
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import importlib.util
 import inspect
@@ -70,11 +71,14 @@ class Guarded(Task):
     """A task whose code is called under guard, and whose splits are made once.
 
     `spec` names it in a form that `load` takes in any folder; None for a task made in memory.
+    `source_digest` is the SHA-256 of the file that its class is written in, as it was when it was
+    loaded; None where there is no such file.
     """
 
     def __init__(self, task: Task, spec: str | None = None) -> None:
         self._task, self.spec = task, spec
         self._file = inspect.getsourcefile(type(task)) or "the task"
+        self.source_digest = _digest(self._file)
         self._splits: dict[str, Samples] = {}
         self._drawn = 0
         name = getattr(task, "name", None)
@@ -214,6 +218,13 @@ def _check_classes(targets: Array, classes: int, where: str) -> None:
             f"{where}: targets: expected class numbers from 0 to {classes - 1}, as the network "
             f"has {classes} outputs, got {low} to {high}"
         )
+
+
+def _digest(file: str) -> str | None:
+    try:
+        return hashlib.sha256(Path(file).read_bytes()).hexdigest()
+    except OSError:
+        return None
 
 
 def _find(module: ModuleType, wanted: str, spec: str) -> type[Task]:

@@ -160,6 +160,10 @@ class EngineRecord(_Record):
     constructor: str | None = None
     """The task, as `gearshift compress` takes it, whose network the weights belong into: for a
     network that cannot be exported. Running it runs the task's own code."""
+    constructor_digest: Digest | None = None
+    """SHA-256 of the file that the constructor is written in: weights know nothing of the code
+    around them, and other code computes something else with them. What that file imports is not in
+    it. None in cards older than the field, and where there is no constructor."""
 
 
 class EngineTrial(_Record):

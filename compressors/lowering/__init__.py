@@ -24,7 +24,7 @@ the one read back.
 
 A network that cannot be exported is kept by the torch engine as weights for the task's own
 network. Whoever drafts or writes a card therefore asks `format(network, folder)` after `lower`, and
-sets the engine record's `constructor` to the interface's where that format is "task" and to None
+sets the engine record's `constructor` and its digest to the interface's where that format is "task" and to None
 otherwise. Such a network fails with BuildError on the other engines: the variant is built when one
 of its engines succeeded.
 """

@@ -116,7 +116,13 @@ def _weights(network: Network, interface: Interface, folder: Path, reason: Build
             raise impossible(f"with the same weights it computes another {name}")
     save_file(weights, folder / WEIGHTS_FILE)
     card = draft_card(
-        "torch", TASK, precision, interface.inputs, interface.outputs, interface.constructor
+        "torch",
+        TASK,
+        precision,
+        interface.inputs,
+        interface.outputs,
+        interface.constructor,
+        interface.constructor_digest,
     )
     return eager(module, card, threads=1)
 

@@ -117,7 +117,13 @@ class Bench:
                     format_ = target.format(network, folder)
                     constructor = interface.constructor if format_ == TASK else None
                     draft = draft_card(
-                        name, format_, precision, interface.inputs, interface.outputs, constructor
+                        name,
+                        format_,
+                        precision,
+                        interface.inputs,
+                        interface.outputs,
+                        constructor,
+                        interface.constructor_digest,
                     )
                     programs[name] = engines.get(name).load(folder, draft, threads=1, trusted=True)
                 except (BuildError, EngineError) as error:

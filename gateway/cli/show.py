@@ -135,6 +135,7 @@ def _text(name: str, value: object) -> str:
 _ABSENT = {
     "weights": "as the arithmetic has them",
     "constructor": "none: the program runs by itself",
+    "constructor_digest": "none",
 }
 
 

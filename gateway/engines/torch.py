@@ -28,7 +28,7 @@ from gateway.engines import (
     Tensors,
     UntrustedArtifact,
 )
-from router.card import VariantCard
+from router.card import EngineRecord, VariantCard
 
 try:
     import torch
@@ -129,7 +129,7 @@ class _Engine:
                 package = torch._inductor.aoti_load_package(str(path))
                 return _Program(package, card, threads, lambda: _package_kernels(path))
             if card.engine.format == TASK:
-                return eager(_filled(card.engine.constructor, path), card, threads=threads)
+                return eager(_filled(card.engine, path), card, threads=threads)
             exported = torch.export.load(path)
             return _Program(exported.module(), card, threads, lambda: graph_kernels(exported))
         except EngineError:
@@ -185,13 +185,20 @@ def _precision(tensor: Any) -> str:
     return _PRECISIONS.get(dtype, dtype)
 
 
-def _filled(constructor: str | None, path: Path) -> Any:
-    """The network of the task called `constructor` with the weights of `path`."""
-    if constructor is None:
+def _filled(engine: EngineRecord, path: Path) -> Any:
+    """The network of the task that the card names with the weights of `path`."""
+    if (constructor := engine.constructor) is None:
         raise EngineError(f"{path}: the card names no task that makes the network")
     # By name at run time: nothing that serves inert files may need what builds variants.
     usertask = importlib.import_module("compressors.usertask")
-    network = usertask.load(constructor).network()
+    task = usertask.load(constructor)
+    if engine.constructor_digest not in (None, task.source_digest):
+        raise EngineError(
+            f"{path} was built with other code than {task.file} holds now, which might compute "
+            "something else with the same weights: bring that code back, or build the variant anew "
+            "(gearshift compress --replace)"
+        )
+    network = task.network()
     try:
         weights = load_file(path)
     except SafetensorError as error:

@@ -139,7 +139,13 @@ def test_weights_for_the_task_s_own_network(moody: usertask.Guarded, tmp_path: P
     assert [path.name for path in out.iterdir()] == ["weights.safetensors"]
     assert target.format(Network(network), out) == "task"
     card = draft_card(
-        "torch", "task", "fp32", interface.inputs, interface.outputs, interface.constructor
+        "torch",
+        "task",
+        "fp32",
+        interface.inputs,
+        interface.outputs,
+        interface.constructor,
+        interface.constructor_digest,
     )
     assert card.engine.constructor == f"{tmp_path / 'moody.py'}:Moody"
     engine = engines.get("torch")
@@ -154,9 +160,19 @@ def test_weights_for_the_task_s_own_network(moody: usertask.Guarded, tmp_path: P
     assert program.kernels() == {"fp32": 1}
 
     source = (tmp_path / "moody.py").read_text()
+    old = card.model_copy(
+        update={"engine": card.engine.model_copy(update={"constructor_digest": None})}
+    )
+    # The same names and shapes, and another function.
+    (tmp_path / "moody.py").write_text(source.replace("self.two(x)", "self.two(x).relu()"))
+    with pytest.raises(EngineError, match=r"other code than .*/moody\.py holds now.* --replace"):
+        engine.load(out, card, threads=1, trusted=True)
+    engine.load(out, old, threads=1, trusted=True)
+    (tmp_path / "moody.py").write_text(source)
+    engine.load(out, card, threads=1, trusted=True)
     (tmp_path / "moody.py").write_text(source.replace("nn.Linear(4, 3), nn", "nn.Linear(4, 5), nn"))
     with pytest.raises(EngineError, match=r"one\.weight is torch\.float32 \(3, 4\), the network's"):
-        engine.load(out, card, threads=1, trusted=True)
+        engine.load(out, old, threads=1, trusted=True)
     (tmp_path / "moody.py").unlink()
     with pytest.raises(EngineError, match="no such file"):
         engine.load(out, card, threads=1, trusted=True)
