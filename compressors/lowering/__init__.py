@@ -22,11 +22,11 @@ into the same folder, each under names of its own:
 What comes back is the program as it is in memory, before it was written: `verify` runs it beside
 the one read back.
 
-A network that cannot be exported is kept by the torch engine as weights for the task's own
-network. Whoever drafts or writes a card therefore asks `format(network, folder)` after `lower`, and
-sets the engine record's `constructor` and its digest to the interface's where that format is "task" and to None
-otherwise. Such a network fails with BuildError on the other engines: the variant is built when one
-of its engines succeeded.
+A network that cannot be exported is kept by the torch engine as weights for the task's own network.
+Whoever drafts or writes a card therefore asks `format(network, folder)` after `lower`, and sets the
+engine record's `constructor` and its digest to the interface's where that format is "task" and to
+None otherwise. Such a network fails with BuildError on the other engines: the variant is built when
+one of its engines succeeded.
 """
 
 from __future__ import annotations
