@@ -8,12 +8,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from torch import nn
 from typer import Typer
 from typer.testing import CliRunner, Result
 
 from compressors import lowering
 from compressors.export_cli import export
 from compressors.interface import describe
+from compressors.sample import write_sample
 from compressors.technique import Network
 from router.card import CARD_FILE, VariantCard
 from router.manifest import MANIFEST_FILE
@@ -76,6 +79,7 @@ def test_each_format(to: str, files: list[str], code: bool, store: Path, tmp_pat
     about = json.loads((out / "export.json").read_bytes())
     assert about["inputs"] == [{"name": "image", "datatype": "FP32", "shape": [-1, 1, 8, 8]}]
     assert about["accuracy"]["value"] == 0.97
+    assert about["checked_with"] == "zeros"
     assert about["carries_code"] is code
     assert ("code" in (out / "README.md").read_text()) is code
 
@@ -131,6 +135,49 @@ def test_a_file_that_computes_otherwise_is_not_exported(store: Path, tmp_path: P
     assert done.exit_code == 1
     assert "relative error" in done.output
     assert list((tmp_path / "out").iterdir()) == []
+
+
+class Share(nn.Module):
+    """An image over its sum: zeros give no number."""
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return image.flatten(1) / image.sum((1, 2, 3))[:, None]
+
+
+def write_share(store: Path, engine: str, module: nn.Module) -> None:
+    task = Tiny()
+    interface = describe(task, module.eval(), task.samples("validation"))
+    lowering.get(engine).lower(Network(module), interface, store)
+    card = json.loads((store / CARD_FILE).read_bytes())
+    card["outputs"] = [spec.model_dump(mode="json") for spec in interface.outputs]
+    text = VariantCard.model_validate_json(json.dumps(card)).model_dump_json()
+    (store / CARD_FILE).write_text(text)
+    seal(store)
+
+
+def test_no_number_from_zeros_is_no_failure_where_the_store_gives_none(
+    store: Path, tmp_path: Path
+) -> None:
+    for engine in ("openvino", "onnxruntime"):
+        write_share(store, engine, Share())
+    done = run(store, "--to", "onnx", "--out", tmp_path / "out")
+    assert done.exit_code == 0, done.output
+    about = json.loads((tmp_path / "out" / "export.json").read_bytes())
+    assert about["checked_with"].startswith("nothing")
+
+    write_sample(Tiny(), store.parent)
+    done = run(store, "--to", "onnx", "--out", tmp_path / "out", "--force")
+    assert done.exit_code == 0, done.output
+    about = json.loads((tmp_path / "out" / "export.json").read_bytes())
+    assert about["checked_with"] == "sample.json"
+
+
+def test_no_number_where_the_store_gives_one_is_a_failure(store: Path, tmp_path: Path) -> None:
+    write_share(store, "openvino", nn.Flatten())
+    write_share(store, "onnxruntime", Share())
+    done = run(store, "--to", "onnx", "--out", tmp_path / "out")
+    assert done.exit_code == 1
+    assert "not finite" in done.output
 
 
 def test_usage(store: Path, tmp_path: Path) -> None:
