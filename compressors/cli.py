@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
 from rich.console import Console
 
-from compressors import estimate, page, picture, recipe, report, usertask
+from compressors import artifact, estimate, figures, page, picture, recipe, report, usertask
 from compressors.artifact import Workspace
 from compressors.build import Options, Outcome, build
 from compressors.cache import default_folder
-from compressors.errors import BuildError, NotSupported, RecipeError
+from compressors.errors import BuildError, NotSupported, RecipeError, StoreError
 from compressors.figures import DEFAULT_PRICE_PER_LANE_HOUR
 from compressors.progress import reporter
 from compressors.sample import write_sample
+from router.card import VariantCard
 
 BUNDLED_RECIPES = Path(__file__).parent / "recipes.toml"
 
@@ -133,8 +135,7 @@ def compress(
             _console().print(estimate.table(forecasts))
             return
         show(outcomes, out / loaded.name, price_per_lane_hour)
-        if all(outcome.state != "failed" for outcome in outcomes):
-            write_sample(loaded, out / loaded.name)  # the last file of a build that is complete
+        write_sample(loaded, out / loaded.name)  # last: it tells that the build came to its end
     except BuildError as error:
         fail(errors, str(error), 1)
     except KeyboardInterrupt:
@@ -145,7 +146,7 @@ def compress(
 
 def show(outcomes: list[Outcome], folder: Path, price: float) -> None:
     """The table of what was built, why the rest was not, and the page and the picture beside the
-    variants."""
+    variants, of these and of those that earlier runs left there."""
     cards = [outcome.card for outcome in outcomes if outcome.card is not None]
     console = _console()
     console.print(report.table(cards, price, console.width))
@@ -154,9 +155,10 @@ def show(outcomes: list[Outcome], folder: Path, price: float) -> None:
             console.print(
                 f"{outcome.variant} {outcome.state}: {outcome.reason}", markup=False, soft_wrap=True
             )
-    files = {page.FILE: page.render(cards, price).encode()}
+    drawn = [*cards, *_beside(cards, folder)]
+    files = {page.FILE: page.render(drawn, price).encode()}
     try:
-        files[picture.FILE] = picture.draw(cards, price)
+        files[picture.FILE] = picture.draw(drawn, price)
     except NotSupported as error:
         console.print(str(error), markup=False, soft_wrap=True)
     with Workspace(folder) as workspace:
@@ -164,6 +166,26 @@ def show(outcomes: list[Outcome], folder: Path, price: float) -> None:
             path = workspace.publish_file(name, content)
             what = "page" if name == page.FILE else "picture"
             console.print(f"{what}: {path}", markup=False, soft_wrap=True)
+
+
+def _beside(cards: list[VariantCard], folder: Path) -> Iterator[VariantCard]:
+    """The other variants of the model that can be compared with `cards`: whole, of the same
+    reference network and task, measured on the same machine."""
+    first, names = figures.reference_of(cards), {card.variant for card in cards}
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith(".") or path.name in names or not path.is_dir():
+            continue
+        try:
+            card = artifact.read(path)
+        except StoreError:  # damaged, or being replaced at this moment
+            continue
+        if _compared_with(card) == _compared_with(first):
+            yield card
+
+
+def _compared_with(card: VariantCard) -> tuple[object, ...]:
+    machine = card.machine.cpu, card.machine.cores, card.machine.instruction_sets
+    return card.reference, card.parent_digest, card.task, machine
 
 
 def _console() -> Console:

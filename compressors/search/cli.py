@@ -17,6 +17,7 @@ from compressors.cache import default_folder
 from compressors.errors import BuildError, RecipeError
 from compressors.figures import DEFAULT_PRICE_PER_LANE_HOUR
 from compressors.progress import reporter
+from compressors.sample import write_sample
 from compressors.search import facts, run
 from compressors.search.bench import Objective
 from compressors.search.facts import Limits
@@ -112,7 +113,11 @@ def search(
     except KeyboardInterrupt:
         cli.fail(errors, f"interrupted; say the same again to go on: {out / loaded.name}", 130)
     _show(result, limits, errors)
-    cli.show(list(result.outcomes), out / loaded.name, DEFAULT_PRICE_PER_LANE_HOUR)
+    try:
+        cli.show(list(result.outcomes), out / loaded.name, DEFAULT_PRICE_PER_LANE_HOUR)
+        write_sample(loaded, out / loaded.name)
+    except BuildError as error:
+        cli.fail(errors, str(error), 1)
     if any(outcome.state == "failed" for outcome in result.outcomes):
         raise typer.Exit(1)
 

@@ -15,6 +15,7 @@ import pytest
 from compressors import artifact
 from tests.compressors.builds import COMMAND, TASK
 from tests.conftest import TINY_RECIPES
+from tests.stores import seal
 
 # Unless engines or the cache are what is tested.
 PLAIN = ["--engine", "openvino", "--no-cache"]
@@ -60,6 +61,28 @@ def test_a_failed_variant_is_exit_code_1(tiny_store: Path, tmp_path: Path, recip
     assert done.returncode == 1
     assert "int8 failed: StoreError" in done.stdout
     assert "│ fp32 " in done.stdout
+    # There is something to call the others with.
+    assert (store / "tiny" / "sample.json").is_file()
+
+
+def test_the_page_keeps_what_earlier_runs_built(
+    tiny_store: Path, tmp_path: Path, recipes: Path
+) -> None:
+    store = Path(shutil.copytree(tiny_store, tmp_path / "store"))
+    for name in ("damaged", "stranger"):
+        shutil.copytree(store / "tiny" / "int8", store / "tiny" / name)
+    (store / "tiny" / "damaged" / "model.bin").unlink()
+    card = artifact.read(store / "tiny" / "stranger")
+    card = card.model_copy(update={"variant": "stranger", "parent_digest": "0" * 64})
+    (store / "tiny" / "stranger" / "card.json").write_text(card.model_dump_json())
+    seal(store / "tiny" / "stranger")
+    done = run(TASK, "--out", store, "--recipes", recipes, "--only", "int8", *PLAIN)
+    assert done.returncode == 0, done.stderr
+    assert "│ distilled " not in done.stdout
+    page = (store / "tiny" / "frontier.html").read_text()
+    assert all(name in page for name in ("fp32", "int8", "distilled"))
+    assert "stranger" not in page
+    assert "damaged" not in page
 
 
 @pytest.mark.parametrize(

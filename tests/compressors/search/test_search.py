@@ -118,6 +118,7 @@ def test_a_search_builds_the_frontier_and_says_why_it_left_the_rest(
     assert {f["candidate"]["epochs"] for f in evaluated if not f["engine"]} == {1, 2}
     smallest = min(variants(out), key=lambda name: artifact.read(out / "tiny" / name).bytes_on_disk)
     assert f"best: {smallest}," in told
+    assert (out / "tiny" / "sample.json").is_file()
 
 
 def test_what_kill_9_leaves_is_gone_on_from(whole: tuple[Path, str], tmp_path: Path) -> None:
