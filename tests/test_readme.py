@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.compressors.builds import COMMAND
 from tests.readme import block
 
 
@@ -21,8 +22,11 @@ def test_the_example_task_compresses_and_its_commands_run(tmp_path: Path) -> Non
     for name, *arguments in commands:
         if arguments[0] == "serve":
             continue  # it does not end by itself; tests/e2e serves
+        command = [str(programs / name), *arguments]
+        if arguments[0] == "compress":
+            command = [*COMMAND, *arguments[1:]]
         finished = subprocess.run(
-            [str(programs / name), *arguments],
+            command,
             cwd=tmp_path,
             capture_output=True,
             text=True,

@@ -101,8 +101,8 @@ def shares(choices: Choices, scene: Scene) -> list[tuple[Offer, float]]:
     if not hull:
         return []
     budget_ms = math.inf  # lane time there is for each row
-    if scene.rate_per_s > 0:
-        budget_ms = len(scene.lane_free_in_ms) / (BETA * scene.rate_per_s / 1000)
+    if (demanded := BETA * scene.rate_per_s / 1000) > 0:
+        budget_ms = len(scene.lane_free_in_ms) / demanded
     for at, (ms, offer) in enumerate(hull):
         if ms <= budget_ms:
             if at == 0:
