@@ -20,53 +20,14 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import nn
 
 from compressors import training
 from compressors.task import Array, Samples, Split, Task
+from compressors.tasks.digits import Residual
 
 _VALIDATION = 5_000
 _PAD = 2  # pixels that an image may move by while training
-
-
-class _Block(nn.Module):
-    def __init__(self, c_in: int, c_out: int, stride: int) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(c_in, c_out, 3, stride, 1, bias=False)
-        self.norm1 = nn.BatchNorm2d(c_out)
-        self.conv2 = nn.Conv2d(c_out, c_out, 3, 1, 1, bias=False)
-        self.norm2 = nn.BatchNorm2d(c_out)
-        self.shortcut: nn.Module = nn.Identity()
-        if stride != 1 or c_in != c_out:
-            self.shortcut = nn.Sequential(
-                nn.Conv2d(c_in, c_out, 1, stride, bias=False), nn.BatchNorm2d(c_out)
-            )
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = torch.relu(self.norm1(self.conv1(x)))
-        return torch.relu(self.norm2(self.conv2(y)) + self.shortcut(x))
-
-
-class Residual(nn.Module):
-    """Three stages of `blocks`, `width` channels doubled at each; (n, 1, 28, 28) to (n, 10)."""
-
-    def __init__(self, width: int, blocks: tuple[int, int, int]) -> None:
-        super().__init__()
-        self.stem = nn.Conv2d(1, width, 3, padding=1, bias=False)
-        self.norm = nn.BatchNorm2d(width)
-        layers: list[nn.Module] = []
-        channels = width
-        for stage, count in enumerate(blocks):
-            for index in range(count):
-                stride = 2 if stage and not index else 1
-                layers.append(_Block(channels, width << stage, stride))
-                channels = width << stage
-        self.blocks = nn.Sequential(*layers)
-        self.head = nn.Linear(channels, 10)
-
-    def forward(self, image: Tensor) -> Tensor:
-        x = torch.relu(self.norm(self.stem(image)))
-        return self.head(self.blocks(x).mean((2, 3)))  # type: ignore[no-any-return]
 
 
 class Fashion(Task):
