@@ -12,7 +12,7 @@ import tritonclient.http as triton
 import tritonclient.http.aio as triton_aio
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
-from tests.e2e.harness import Server
+from tests.e2e.harness import Server, until
 from tests.stores import write_variant
 
 ROWS = np.arange(8, dtype=np.float32).reshape(2, 4)
@@ -110,7 +110,8 @@ def test_constraints_by_header_and_by_parameter(client: triton.InferenceServerCl
         response = client.infer("echo", [image()], **how).get_response()
         return str(response["model_version"])
 
-    assert variant() == "fp32"
+    # What a busy machine delayed a moment ago makes the gateway careful for a while.
+    until(lambda: variant() == "fp32", "the most accurate variant")
     assert variant(headers={"Gearshift-Max-Latency-Ms": "80"}) == "small"
     assert variant(parameters={"max_cost_usd_per_million": 0.1}) == "small"
     assert variant(parameters={"optimize": "latency"}) == "small"
