@@ -232,6 +232,20 @@ def threads_kept() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+def draft_of(name: str, network: Network, interface: Interface, folder: Path) -> VariantCard:
+    """The draft of what `network` was just lowered to in `folder`, for the engine `name`."""
+    format_ = lowering.get(name).format(network, folder)
+    return draft_card(
+        name,
+        format_,
+        network.numerics.precision,
+        interface.inputs,
+        interface.outputs,
+        interface.constructor if format_ == TASK else None,
+        interface.constructor_digest,
+    )
+
+
 def _lowered(
     name: str,
     network: Network,
@@ -245,17 +259,7 @@ def _lowered(
     precision = network.numerics.precision
     with threads_kept():
         memory = target.lower(network, interface, folder)
-        format_ = target.format(network, folder)
-        constructor = interface.constructor if format_ == TASK else None
-        draft = draft_card(
-            name,
-            format_,
-            precision,
-            interface.inputs,
-            interface.outputs,
-            constructor,
-            interface.constructor_digest,
-        )
+        draft = draft_of(name, network, interface, folder)
         engine = engines.get(name)
         disk = engine.load(folder, draft, threads=1, trusted=True)
         got = disk.infer(checked.inputs)

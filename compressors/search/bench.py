@@ -20,7 +20,6 @@ import torch
 from compressors import lowering, measure, report, training, trials
 from compressors.artifact import Workspace
 from compressors.asked import Asked, Options
-from compressors.draft import draft_card
 from compressors.errors import BuildError, NothingChanged, TaskError
 from compressors.export import first_line
 from compressors.measure import Scores
@@ -36,7 +35,6 @@ from compressors.trials import Lowered
 from compressors.usertask import Guarded
 from gateway import engines, evidence
 from gateway.engines import EngineError, Program
-from gateway.engines.torch import TASK
 from router.card import LatencyPoint
 
 Objective = Literal["latency", "cost", "size"]
@@ -111,20 +109,9 @@ class Bench:
         with trials.threads_kept():
             for name in self._engines():
                 folder = self._workspace.scratch(f"search-{name}")
-                target, precision = lowering.get(name), network.numerics.precision
                 try:
-                    target.lower(network, interface, folder).close()
-                    format_ = target.format(network, folder)
-                    constructor = interface.constructor if format_ == TASK else None
-                    draft = draft_card(
-                        name,
-                        format_,
-                        precision,
-                        interface.inputs,
-                        interface.outputs,
-                        constructor,
-                        interface.constructor_digest,
-                    )
+                    lowering.get(name).lower(network, interface, folder).close()
+                    draft = trials.draft_of(name, network, interface, folder)
                     programs[name] = engines.get(name).load(folder, draft, threads=1, trusted=True)
                 except (BuildError, EngineError) as error:
                     failed = failed or error

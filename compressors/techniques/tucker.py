@@ -10,42 +10,20 @@ the bound of the truncated higher-order SVD. A side that keeps all its channels 
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import Literal, Self
-
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field
 from torch import nn
 
-from compressors.errors import NotApplicable
-from compressors.splitting import conv_part, convolutions, fine_tune, multiplications, put
+from compressors.ranked import Ranked, split
+from compressors.splitting import conv_part
 from compressors.technique import Context, Network, Technique
-from compressors.tensors import modes, ranks_of, tucker2
-from compressors.training import Training
+from compressors.tensors import modes, tucker2
 
 
-class _Config(Training):
-    epochs: int = Field(2, ge=0, le=1000, description="of fine-tuning; 0: none")
-    learning_rate: float = Field(1e-3, gt=0, le=1, description="at the peak of the one cycle")
-    rank_by: Literal["ratio", "energy"] = Field(
-        "ratio", description="what decides the ranks: one of the two settings below"
-    )
+class _Config(Ranked):
     ratio: float = Field(
         0.5, gt=0, lt=1, description="channels of the k x l part, as a share of the layer's"
     )
-    energy: float = Field(
-        0.8, gt=0, lt=1, description="share of the squared weights that a layer keeps at least"
-    )
-    round_to: int = Field(
-        8, ge=1, le=64, description="ranks are multiples of this; odd ones run slower"
-    )
-
-    @model_validator(mode="after")
-    def _one_rule(self) -> Self:
-        rules = {"ratio": "ratio", "energy": "energy"}
-        others = [setting for rule, setting in rules.items() if rule != self.rank_by]
-        self.refuse(*others, because=f"rank_by is {self.rank_by!r}")
-        return self
 
 
 class _Tucker(Technique):
@@ -60,24 +38,14 @@ class _Tucker(Technique):
             NotApplicable: no convolution would have fewer.
             NotFinite: the loss became NaN.
         """
-        ratio = config.ratio if config.rank_by == "ratio" else None
-        done = False
-        for name, layer in convolutions(network.module).items():
-            r_out, r_in = ranks_of(
-                modes(layer.weight), ratio=ratio, energy=config.energy, round_to=config.round_to
-            )
-            chain = split_tucker(layer, (r_out, r_in))
-            if multiplications(*chain) < multiplications(layer):
-                put(network.module, name, chain)
-                done = True
-        if not done:
-            raise NotApplicable(
-                f"tucker: no convolution larger than 1 x 1 has fewer multiplications at "
-                f"{config.rank_by} {getattr(config, config.rank_by)} with ranks in multiples of "
-                f"{config.round_to}"
-            )
-        fine_tune(network.module, context, config)
-        return replace(network, module=network.module)
+        return split(
+            "tucker",
+            network,
+            context,
+            config,
+            modes,
+            lambda layer, r: split_tucker(layer, (r[0], r[1])),
+        )
 
 
 TECHNIQUE = _Tucker()
