@@ -16,6 +16,7 @@ from starlette.types import Receive, Scope, Send
 
 from gateway import problems, protocols
 from gateway.about import VERSION
+from gateway.access import Access
 from gateway.metrics import Metrics
 from gateway.protocols import Parts
 from gateway.service import Service
@@ -64,6 +65,7 @@ def create_app(settings: Settings, on_settled: Callable[[Service], None] | None 
     """
     metrics = Metrics()
     service = Service(settings, metrics)
+    parts = Parts(service, metrics, settings, Access())
 
     async def start() -> None:
         try:
@@ -75,10 +77,13 @@ def create_app(settings: Settings, on_settled: Callable[[Service], None] | None 
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        starting = asyncio.create_task(start())
-        yield
-        await starting
-        await service.stop()
+        async with contextlib.AsyncExitStack() as listening:
+            for listener in protocols.listeners(parts):
+                await listening.enter_async_context(listener)
+            starting = asyncio.create_task(start())
+            yield
+            await starting
+            await service.stop()
 
     app = _App(
         title="Gearshift",
@@ -90,7 +95,7 @@ def create_app(settings: Settings, on_settled: Callable[[Service], None] | None 
         redoc_url=None,
         redirect_slashes=False,
     )
-    protocols.mount_all(app, Parts(service, metrics, settings))
+    protocols.mount_all(app, parts)
     app.add_exception_handler(GearshiftError, _refused)
     app.add_exception_handler(HTTPException, _http_problem)
     app.add_exception_handler(Exception, _unexpected)

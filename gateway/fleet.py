@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
-from gateway import catalog, engines
+from gateway import catalog
 from gateway.catalog import Catalog, Entry
 from gateway.engines import NUMPY_TYPES, EngineError, Program, Tensor
+from gateway.hosts import Host
+from gateway.lease import Loaded
 from router.card import TensorSpec, VariantCard
 from router.errors import UnknownModel
 from router.menu import Menu, Percentile
@@ -50,7 +52,7 @@ class ServedModel:
         ready: variants that a request may be routed to.
         runnable: variants that a lane may run: those, and one that is leaving, until no queued
             request needs it any more.
-        programs: for each variant that is runnable, one program a lane.
+        loaded: for each variant that is runnable, the build that serves, with a program a lane.
     """
 
     def __init__(self, entries: Mapping[str, Entry], menu: Menu) -> None:
@@ -66,7 +68,7 @@ class ServedModel:
         self.menu = menu
         self.cards = {name: entry.card for name, entry in entries.items()}
         self.states = {name: VariantState(name, "loading") for name in entries}
-        self.programs: dict[str, tuple[Program, ...]] = {}
+        self.loaded: dict[str, Loaded] = {}
         self.ready: frozenset[str] = frozenset()
         self.runnable: frozenset[str] = frozenset()
         self._entries = entries
@@ -84,27 +86,28 @@ class ServedModel:
         """
         return self.cards[self.menu.resolve(variant).name]
 
-    def load(self, variant: str, *, lanes: int, threads: int, max_batch: int, trust: bool) -> None:
+    def load(
+        self, variant: str, hosts: Sequence[Host], *, threads: int, max_batch: int, trust: bool
+    ) -> None:
         """Load and warm `variant` on every lane; then it is ready, or failed with a reason."""
         entry = self._entries[variant]
-        loaded: list[Program] = []
+        programs: list[Program] = []
         try:
-            engine = engines.get(entry.card.engine.name)
-            for _ in range(lanes):
-                program = engine.load(entry.folder, entry.card, threads=threads, trusted=trust)
-                loaded.append(program)
+            for host in hosts:
+                program = host.load(entry.folder, entry.card, threads=threads, trusted=trust)
+                programs.append(program)
                 warm_up(program, entry.card, max_batch)
         except Exception as error:
             # Whatever an engine raises while it starts is this variant's failure, not the
             # server's: the others serve without it.
-            for program in loaded:
+            for program in programs:
                 program.close()
             why = str(error) if isinstance(error, EngineError) else repr(error)
             self.states[variant] = VariantState(variant, "failed", why)
             _LOG.error("%s/%s will not serve: %s", self.name, variant, why)
             return
         with self._settling:
-            self.programs[variant] = tuple(loaded)
+            self.loaded[variant] = Loaded(entry.card, programs)
             self.runnable = self.runnable | {variant}
             self._offer(variant)
 
@@ -129,9 +132,8 @@ class ServedModel:
         """Close the programs of `variant`, which was evicted and which nothing uses any more."""
         with self._settling:
             self.runnable = self.runnable - {variant}
-            programs = self.programs.pop(variant)
-        for program in programs:
-            program.close()
+            loaded = self.loaded.pop(variant)
+        loaded.close()
 
     def _offer(self, variant: str) -> None:
         self.states[variant] = VariantState(variant, "ready")
@@ -194,8 +196,8 @@ class Fleet:
 
     def load(
         self,
+        hosts: Sequence[Host],
         *,
-        lanes: int,
         threads: int,
         max_batch: int,
         trust: bool,
@@ -206,7 +208,7 @@ class Fleet:
         Args:
             chosen: the variants to load instead; the others count as evicted.
         """
-        with ThreadPoolExecutor(max_workers=lanes, thread_name_prefix="load") as pool:
+        with ThreadPoolExecutor(max_workers=len(hosts), thread_name_prefix="load") as pool:
             for model in self.models():
                 for offer in model.menu.offers:
                     if chosen is not None and (model.name, offer.name) not in chosen:
@@ -215,7 +217,7 @@ class Fleet:
                     pool.submit(
                         model.load,
                         offer.name,
-                        lanes=lanes,
+                        hosts,
                         threads=threads,
                         max_batch=max_batch,
                         trust=trust,
@@ -225,10 +227,9 @@ class Fleet:
         """Free every program."""
         for model in self._models.values():
             model.ready = model.runnable = frozenset()
-            for programs in model.programs.values():
-                for program in programs:
-                    program.close()
-            model.programs.clear()
+            for loaded in model.loaded.values():
+                loaded.close()
+            model.loaded.clear()
 
 
 def warm_up(program: Program, card: VariantCard, max_batch: int) -> None:

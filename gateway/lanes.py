@@ -203,9 +203,9 @@ class Lanes:
         name = f"{assignment.model}/{assignment.variant}"
         try:
             model = self._fleet.model(assignment.model)
-            program = model.programs[assignment.variant][lane]
             requests = [ticket.request for ticket in tickets]
-            ran = batch.run(program, requests, model.outputs, self._max_batch)
+            with model.loaded[assignment.variant].lease(lane) as program:
+                ran = batch.run(program, requests, model.outputs, self._max_batch)
         except Exception as error:
             # Whatever went wrong ends this batch, not the lane.
             _LOG.exception("%s failed on a batch", name)

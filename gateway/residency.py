@@ -18,12 +18,13 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import lru_cache
 
 from gateway import memory
 from gateway.fleet import Fleet
+from gateway.hosts import Host
 from gateway.metrics import Metrics
 from gateway.settings import Settings, SettingsError
 from router.constraints import Constraints
@@ -107,7 +108,7 @@ class Residency:
         return sum(
             self._bytes((model.name, variant))
             for model in self._fleet.models()
-            for variant in tuple(model.programs)
+            for variant in tuple(model.loaded)
         )
 
     def wanted(self, model: str, constraints: Constraints, rows: int) -> None:
@@ -127,19 +128,21 @@ class Residency:
         self._wake.set()
         return _SOONEST_S + self._longest_load_s
 
-    async def start(self, in_use: Callable[[str, str], bool]) -> None:
+    async def start(self, in_use: Callable[[str, str], bool], hosts: Sequence[Host]) -> None:
         """Load the first set, and from then on what the demand asks for.
 
         Returns when every variant of the first set is loaded and warm, or has failed.
 
         Args:
             in_use: whether a request that is queued or running needs a variant of a model.
+            hosts: where to load, one for each lane.
         """
         self._in_use = in_use
+        self._hosts = hosts
         chosen = frozenset(self._first.load)
         await asyncio.to_thread(
             self._fleet.load,
-            lanes=self._settings.lanes,
+            self._hosts,
             threads=self._settings.threads_per_lane,
             max_batch=self._settings.max_batch,
             trust=self._settings.trust_store,
@@ -241,7 +244,7 @@ class Residency:
         await asyncio.to_thread(
             self._fleet.model(name).load,
             variant,
-            lanes=self._settings.lanes,
+            self._hosts,
             threads=self._settings.threads_per_lane,
             max_batch=self._settings.max_batch,
             trust=self._settings.trust_store,

@@ -17,7 +17,7 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
-from gateway import catalog
+from gateway import catalog, hosts
 from gateway.fleet import Fleet, ServedModel
 from gateway.lanes import Lanes, Result, Ticket
 from gateway.messages import InferRequest, InferResponse, Told
@@ -235,6 +235,7 @@ class Service:
             max_batch=settings.max_batch,
             weights=settings.model_weights,
         )
+        self._hosts = [hosts.open_one("thread", lane) for lane in range(settings.lanes)]
         self._lanes = Lanes(
             self.fleet, scheduler, max_batch=settings.max_batch, on_batch=self._metrics.batch
         )
@@ -246,7 +247,7 @@ class Service:
         )
         for model in self.fleet.models():
             self._metrics.watch_variants(model.name, model.cards, model.is_ready)
-        await self._residency.start(self._lanes.in_use)
+        await self._residency.start(self._lanes.in_use, self._hosts)
 
     async def stop(self) -> None:
         """Refuse new requests, let the queued ones finish, as long as the settings allow."""
@@ -258,6 +259,8 @@ class Service:
         self._lanes.refuse_queued()
         if await asyncio.to_thread(self._lanes.join, _ENDING_S):
             self.fleet.close()
+            for host in self._hosts:
+                host.close()
         else:
             _LOG.error("a lane still runs its batch; the process ends without it")
 

@@ -54,14 +54,32 @@ def decode(
     """
     start = None if json_length is None else _json_length(json_length, len(body))
     text = body if start is None else body[:start]
-    document = parse_object(text)
+    may_hold_bools = b"true" in text or b"false" in text
+    return of_document(parse_object(text), Tail(body, start), inputs, outputs, may_hold_bools)
+
+
+def of_document(
+    document: Mapping[str, Any],
+    tail: Tail,
+    inputs: Mapping[str, TensorSpec],
+    outputs: Mapping[str, TensorSpec],
+    may_hold_bools: bool,
+) -> Body:
+    """An infer request as the values that its JSON part says, whatever it was written as.
+
+    Args:
+        tail: where the binary tensors are.
+        may_hold_bools: as `tensors.from_json`.
+
+    Raises:
+        InvalidRequest: it is not what the protocol or the model asks for.
+    """
     only_known(document)
     request_id = document.get("id")
     if request_id is not None and not isinstance(request_id, str):
         raise InvalidRequest("id", request_id, "text")
     parameters = members("parameters", document.get("parameters"))
-    may_hold_bools = b"true" in text or b"false" in text
-    tensors, rows = _inputs(document.get("inputs"), inputs, Tail(body, start), may_hold_bools)
+    tensors, rows = _inputs(document.get("inputs"), inputs, tail, may_hold_bools)
     return Body(
         request_id,
         parameters,

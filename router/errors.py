@@ -6,7 +6,11 @@
     ├── UnknownModel
     ├── UnknownVariant
     ├── Unsatisfiable        constraints that no variant can meet
+    ├── Unauthorized         no key, or one that nobody was given
+    ├── Forbidden            the key may not do this
     ├── Overloaded           shed: would fit, but not under the present load
+    │   ├── RateLimited      more requests than the key may send, in a second or at once
+    │   └── BudgetSpent      the key's cost budget of the day is used up
     ├── NotReady             no healthy variant, or still starting, or draining
     ├── DeadlinePassed       while queued or running
     ├── EngineFailed         the engine raised or answered with something unusable
@@ -81,6 +85,26 @@ class Overloaded(GearshiftError):
     def __init__(self, detail: str, retry_after_s: float, **members: object) -> None:
         super().__init__(detail, **members)
         self.retry_after_s = retry_after_s
+
+
+class RateLimited(Overloaded):
+    code = "rate-limited"
+    title = "Too many requests for this key"
+
+
+class BudgetSpent(Overloaded):
+    code = "budget-spent"
+    title = "The budget of this key is spent"
+
+
+class Unauthorized(GearshiftError):
+    code = "unauthorized"
+    title = "A key is needed"
+
+
+class Forbidden(GearshiftError):
+    code = "forbidden"
+    title = "This key may not do this"
 
 
 class NotReady(GearshiftError):

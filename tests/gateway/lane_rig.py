@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from gateway import catalog
+from gateway import catalog, hosts
 from gateway.fleet import Fleet
 from gateway.lanes import Lanes, Result, Ticket
 from gateway.messages import InferRequest
@@ -86,7 +86,12 @@ async def running(models: Path, *, count: int = 1) -> AsyncIterator[Rig]:
     fleet = Fleet.of(
         catalog.usable(models), percentile=99, usd_per_lane_hour=0.05, max_batch=MAX_BATCH
     )
-    fleet.load(lanes=count, threads=1, max_batch=MAX_BATCH, trust=False)
+    fleet.load(
+        [hosts.open_one("thread", lane) for lane in range(count)],
+        threads=1,
+        max_batch=MAX_BATCH,
+        trust=False,
+    )
     batches: list[tuple[str, str, int]] = []
     scheduler = Scheduler(
         {model.name: model for model in fleet.models()},

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from gateway.engines import Tensor, Tensors
+from gateway.lease import Loaded
 from router.card import TensorSpec
 from router.errors import EngineFailed, NotReady
 from tests.gateway.lane_rig import MAX_BATCH, Rig, assert_own, run
@@ -163,7 +164,8 @@ def test_engine_that_answers_with_something_else_than_the_card_says(
     write_variant(models, "good", "fp32", mirror=True)
 
     async def test(rig: Rig) -> None:
-        rig.fleet.model("echo").programs["fp32"] = (_Odd(outputs),)
+        model = rig.fleet.model("echo")
+        model.loaded["fp32"] = Loaded(model.cards["fp32"], (_Odd(outputs),))
         with pytest.raises(EngineFailed, match=message):
             await rig.submit().done
         good = rig.submit(model="good")

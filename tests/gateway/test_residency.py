@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from gateway import catalog, residency
+from gateway import catalog, hosts, residency
 from gateway.engines import Tensor, Tensors
 from gateway.fleet import Fleet
+from gateway.lease import Loaded
 from gateway.metrics import Metrics
 from gateway.residency import Demand, Residency
 from gateway.settings import Settings, SettingsError
@@ -83,7 +84,9 @@ class Kept:
 def run(models: Path, test: Callable[[Kept], Awaitable[None]], **settings: Any) -> None:
     async def main() -> None:
         kept = Kept(models, **settings)
-        await kept.residency.start(lambda model, variant: (model, variant) in kept.in_use)
+        await kept.residency.start(
+            lambda model, variant: (model, variant) in kept.in_use, [hosts.open_one("thread", 0)]
+        )
         try:
             await asyncio.wait_for(test(kept), PATIENCE_S)
         finally:
@@ -187,7 +190,7 @@ def test_what_is_wanted_comes_and_what_nobody_wants_goes(models: Path) -> None:
         await kept.until(lambda: kept.ready == {"fp32", "small"})
         model = kept.fleet.model("echo")
         assert model.states["int8"].state == "evicted"
-        assert model.runnable == model.ready == set(model.programs)
+        assert model.runnable == model.ready == set(model.loaded)
         assert (kept.changes("loads"), kept.changes("evictions")) == (3, 1)
 
     run(models, test, memory_limit_mb=4)
@@ -263,7 +266,7 @@ def test_what_is_needed_still_is_not_closed(models: Path) -> None:
     async def test(kept: Kept) -> None:
         model = kept.fleet.model("echo")
         program = _Recorder()
-        model.programs["int8"] = (program,)
+        model.loaded["int8"] = Loaded(model.cards["int8"], (program,))
         kept.in_use.add(("echo", "int8"))
         await asyncio.sleep(STAY_S)
         kept.want(BEST, 10)
@@ -374,7 +377,7 @@ def test_what_is_queued_for_a_variant_that_leaves_is_still_answered(queued: Path
             await asyncio.sleep(0.001)
         assert not rig.lanes.in_use("echo", "fp32")
         model.free("small")
-        assert "small" not in model.programs and model.runnable == {"fp32"}
+        assert "small" not in model.loaded and model.runnable == {"fp32"}
 
     run_lanes(queued, test)
 
