@@ -6,13 +6,13 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 from fastapi import FastAPI, Request
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 from starlette.routing import Match, Route
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway import problems, protocols
 from gateway.about import VERSION
@@ -36,19 +36,32 @@ class _App(FastAPI):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """As FastAPI's, behind the direct routes."""
         if scope["type"] == "http" and scope["method"] == "POST":
-            for route in self._direct:
-                match, more = route.matches(scope)
-                if match is Match.FULL:
-                    scope.update(more)
-                    await route.app(scope, receive, send)
-                    return
+            found = self._direct(scope["path"])
+            if found is not None:
+                app, scope["path_params"] = found
+                await app(scope, receive, send)
+                return
         await super().__call__(scope, receive, send)
 
     @cached_property
-    def _direct(self) -> list[Route]:
-        return [
+    def _direct(self) -> Callable[[str], tuple[ASGIApp, dict[str, str]] | None]:
+        direct = [
             route for route in self.routes if type(route) is Route and route.app is route.endpoint
         ]
+
+        # A server's callers use few paths, and matching one costs as much as viewing its tensors.
+        # What is kept is bounded: paths are the callers' to choose.
+        @lru_cache(maxsize=1024)
+        def find(path: str) -> tuple[ASGIApp, dict[str, str]] | None:
+            for route in direct:
+                match, more = route.matches(
+                    {"type": "http", "method": "POST", "path": path, "headers": []}
+                )
+                if match is Match.FULL:
+                    return route.app, more["path_params"]
+            return None
+
+        return find
 
 
 def create_app(settings: Settings, on_settled: Callable[[Service], None] | None = None) -> FastAPI:
