@@ -14,11 +14,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
-
 from gateway import catalog
 from gateway.catalog import Catalog, Entry
-from gateway.engines import NUMPY_TYPES, EngineError, Program, Tensor
+from gateway.engines import NUMPY_TYPES, EngineError, Program, Tensor, blank
 from gateway.hosts import Host
 from gateway.lease import Loaded
 from router.card import TensorSpec, VariantCard
@@ -265,6 +263,5 @@ def check_outputs(outputs: Mapping[str, Tensor], specs: tuple[TensorSpec, ...], 
 
 
 def _blank(spec: TensorSpec, rows: int) -> Tensor:
-    # Zeros are valid in every datatype; a free dimension is run at length 1.
-    shape = (rows, *(max(size, 1) for size in spec.shape[1:]))
-    return np.zeros(shape, dtype=NUMPY_TYPES[spec.datatype])
+    # A free dimension is run at length 1.
+    return blank(spec.datatype, (rows, *(max(size, 1) for size in spec.shape[1:])))

@@ -11,9 +11,11 @@ import struct
 from collections.abc import Mapping
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import orjson
 
+from gateway import byte_elements
 from gateway.engines import NUMPY_TYPES, Tensor
 from router.card import TensorSpec
 from router.errors import InvalidRequest
@@ -43,26 +45,35 @@ class Tail:
         field = f"{field}.parameters.{BINARY_SIZE}"
         kind = NUMPY_TYPES[spec.datatype]
         count = math.prod(shape)
-        needed = count * kind.itemsize
         if not self._binary:
             raise InvalidRequest(
                 field, size, "no binary data without the header Inference-Header-Content-Length"
             )
+        if kind.kind == "O":
+            needed = size if type(size) is int and size >= 0 else -1
+        else:
+            needed = count * kind.itemsize
         if type(size) is not int or size != needed:
-            raise InvalidRequest(
-                field, size, f"{needed} bytes for shape {list(shape)} of {spec.datatype}"
+            expected = (
+                "a whole number of bytes"
+                if kind.kind == "O"
+                else f"{needed} bytes for shape {list(shape)} of {spec.datatype}"
             )
+            raise InvalidRequest(field, size, expected)
         start = self._next
         if start + needed > len(self._body):
             raise InvalidRequest(
                 field, size, f"at most the {len(self._body) - start} bytes left in the body"
             )
         self._next = start + needed
+        if kind.kind == "O":
+            raw = memoryview(self._body)[start : start + needed]
+            return byte_elements.unpack(field, raw, shape, count)
         if kind.kind == "b":
-            raw = np.frombuffer(self._body, np.uint8, count, start)
-            if raw.max() > 1:
-                raise InvalidRequest(field, int(raw.max()), "bytes of 0 or 1 for BOOL")
-            return raw.view(kind).reshape(shape)
+            bools = np.frombuffer(self._body, np.uint8, count, start)
+            if bools.max() > 1:
+                raise InvalidRequest(field, int(bools.max()), "bytes of 0 or 1 for BOOL")
+            return bools.view(kind).reshape(shape)
         # The JSON part has any length, so the view may start at an odd address: engines, which
         # copy what they may not write to in any case, are told so by its flags.
         return np.frombuffer(self._body, kind, count, start).reshape(shape)
@@ -125,6 +136,8 @@ def from_json(
             pass
         else:
             return np.frombuffer(packed, NUMPY_TYPES[spec.datatype]).reshape(shape)
+    if spec.datatype == "BYTES":
+        return _strings(field, raw, shape, count)
     try:
         found = np.array(raw)
     except (ValueError, OverflowError) as error:
@@ -138,15 +151,14 @@ def from_json(
             f"{count} elements, flat or nested as {list(shape)}",
         )
     wanted = NUMPY_TYPES[spec.datatype]
-    good = {"b": "b", "u": "iu", "i": "iu", "f": "fiu"}[wanted.kind]
-    mixed = wanted.kind in "iu" and found.dtype.kind == "f"
+    kind = "f" if spec.datatype == "BF16" else wanted.kind  # numpy knows it as no number
+    good = {"b": "b", "u": "iu", "i": "iu", "f": "fiu"}[kind]
+    mixed = kind in "iu" and found.dtype.kind == "f"
     if mixed and all(type(item) is int for item in _leaves(raw)):
         found = np.array(raw, dtype=object)  # no integer of numpy's holds both 2**63 and 0
-    elif found.dtype.kind not in good or (may_hold_bools and wanted.kind != "b" and _has_bool(raw)):
-        raise InvalidRequest(
-            field, _odd_one(raw, good), f"{_ELEMENTS[wanted.kind]}, of {spec.datatype}"
-        )
-    if wanted.kind in "iu":
+    elif found.dtype.kind not in good or (may_hold_bools and kind != "b" and _has_bool(raw)):
+        raise InvalidRequest(field, _odd_one(raw, good), f"{_ELEMENTS[kind]}, of {spec.datatype}")
+    if kind in "iu":
         limits = np.iinfo(wanted)
         low, high = int(found.min()), int(found.max())
         if low < limits.min or high > limits.max:
@@ -156,23 +168,55 @@ def from_json(
                 f"{spec.datatype} values from {limits.min} to {limits.max}",
             )
         return found.astype(wanted).reshape(shape)
-    if wanted.kind == "f" and wanted.itemsize < 8:
+    if kind == "f" and wanted.itemsize < 8:
         with np.errstate(over="ignore"):
             tensor = found.astype(wanted).reshape(shape)
         if not _all_finite(tensor):
             raise InvalidRequest(
                 field,
                 float(np.abs(found).max()),
-                f"{spec.datatype} values up to {np.finfo(wanted).max:g}",
+                f"{spec.datatype} values up to {float(ml_dtypes.finfo(wanted).max):g}",
             )
         return tensor
     return found.astype(wanted, copy=False).reshape(shape)
 
 
-def to_json(tensor: Tensor) -> Tensor | list[Any]:
+def _strings(field: str, raw: list[Any], shape: tuple[int, ...], count: int) -> Tensor:
+    """The elements of BYTES, flat or nested as `shape`."""
+    if len(raw) == count and not isinstance(raw[0], list):
+        return byte_elements.from_leaves(field, raw, shape)
+    level: list[Any] = raw
+    for size in shape[1:]:
+        fits = all(isinstance(item, list) and len(item) == size for item in level)
+        level = [leaf for item in level for leaf in item] if fits else []
+    if len(level) != count:
+        raise InvalidRequest(
+            field,
+            f"a list of {len(raw)}",
+            f"{count} elements, flat or nested as {list(shape)}",
+        )
+    return byte_elements.from_leaves(field, level, shape)
+
+
+def to_json(spec: TensorSpec, tensor: Tensor) -> Tensor | list[str]:
     """What orjson writes as the flat list of `tensor`; NaN and infinities, which JSON does not
-    know, become null."""
+    know, become null.
+
+    Raises:
+        InvalidRequest: BYTES that are no text.
+    """
+    if spec.datatype == "BYTES":
+        return byte_elements.to_text(f"outputs.{spec.name}", tensor)
+    if spec.datatype == "BF16":
+        tensor = tensor.astype(np.float32)
     return np.ascontiguousarray(tensor).reshape(-1)
+
+
+def to_bytes(spec: TensorSpec, tensor: Tensor) -> bytes:
+    """A tensor as binary data."""
+    if spec.datatype == "BYTES":
+        return byte_elements.pack(tensor)
+    return tensor.astype(NUMPY_TYPES[spec.datatype], copy=False).tobytes()
 
 
 def dumps(value: Mapping[str, Any]) -> bytes:

@@ -11,8 +11,8 @@ from typing import Any
 
 import orjson
 
-from gateway.engines import NUMPY_TYPES, Tensor
-from gateway.tensors import BINARY_SIZE, Tail, dumps, from_json, shape_of, to_json
+from gateway.engines import Tensor
+from gateway.tensors import BINARY_SIZE, Tail, dumps, from_json, shape_of, to_bytes, to_json
 from router.card import TensorSpec
 from router.errors import InvalidRequest
 
@@ -109,11 +109,11 @@ def encode(
             "shape": tensor.shape,
         }
         if binary:
-            raw = tensor.astype(NUMPY_TYPES[spec.datatype], copy=False).tobytes()
+            raw = to_bytes(spec, tensor)
             one["parameters"] = {BINARY_SIZE: len(raw)}
             tail.append(raw)
         else:
-            one["data"] = to_json(tensor)
+            one["data"] = to_json(spec, tensor)
         described.append(one)
     head["outputs"] = described
     text = dumps(head)

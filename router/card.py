@@ -24,11 +24,10 @@ ScoreDifference = Annotated[float, Field(ge=-1, le=1, allow_inf_nan=False)]
 Milliseconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Positive = Annotated[int, Field(ge=1)]
 
-# Datatypes of the Open Inference Protocol v2, "Tensor Data Types", less BYTES: no engine here
-# computes on strings.
+# Datatypes of the Open Inference Protocol v2, "Tensor Data Types".
 Datatype = Literal[
     "BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64",
-    "FP16", "FP32", "FP64",
+    "FP16", "BF16", "FP32", "FP64", "BYTES",
 ]  # fmt: skip
 
 Precision = Literal["fp32", "bf16", "fp16", "int8"]

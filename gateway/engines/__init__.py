@@ -25,6 +25,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol, cast, runtime_checkable
 
+import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
@@ -33,7 +34,8 @@ from router.card import VariantCard
 Tensor = NDArray[Any]
 Tensors = Mapping[str, Tensor]
 
-# v2 datatype -> numpy; the one table that engines and protocols share.
+# v2 datatype -> numpy; the one table that engines and protocols share. The elements of BYTES are
+# Python's `bytes`.
 NUMPY_TYPES: dict[str, np.dtype[Any]] = {
     "BOOL": np.dtype(np.bool_),
     "UINT8": np.dtype("<u1"),
@@ -45,9 +47,16 @@ NUMPY_TYPES: dict[str, np.dtype[Any]] = {
     "INT32": np.dtype("<i4"),
     "INT64": np.dtype("<i8"),
     "FP16": np.dtype("<f2"),
+    "BF16": np.dtype(ml_dtypes.bfloat16),
     "FP32": np.dtype("<f4"),
     "FP64": np.dtype("<f8"),
+    "BYTES": np.dtype(np.object_),
 }
+
+
+def blank(datatype: str, shape: tuple[int, ...]) -> Tensor:
+    """A tensor of zeros, or of empty strings, which are valid in their datatype."""
+    return np.full(shape, b"" if datatype == "BYTES" else 0, NUMPY_TYPES[datatype])
 
 
 class EngineError(Exception):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from gateway import v2
+from gateway import byte_elements, v2
 from gateway.engines import NUMPY_TYPES, Tensor
 from router.card import TensorSpec
 from router.errors import InvalidRequest
@@ -48,13 +49,39 @@ def refusal(document: object, *specs: TensorSpec, **how: Any) -> InvalidRequest:
     return error.value
 
 
-_ARRAYS = st.sampled_from(sorted(NUMPY_TYPES)).flatmap(
-    lambda datatype: hnp.arrays(
-        NUMPY_TYPES[datatype],
-        hnp.array_shapes(min_dims=1, max_dims=4, max_side=4),
-        elements=hnp.from_dtype(NUMPY_TYPES[datatype], allow_nan=False, allow_infinity=False),
-    ).map(lambda array: (datatype, array))
-)
+_SHAPES = hnp.array_shapes(min_dims=1, max_dims=4, max_side=4)
+
+
+def _arrays(datatype: str) -> st.SearchStrategy[tuple[str, Tensor]]:
+    """Tensors of a datatype. BYTES hold text, as JSON needs it."""
+    if datatype == "BYTES":
+        made = hnp.arrays(np.object_, _SHAPES, elements=st.text(max_size=5).map(str.encode))
+    elif datatype == "BF16":
+        finite = st.floats(-(2.0**100), 2.0**100, width=32)
+        made = hnp.arrays(np.float32, _SHAPES, elements=finite).map(
+            lambda array: array.astype(NUMPY_TYPES["BF16"])
+        )
+    else:
+        elements = hnp.from_dtype(NUMPY_TYPES[datatype], allow_nan=False, allow_infinity=False)
+        made = hnp.arrays(NUMPY_TYPES[datatype], _SHAPES, elements=elements)
+    return made.map(lambda array: (datatype, array))
+
+
+_ARRAYS = st.sampled_from(sorted(NUMPY_TYPES)).flatmap(_arrays)
+
+
+def as_list(array: Tensor) -> Any:
+    """`array` as JSON has it."""
+    if array.dtype == object:
+        return np.vectorize(bytes.decode, otypes=[object])(array).tolist()
+    return array.astype("f4" if array.dtype == NUMPY_TYPES["BF16"] else array.dtype).tolist()
+
+
+def as_bytes(array: Tensor) -> bytes:
+    """`array` as binary data has it."""
+    if array.dtype != object:
+        return array.tobytes()
+    return b"".join(struct.pack("<I", len(one)) + one for one in array.reshape(-1))
 
 
 @given(_ARRAYS, st.booleans(), st.integers(0, 7))
@@ -66,7 +93,7 @@ def test_what_is_sent_is_what_is_read(
         {"name": "x", "datatype": datatype, "shape": (-1,) * array.ndim}
     )
     shape = list(array.shape)
-    data = array.tolist() if nested else array.reshape(-1).tolist()
+    data = as_list(array if nested else array.reshape(-1))
     one = {"name": "x", "datatype": datatype, "shape": shape, "data": data}
     body = decode({"inputs": [one]}, spec)
     assert body.rows == shape[0]
@@ -74,14 +101,14 @@ def test_what_is_sent_is_what_is_read(
     np.testing.assert_array_equal(body.inputs["x"], array)
 
     del one["data"]
-    raw = array.tobytes()
+    raw = as_bytes(array)
     document = {
         "id": "i" * padding,  # moves the bytes to every alignment
         "inputs": [{**one, "parameters": {"binary_data_size": len(raw)}}],
     }
     viewed = decode(document, spec, tail=raw).inputs["x"]
     assert viewed.dtype == array.dtype
-    assert not viewed.flags.owndata, "a copy was made"
+    assert not viewed.flags.owndata or datatype == "BYTES", "a copy was made"
     np.testing.assert_array_equal(viewed, array)
 
 
@@ -97,11 +124,75 @@ def test_an_answer_reads_back(given_: tuple[str, Tensor], binary: bool) -> None:
     assert (one["name"], one["datatype"], one["shape"]) == ("y", datatype, list(array.shape))
     if binary:
         assert length is not None
-        assert one["parameters"] == {"binary_data_size": array.nbytes}
-        found = np.frombuffer(body[length:], array.dtype)
+        assert one["parameters"] == {"binary_data_size": len(as_bytes(array))}
+        assert body[length:] == as_bytes(array)
     else:
-        found = np.array(one["data"], array.dtype)
-    np.testing.assert_array_equal(found.reshape(array.shape), array)
+        assert one["data"] == as_list(array.reshape(-1))
+
+
+def test_bytes_that_are_no_text_need_a_binary_answer() -> None:
+    spec = TensorSpec(name="y", datatype="BYTES", shape=(-1,))
+    array = np.array([b"\xff"], np.object_)
+    with pytest.raises(InvalidRequest, match=r"outputs\.y: expected binary_data true"):
+        v2.encode({}, {"y": array}, ((spec, False),))
+    body, length = v2.encode({}, {"y": array}, ((spec, True),))
+    assert body[length:] == b"\x01\0\0\0\xff"
+
+
+TEXT = TensorSpec(name="text", datatype="BYTES", shape=(-1, 2))
+
+
+def strings(**changes: Any) -> dict[str, Any]:
+    return tensor(name="text", datatype="BYTES", shape=[1, 2], **changes)
+
+
+@pytest.mark.parametrize(
+    ("data", "shown"),
+    [
+        (["a"], "a list of 1"), (["a", "b", "c"], "a list of 3"), ([["a"], ["b"]], "a list of 2"),
+        (["a", 1], "1"), (["a", None], "nothing"), (["a", True], "True"), (["a", {}], "{}"),
+        ([["a", ["b"]]], "['b']"), ([["a"], "b"], "a list of 2"),
+    ],
+)  # fmt: skip
+def test_bytes_in_json_that_do_not_fit(data: list[object], shown: str) -> None:
+    error = refusal({"inputs": [strings(data=data)]}, TEXT)
+    assert error.members["field"] == "inputs[0].data"
+    assert str(error.members["received"]) == shown
+
+
+@pytest.mark.parametrize(
+    ("tail", "expected"),
+    [
+        (b"", "at least 8 bytes"), (b"\1\0\0\0a", "at least 8 bytes"),
+        (b"\5\0\0\0a\0\0\0", "element 0 whole, of 5 bytes"),
+        (b"\1\0\0\0a\1\0\0\0", "element 1 whole, of 1 bytes"),
+        (b"\xff\xff\xff\xffaaaaaaaa", "element 0 whole, of 4294967295 bytes"),
+        (b"\1\0\0\0a\0\0\0\0b", "9 bytes, which 2 BYTES elements take"),
+        (b"\4\0\0\0aaaa\1\0\0", "element 1 whole"),
+    ],
+)  # fmt: skip
+def test_lengths_that_do_not_add_up(tail: bytes, expected: str) -> None:
+    one = strings(data=..., parameters={"binary_data_size": len(tail)})
+    error = refusal({"inputs": [one]}, TEXT, tail=tail, length=len(orjson.dumps({"inputs": [one]})))
+    assert error.members["field"] == "inputs[0].parameters.binary_data_size"
+    assert expected in str(error.members["expected"])
+
+
+@given(st.binary(max_size=40), st.integers(1, 4))
+def test_any_bytes_are_elements_or_refused(raw: bytes, count: int) -> None:
+    try:
+        found = byte_elements.unpack("x", memoryview(raw), (count,), count)
+    except InvalidRequest:
+        return
+    assert byte_elements.pack(found) == raw
+
+
+def test_a_number_too_large_for_bf16() -> None:
+    spec = TensorSpec(name="x", datatype="BF16", shape=(-1, 1))
+    one = {"name": "x", "datatype": "BF16", "shape": [1, 1], "data": [3.4e38]}
+    assert "BF16 values up to 3.38953e+38" in refusal({"inputs": [one]}, spec).detail
+    one["data"] = [1.00390625]  # between two of its numbers: rounds to the even one
+    assert float(decode({"inputs": [one]}, spec).inputs["x"][0, 0]) == 1.0
 
 
 def test_two_binary_answers_follow_each_other() -> None:
