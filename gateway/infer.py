@@ -9,11 +9,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from dataclasses import dataclass, replace
-from functools import lru_cache, partial
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-from gateway import problems, v2
+from gateway import demands, problems, said, v2
 from gateway.asgi import (
     CONTENT_ENCODING,
     CONTENT_LENGTH,
@@ -30,7 +30,6 @@ from gateway.messages import InferRequest, InferResponse
 from gateway.metrics import Metrics
 from gateway.problems import Headers
 from gateway.service import Service
-from router import constraints
 from router.card import TensorSpec
 from router.errors import CallerLeft, GearshiftError, InvalidRequest, NotReady
 
@@ -110,21 +109,10 @@ class Infer:
             served.outputs_by_name,
         )
         v2.check_sizes(body.inputs, served.equal_sizes)
-        demands = constraints.parse(headers, body.parameters)
-        version: str | None = scope["path_params"].get("version")
-        if version is not None:
-            version = served.resolve(version).variant
-            if demands.variant is not None:
-                demands = replace(demands, variant=served.resolve(demands.variant).variant)
-            demands = constraints.pin(demands, version, "versions/" + version)
-        request = InferRequest(model, body.inputs, body.rows, demands, received_s)
-        return request, _Wanted(body.id, body.outputs, _explain(headers))
-
-
-def _explain(headers: tuple[tuple[str, str], ...]) -> bool:
-    return any(
-        name == constraints.EXPLAIN_HEADER and constraints.explain(value) for name, value in headers
-    )
+        version = scope["path_params"].get("version")
+        demanded = demands.of(served, headers, body.parameters, version)
+        request = InferRequest(model, body.inputs, body.rows, demanded, received_s)
+        return request, _Wanted(body.id, body.outputs, demands.explained(headers))
 
 
 def _encoded(
@@ -137,39 +125,11 @@ def _encoded(
     if wanted.explain:
         head["parameters"] = {"gearshift_decision": decision.as_json()}
     body, json_length = v2.encode(head, response.outputs, wanted.outputs)
-    queue_ms = max(0.0, response.queue_ms - parse_ms)
-    headers = [
-        *_said(
-            decision.variant,
-            f"{decision.reason}; {decision.why}",
-            decision.accuracy,
-            decision.relaxed,
-        ),
-        (b"gearshift-cost-usd-per-million", b"%.6g" % response.cost_usd_per_million),
-        (b"gearshift-predicted-latency-ms", b"%.3f" % decision.predicted_latency_ms),
-        (
-            b"server-timing",
-            b"parse;dur=%.3f, queue;dur=%.3f, infer;dur=%.3f"
-            % (parse_ms, queue_ms, response.infer_ms),
-        ),
-        (b"content-length", b"%d" % len(body)),
-    ]
+    headers = said.of(response, parse_ms)
+    headers.append((b"content-length", b"%d" % len(body)))
     if json_length is None:
         headers.append((b"content-type", b"application/json"))
     else:
         headers.append((b"content-type", b"application/octet-stream"))
         headers.append((JSON_LENGTH, b"%d" % json_length))
     return 200, headers, body
-
-
-@lru_cache(maxsize=1024)
-def _said(variant: str, reason: str, accuracy: float, relaxed: tuple[str, ...]) -> Headers:
-    """Headers that repeat from answer to answer. Names and words are ASCII by their patterns."""
-    said = [
-        (b"gearshift-variant", variant.encode()),
-        (b"gearshift-reason", reason.encode()),
-        (b"gearshift-accuracy", b"%.6g" % accuracy),
-    ]
-    if relaxed:
-        said.append((b"gearshift-relaxed", ",".join(relaxed).encode()))
-    return said

@@ -1,0 +1,50 @@
+"""What an answer says about itself, in the same names and words through every protocol.
+
+Over HTTP each is a header; over gRPC each is a member of the trailing metadata. The names are those
+of the product: `Gearshift-Variant`, `Gearshift-Reason`, and so on, and `Server-Timing` (W3C).
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from gateway.messages import InferResponse
+
+Said = list[tuple[bytes, bytes]]
+
+
+def of(response: InferResponse, parse_ms: float) -> Said:
+    """Names in lower case, and values, in a list that the caller may add to.
+
+    Args:
+        parse_ms: from the request's last byte until it was parsed.
+    """
+    decision = response.decision
+    return [
+        *_repeated(
+            decision.variant,
+            f"{decision.reason}; {decision.why}",
+            decision.accuracy,
+            decision.relaxed,
+        ),
+        (b"gearshift-cost-usd-per-million", b"%.6g" % response.cost_usd_per_million),
+        (b"gearshift-predicted-latency-ms", b"%.3f" % decision.predicted_latency_ms),
+        (
+            b"server-timing",
+            b"parse;dur=%.3f, queue;dur=%.3f, infer;dur=%.3f"
+            % (parse_ms, max(0.0, response.queue_ms - parse_ms), response.infer_ms),
+        ),
+    ]
+
+
+@lru_cache(maxsize=1024)
+def _repeated(variant: str, reason: str, accuracy: float, relaxed: tuple[str, ...]) -> Said:
+    """What repeats from answer to answer. Names and words are ASCII by their patterns."""
+    said = [
+        (b"gearshift-variant", variant.encode()),
+        (b"gearshift-reason", reason.encode()),
+        (b"gearshift-accuracy", b"%.6g" % accuracy),
+    ]
+    if relaxed:
+        said.append((b"gearshift-relaxed", ",".join(relaxed).encode()))
+    return said
