@@ -8,20 +8,17 @@ import logging
 from collections.abc import AsyncIterator, Callable
 from functools import cached_property, lru_cache
 
-from fastapi import FastAPI, Request
-from fastapi.responses import Response
-from starlette.exceptions import HTTPException
+from fastapi import FastAPI
 from starlette.routing import Match, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from gateway import problems, protocols
+from gateway import http_errors, protocols
 from gateway.about import VERSION
 from gateway.access import Access
 from gateway.metrics import Metrics
 from gateway.protocols import Parts
 from gateway.service import Service
 from gateway.settings import Settings
-from router.errors import GearshiftError
 
 _LOG = logging.getLogger(__name__)
 
@@ -75,10 +72,13 @@ def create_app(settings: Settings, on_settled: Callable[[Service], None] | None 
     Raises:
         gateway.catalog.StoreUnusable: the store is missing, or nothing in it can be served.
         gateway.settings.SettingsError: the memory limit does not hold one variant of every model.
+        gateway.ports.PortUnusable: a protocol's own port cannot be listened on.
     """
     metrics = Metrics()
     service = Service(settings, metrics)
     parts = Parts(service, metrics, settings, Access())
+    # Before anything is loaded, so that a port in use is told at once.
+    listeners = protocols.listeners(parts)
 
     async def start() -> None:
         try:
@@ -91,7 +91,7 @@ def create_app(settings: Settings, on_settled: Callable[[Service], None] | None 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         async with contextlib.AsyncExitStack() as listening:
-            for listener in protocols.listeners(parts):
+            for listener in listeners:
                 await listening.enter_async_context(listener)
             starting = asyncio.create_task(start())
             yield
@@ -109,38 +109,5 @@ def create_app(settings: Settings, on_settled: Callable[[Service], None] | None 
         redirect_slashes=False,
     )
     protocols.mount_all(app, parts)
-    app.add_exception_handler(GearshiftError, _refused)
-    app.add_exception_handler(HTTPException, _http_problem)
-    app.add_exception_handler(Exception, _unexpected)
+    http_errors.install(app)
     return app
-
-
-async def _refused(_: Request, error: Exception) -> Response:
-    assert isinstance(error, GearshiftError)
-    return _response(problems.of(error))
-
-
-async def _http_problem(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    path = request.url.path
-    details = {
-        404: f"nothing is at {path}",
-        405: f"{path} does not take {request.method}",
-    }
-    headers = [(k.lower().encode(), v.encode()) for k, v in (error.headers or {}).items()]
-    detail = details.get(error.status_code, error.detail)
-    return _response(problems.of_status(error.status_code, detail, headers))
-
-
-async def _unexpected(request: Request, error: Exception) -> Response:
-    # Starlette raises it again for the server's log, so it is not logged here.
-    del request, error
-    unexpected = GearshiftError("an unexpected error; the server's log says more")
-    return _response(problems.of(unexpected))
-
-
-def _response(parts: tuple[int, problems.Headers, bytes]) -> Response:
-    status, headers, body = parts
-    response = Response(body, status)
-    response.raw_headers = headers
-    return response

@@ -12,7 +12,7 @@ import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, ValidationError, field_validator
 from pydantic_settings import (
@@ -49,6 +49,22 @@ def _table(raw: object) -> object:
         return raw
 
 
+def _own_port(raw: object) -> object:
+    if raw is None or raw == "off":
+        return raw
+    try:
+        port = int(str(raw))
+    except ValueError:
+        port = -1
+    if not 0 <= port <= 65535:
+        raise ValueError("a port from 0 to 65535, or off")
+    return port
+
+
+# A port beside the main one: 0 for a free one.
+OwnPort = Annotated[int | Literal["off"] | None, BeforeValidator(_own_port)]
+
+
 class Settings(BaseSettings):
     """What an operator decides. `Settings()` holds the defaults; `load` reads the sources."""
 
@@ -59,6 +75,17 @@ class Settings(BaseSettings):
     models: Path = Field(Path("models"), description="The store to serve: MODELS/model/variant/.")
     host: str = Field("127.0.0.1", description="The address to listen on; 0.0.0.0 for all.")
     port: int = Field(8080, ge=0, le=65535, description="The port to listen on; 0 for a free one.")
+    admin_host: str = Field("127.0.0.1", description="The address that the admin port listens on.")
+    admin_port: OwnPort = Field(
+        None,
+        description='The port of the admin API: 0 for a free one, "off" for none; by default '
+        "the port + 2.",
+    )
+    state: Path | None = Field(
+        None,
+        description="The folder for what the server must remember, such as keys and what they "
+        "spent; by default .gearshift in the store.",
+    )
     threads_per_lane: int = Field(
         1, ge=1, le=1024, description="Threads that one batch runs on; cards were measured on 1."
     )
@@ -183,6 +210,11 @@ class Settings(BaseSettings):
         except ValueError as error:
             raise ValueError(f"Input should be one of {', '.join(policies.names())}") from error
         return name
+
+    @property
+    def state_folder(self) -> Path:
+        """Where the server keeps what it must remember; not made yet, perhaps."""
+        return self.models / ".gearshift" if self.state is None else self.state
 
     @property
     def default_constraints(self) -> Constraints:

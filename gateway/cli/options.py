@@ -22,6 +22,9 @@ _PANELS = {
     "host": "Common",
     "port": "Common",
     "trust_store": "Common",
+    "admin_host": "Administration",
+    "admin_port": "Administration",
+    "state": "Administration",
     "lanes": "Lanes and batches",
     "threads_per_lane": "Lanes and batches",
     "max_batch": "Lanes and batches",
@@ -39,6 +42,9 @@ _OTHER_PANEL = "Limits"
 
 _METAVARS = {
     "models": "MODELS",
+    "admin_host": "ADDRESS",
+    "admin_port": "PORT",
+    "state": "FOLDER",
     "host": "ADDRESS",
     "policy": "NAME",
     "model_weights": "JSON",

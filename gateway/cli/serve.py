@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from gateway import settings
+from gateway import ports, settings
 from gateway.catalog import StoreUnusable
 from gateway.cli.console import BAD_VALUE, STORE_PROBLEM, fail
 from gateway.cli.options import ConfigOption, LogLevelOption, with_settings
+from gateway.ports import PortUnusable
 from gateway.settings import Settings, SettingsError
 
 if TYPE_CHECKING:
@@ -59,30 +60,10 @@ def load(options: dict[str, Any], config: Path | None) -> Settings:
 
 def bind(chosen: Settings) -> socket.socket:
     """The socket to serve on, so that a port in use is told before anything is loaded."""
-    where = f"{chosen.host}:{chosen.port}"
     try:
-        family, kind, proto, _, address = socket.getaddrinfo(
-            chosen.host, chosen.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        listener = socket.socket(family, kind, proto)
-    except OSError as error:
-        fail(f"cannot listen on {where}: {error.strerror}", STORE_PROBLEM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind(address)
-        # Two that bind the same port before either listens would both succeed.
-        listener.listen()
-    except OSError as error:
-        listener.close()
-        fail(f"cannot listen on {where}: {error.strerror}", STORE_PROBLEM)
-    return listener
-
-
-def address_of(chosen: Settings, listener: socket.socket) -> str:
-    """The URL at which this machine reaches `listener`."""
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(chosen.host, chosen.host)
-    port = listener.getsockname()[1]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        return ports.bind(chosen.host, chosen.port)
+    except PortUnusable as error:
+        fail(str(error), STORE_PROBLEM)
 
 
 def run(
@@ -103,7 +84,7 @@ def run(
     from gateway.http_limits import limited
 
     logging.basicConfig(level=log_level.upper(), format=_LOG_FORMAT)
-    url = address_of(chosen, listener)
+    url = ports.url_of(chosen.host, listener)
 
     def settled(service: Service) -> None:
         # Everything so far lives as long as the process. The collector would walk through all of
@@ -116,7 +97,7 @@ def run(
 
     try:
         app = create_app(chosen, settled)
-    except StoreUnusable as error:
+    except (StoreUnusable, PortUnusable) as error:
         listener.close()
         fail(str(error), STORE_PROBLEM)
     except SettingsError as error:  # one that only the store shows to make no sense

@@ -1,0 +1,118 @@
+"""The admin port: what operators alone may call, on a listener of its own.
+
+Every route under `/admin` here, and those that other protocols mount with `mount_admin`, is behind
+one guard: `gateway.admin_guard.Guard`. The port is printed at start as "admin on URL".
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AbstractAsyncContextManager
+
+import uvicorn
+from fastapi import FastAPI
+from fastapi.responses import JSONResponse
+
+from gateway import http_errors, ports, protocols
+from gateway.about import VERSION
+from gateway.admin_guard import Guard
+from gateway.http_limits import limited
+from gateway.protocols import Parts
+
+# The admin API ends last: whoever drains the server wants to watch it.
+_STOP_S = 1
+
+
+def listen(parts: Parts) -> AbstractAsyncContextManager[None]:
+    """Bind the admin port, unless it is off.
+
+    Raises:
+        gateway.ports.PortUnusable: it cannot be had.
+    """
+    settings = parts.settings
+    port = settings.admin_port
+    if port == "off":
+        return contextlib.nullcontext()
+    if port is None:
+        port = settings.port + 2 if settings.port else 0
+    return _serving(parts, ports.bind(settings.admin_host, port))
+
+
+def mount_admin(app: FastAPI, parts: Parts) -> None:
+    """Add the paths that belong to no other part."""
+
+    @app.get("/admin/state", tags=["state"], summary="Everything there is to know, as JSON")
+    async def state() -> JSONResponse:
+        service = parts.service
+        return JSONResponse(
+            {
+                "version": VERSION,
+                "ready": service.ready,
+                "stopping": service.stopping,
+                "left_out": list(service.catalog.problems),
+                "models": {
+                    model.name: {
+                        "reference": model.reference,
+                        "variants": {
+                            name: {"state": state.state, "why": state.why}
+                            for name, state in model.states.items()
+                        },
+                    }
+                    for model in service.fleet.models()
+                },
+            }
+        )
+
+
+def create_admin_app(parts: Parts) -> FastAPI:
+    """The admin API with every protocol's routes."""
+    app = FastAPI(
+        title="Gearshift admin",
+        version=VERSION,
+        summary="Variants, keys and settings of a running server.",
+        openapi_url="/admin/openapi.json",
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    protocols.mount_admin_all(app, parts)
+    http_errors.install(app)
+    return app
+
+
+class _Server(uvicorn.Server):
+    """One that leaves the process's signals to the server of the public port."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Nothing: the public server's handlers end this one too."""
+        yield
+
+
+@contextlib.asynccontextmanager
+async def _serving(parts: Parts, listener: socket.socket) -> AsyncIterator[None]:
+    settings = parts.settings
+    url = ports.url_of(settings.admin_host, listener)
+    config = uvicorn.Config(
+        Guard(create_admin_app(parts), parts.access, ports.is_loopback(settings.admin_host)),
+        http=limited(settings.max_header_bytes, settings.read_timeout_seconds),
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        date_header=False,
+        proxy_headers=False,
+        timeout_graceful_shutdown=_STOP_S,
+    )
+    server = _Server(config)
+    running = asyncio.create_task(server.serve(sockets=[listener]))
+    print(f"admin on {url}", flush=True)
+    try:
+        yield
+    finally:
+        server.should_exit = True
+        await running
