@@ -22,6 +22,7 @@ Reason = Literal[
     "relaxed",
     "assigned",
     "shifted-at-dispatch",
+    "retried",
 ]
 
 Constraint = Literal["max_latency_ms", "min_accuracy", "max_cost_usd_per_million"]

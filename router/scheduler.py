@@ -15,6 +15,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Protocol
 
+from router.breaker import Breakers, Outcome
 from router.constraints import Constraints, or_default
 from router.decision import Decision
 from router.dispatch import COMPANY, Assignment, Moment
@@ -66,6 +67,7 @@ class Scheduler:
         models: what is served, by name.
         weights: of lane time, how much each model gets when there is not enough for all; 1 for
             those that are absent.
+        breakers: of the variants; by default closed ones, on the default terms.
     """
 
     def __init__(
@@ -78,8 +80,10 @@ class Scheduler:
         lanes: int,
         max_batch: int,
         weights: Mapping[str, float] | None = None,
+        breakers: Breakers | None = None,
     ) -> None:
         self.telemetry = telemetry
+        self.breakers = Breakers() if breakers is None else breakers
         self.queue = Queue()
         self.busy_until_s = [0.0] * lanes
         self._models = models
@@ -109,7 +113,7 @@ class Scheduler:
         if self._rule.admits_all:
             overhead_ms = self.telemetry.overhead_ms(now_s)
             overhead_ms = min(overhead_ms, self.telemetry.least_overhead_ms)
-            snapshot = replace(idle(self._models[model].ready), overhead_ms=overhead_ms)
+            snapshot = replace(idle(self._ready(model, now_s)), overhead_ms=overhead_ms)
         else:
             snapshot = self.snapshot(model, constraints, now_s)
         decision = route(constraints, self._models[model].menu, snapshot, self._policy, rows)
@@ -143,7 +147,7 @@ class Scheduler:
             margin=telemetry.margin(wait > 0, now_s),
             overhead_ms=telemetry.overhead_ms(now_s),
             least_overhead_ms=telemetry.least_overhead_ms,
-            ready=self._models[model].ready,
+            ready=self._ready(model, now_s),
         )
 
     def _company(self, constraints: Constraints, now_s: float) -> bool:
@@ -200,7 +204,8 @@ class Scheduler:
         """The batch for `lane`, which is free; it and what expired leave the queue."""
         self.busy_until_s[lane] = 0.0
         queue = self.queue
-        if not queue.waiting:
+        waiting = self._not_held(now_s) if self.breakers else queue.waiting
+        if not waiting:
             return Assignment()
         moment = Moment(
             now_s=now_s,
@@ -213,19 +218,21 @@ class Scheduler:
             price=self._outlook.price,
             used_ms=self._used_ms,
         )
-        assignment = self._rule.dispatch(queue.waiting, moment)
+        assignment = self._rule.dispatch(waiting, moment)
         queue.remove(assignment.members)
         queue.remove(assignment.expired)
         if not self._rule.late:
-            for waiting in (*assignment.members, *assignment.expired):
-                self._count(waiting, -1)
+            for leaving in (*assignment.members, *assignment.expired):
+                self._count(leaving, -1)
         if assignment.members:
             self.busy_until_s[lane] = now_s + assignment.promised_ms / 1000
             self._use(assignment, now_s)
+            if self.breakers:
+                self.breakers.taken(assignment.model, assignment.variant, now_s)
         if assignment.plan is not None:
             self._keep(assignment.plan, now_s)
-            for waiting in (*assignment.members, *assignment.expired):
-                self._outlook.went(waiting, moment.paces[waiting.choices.model])
+            for leaving in (*assignment.members, *assignment.expired):
+                self._outlook.went(leaving, moment.paces[leaving.choices.model])
         return assignment
 
     def finished(self, assignment: Assignment, actual_ms: float, now_s: float) -> None:
@@ -241,6 +248,38 @@ class Scheduler:
             now_s,
         )
 
+    def ended(self, model: str, variant: str, outcome: Outcome, now_s: float) -> bool:
+        """What a batch that was taken says of its variant; whether its breaker opened."""
+        if outcome == "success" and not self.breakers:
+            return False
+        return self.breakers.ended(model, variant, outcome, now_s)
+
+    def _ready(self, model: str, now_s: float) -> frozenset[str]:
+        ready = self._models[model].ready
+        return ready - self.breakers.shut_out(model, now_s) if self.breakers else ready
+
+    def _runnable(self, model: str, now_s: float) -> frozenset[str]:
+        runnable = self._models[model].runnable
+        if not self.breakers:
+            return runnable
+        shut_out = self.breakers.shut_out(model, now_s) | self.breakers.probed(model, now_s)
+        return runnable - shut_out if shut_out else runnable
+
+    def _not_held(self, now_s: float) -> list[Waiting]:
+        """The queue less those that nothing may answer before a batch on another lane is back:
+        that batch tells whether the variant they need works again, so they do not expire yet."""
+        probed = {model: self.breakers.probed(model, now_s) for model in self._models}
+        if not any(probed.values()):
+            return self.queue.waiting
+        runnable = {model: self._runnable(model, now_s) for model in self._models}
+
+        def held(waiting: Waiting) -> bool:
+            names = {offer.name for offer in waiting.choices.offers}
+            model = waiting.choices.model
+            return names.isdisjoint(runnable[model]) and not names.isdisjoint(probed[model])
+
+        return [waiting for waiting in self.queue.waiting if not held(waiting)]
+
     def _assigned(
         self, decision: Decision, constraints: Constraints, rows: int, now_s: float
     ) -> Decision:
@@ -249,7 +288,7 @@ class Scheduler:
         assert choices is not None
         self._asked += 1
         pace = self._pace(decision.model, now_s)
-        ready = self._models[decision.model].ready
+        ready = self._ready(decision.model, now_s)
         if pace.ready != ready:
             pace = Pace(pace.menu, pace.slowdown, ready, pace.tail)
         free_in_ms = tuple(self._lane_free_in_ms(now_s))
@@ -321,7 +360,7 @@ class Scheduler:
 
     def _pace(self, model: str, now_s: float) -> Pace:
         served = self._models[model]
-        runnable = served.runnable
+        runnable = self._runnable(model, now_s)
         seen = self.telemetry.batches
         known = self._seen.get(model)
         if (
