@@ -20,9 +20,8 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 from starlette.routing import Route
 
-from gateway import v2
+from gateway import described, v2
 from gateway.asgi import CONTENT_LENGTH, read_body, read_headers
-from gateway.fleet import ServedModel
 from gateway.infer import Infer
 from gateway.protocols import Parts
 from router import constraints
@@ -75,24 +74,12 @@ def _rows(document: dict[str, Any]) -> int:
     return rows
 
 
-def _metadata(served: ServedModel, versions: list[str], platform: str) -> dict[str, Any]:
-    return {
-        "name": served.name,
-        "versions": versions,
-        "platform": platform,
-        "inputs": [spec.model_dump(mode="json") for spec in served.inputs],
-        "outputs": [spec.model_dump(mode="json") for spec in served.outputs],
-    }
-
-
 def _mount_metadata(app: FastAPI, parts: Parts) -> None:
     service = parts.service
 
     @app.get("/v2", tags=["v2"], summary="Server metadata")
     async def server() -> JSONResponse:
-        return JSONResponse(
-            {"name": "gearshift", "version": app.version, "extensions": ["binary_tensor_data"]}
-        )
+        return JSONResponse(described.server())
 
     @app.get("/v2/health/live", tags=["v2"], summary="Whether the process lives")
     async def live() -> JSONResponse:
@@ -104,15 +91,11 @@ def _mount_metadata(app: FastAPI, parts: Parts) -> None:
 
     @app.get(_MODEL, tags=["v2"], summary="Model metadata; versions are its variants")
     async def model_metadata(model: str) -> JSONResponse:
-        served = service.fleet.model(model)
-        return JSONResponse(_metadata(served, sorted(served.cards), "gearshift"))
+        return JSONResponse(described.model(service.fleet.model(model)))
 
     @app.get(_VERSION, tags=["v2"], summary="Variant metadata")
     async def version_metadata(model: str, version: str) -> JSONResponse:
-        served = service.fleet.model(model)
-        card = served.resolve(version)
-        platform = f"{card.engine.name}_{card.engine.format}"
-        return JSONResponse(_metadata(served, [card.variant], platform))
+        return JSONResponse(described.model(service.fleet.model(model), version))
 
     @app.get(_MODEL + "/ready", tags=["v2"], summary="Whether a variant can serve")
     async def model_ready(model: str) -> JSONResponse:
