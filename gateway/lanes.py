@@ -81,6 +81,7 @@ class Lanes:
         self._work = threading.Condition(self._lock)
         self._tickets: dict[int, Ticket] = {}
         self._unpublished = 0
+        self.turn = 0
         self._running: list[tuple[str, str] | None] = [None] * len(scheduler.busy_until_s)
         self._stopping = False
         self._loop = asyncio.get_running_loop()
@@ -132,6 +133,7 @@ class Lanes:
         with self._lock:
             if self._tickets.pop(ticket.waiting.ticket, None) is not None:
                 self._scheduler.withdraw(ticket.waiting)
+                self.turn += 1
 
     def _publish(self) -> None:
         """Wake the lanes for what arrived in this turn of the loop, all of it at once.
@@ -226,6 +228,7 @@ class Lanes:
                     continue
                 now_s = time.monotonic()
                 assignment = self._scheduler.take(lane, now_s)
+                self.turn += 1
                 if assignment.expired:
                     self._loop.call_soon_threadsafe(
                         self._refuse, self._pop(assignment.expired), _expired
@@ -255,7 +258,7 @@ class Lanes:
         for ticket, outcome in zip(tickets, ran.outcomes, strict=True):
             if isinstance(outcome, Exception):
                 told = f"{assignment.model}/{assignment.variant}: {outcome}"
-                _fail(ticket, EngineFailed(told))
+                _fail(ticket, EngineFailed(told, assignment.variant))
                 continue
             answered += ticket.waiting.rows
             if not ticket.done.done():  # its caller may have left, or its deadline passed

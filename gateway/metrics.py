@@ -14,8 +14,9 @@ from prometheus_client.exposition import choose_encoder
 
 from gateway.about import VERSION
 from gateway.messages import InferRequest, InferResponse
+from gateway.statistics import Statistics, Totals
 from router.decision import Decision
-from router.errors import DeadlinePassed, GearshiftError
+from router.errors import DeadlinePassed, EngineFailed, GearshiftError
 
 # From a tenth of a small network's time to the longest that anybody waits: a latency that falls
 # off either end is one that no alert sees.
@@ -34,6 +35,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = registry = CollectorRegistry()
+        self.statistics = Statistics()
         self._models: frozenset[str] = frozenset()
 
         def counter(name: str, text: str, *labels: str) -> Counter:
@@ -72,9 +74,14 @@ class Metrics:
         self._decisions = counter(
             "decisions", "Decisions, by reason, or by verdict where refused.", "model", "reason"
         )
+        self._shed = counter(
+            "shed",
+            "Requests refused without a decision of their own, by one that still stood.",
+            "model",
+        )
         self._misses = counter(
             "constraint_misses",
-            "Requests refused, by each constraint that kept a variant from answering.",
+            "Decisions that refused, by each constraint that kept a variant from answering.",
             "model",
             "constraint",
         )
@@ -116,6 +123,7 @@ class Metrics:
         # Looking a child up by its labels costs as much as using it.
         self._answer_children = cache(self._of_answers)
         self._batch_children = cache(self._of_batches)
+        self._shed_children = cache(self._of_shed)
         self._deadline_child = cache(self._deadlines.labels)
 
     def watch(
@@ -144,9 +152,10 @@ class Metrics:
     def answered(self, request: InferRequest, response: InferResponse, total_s: float) -> None:
         """One request was answered, `total_s` after its last byte."""
         decision = response.decision
-        requests, latency, queue, charged, chosen = self._answer_children(
+        requests, latency, queue, charged, chosen, totals = self._answer_children(
             request.model, decision.variant, decision.reason
         )
+        totals.answered(request.rows, response, total_s)
         requests.inc()
         latency.observe(total_s)
         queue.observe(response.queue_ms / 1000)
@@ -163,12 +172,26 @@ class Metrics:
         model = self._known(model)
         self._requests.labels(model, NO_VARIANT, error.code).inc()
         self._latency.labels(model, NO_VARIANT, error.code).observe(total_s)
+        if isinstance(error, EngineFailed) and error.variant:
+            self.statistics.totals(model, error.variant).failure(total_s)
         if isinstance(error, DeadlinePassed):
             self._deadlines.labels(model, "missed").inc()
 
+    def shed(self, model: str, error: GearshiftError) -> Callable[[], None]:
+        """What counts one request more that a refusal ended which was decided before."""
+        requests, latency, shed = self._shed_children(self._known(model), error.code)
+
+        def count() -> None:
+            requests.inc()
+            latency.observe(0.0)
+            shed.inc()
+
+        return count
+
     def batch(self, model: str, variant: str, rows: int, seconds: float) -> None:
         """One batch ran."""
-        time, size = self._batch_children(model, variant)
+        time, size, totals = self._batch_children(model, variant)
+        totals.batch(rows, seconds)
         time.observe(seconds)
         size.observe(rows)
 
@@ -196,14 +219,26 @@ class Metrics:
 
     def _of_answers(
         self, model: str, variant: str, reason: str
-    ) -> tuple[Counter, Histogram, Histogram, Counter, Counter]:
+    ) -> tuple[Counter, Histogram, Histogram, Counter, Counter, Totals]:
         return (
             self._requests.labels(model, variant, "ok"),
             self._latency.labels(model, variant, "ok"),
             self._queue.labels(model, variant),
             self._charged.labels(model, variant),
             self._decisions.labels(model, reason),
+            self.statistics.totals(model, variant),
         )
 
-    def _of_batches(self, model: str, variant: str) -> tuple[Histogram, Histogram]:
-        return self._infer.labels(model, variant), self._rows.labels(model, variant)
+    def _of_shed(self, model: str, code: str) -> tuple[Counter, Histogram, Counter]:
+        return (
+            self._requests.labels(model, NO_VARIANT, code),
+            self._latency.labels(model, NO_VARIANT, code),
+            self._shed.labels(model),
+        )
+
+    def _of_batches(self, model: str, variant: str) -> tuple[Histogram, Histogram, Totals]:
+        return (
+            self._infer.labels(model, variant),
+            self._rows.labels(model, variant),
+            self.statistics.totals(model, variant),
+        )

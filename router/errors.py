@@ -125,8 +125,14 @@ class DeadlinePassed(GearshiftError):
 
 
 class EngineFailed(GearshiftError):
+    """`variant` is the one whose engine failed, where that is known."""
+
     code = "engine-failed"
     title = "The engine failed"
+
+    def __init__(self, detail: str, variant: str = "", **members: object) -> None:
+        super().__init__(detail, **members)
+        self.variant = variant
 
 
 class CallerLeft(GearshiftError):
