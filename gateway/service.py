@@ -18,10 +18,12 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 from gateway import catalog, hosts
+from gateway.directives import Directives
 from gateway.fleet import Fleet, ServedModel
 from gateway.lanes import Lanes, Result, Ticket
 from gateway.messages import InferRequest, InferResponse, Told
 from gateway.metrics import Metrics
+from gateway.operator import Operator
 from gateway.residency import Residency
 from gateway.settings import Settings, SettingsError
 from router import policies
@@ -78,6 +80,7 @@ class Service:
             default=settings.default_constraints,
         )
         self._telemetry = Telemetry(settings.latency_percentile)
+        self.operator = Operator(self.fleet, Directives(settings.state_folder))
         self._residency = Residency(self.fleet, settings, self._policy, metrics)
         self.stopping = False
 
@@ -217,6 +220,11 @@ class Service:
             deadline_s=math.inf if waiting.soft else waiting.deadline_s,
             told=ticket.told,
         )
+
+    @property
+    def turn(self) -> int:
+        """Grows whenever something leaves the queue: until then a refusal stands."""
+        return self._lanes.turn
 
     @property
     def ready(self) -> bool:
