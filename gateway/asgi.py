@@ -47,7 +47,7 @@ async def read_body(receive: Receive, content_length: bytes | None, limit_bytes:
         CallerLeft: before the end of it.
     """
     if content_length is not None and int(content_length) > limit_bytes:
-        raise _too_large(limit_bytes, f"{int(content_length)} bytes")
+        raise too_large(limit_bytes, f"{int(content_length)} bytes")
     message = await receive()
     chunks: list[bytes] = []
     size = 0
@@ -57,7 +57,7 @@ async def read_body(receive: Receive, content_length: bytes | None, limit_bytes:
         chunk: bytes = message.get("body", b"")
         size += len(chunk)
         if size > limit_bytes:
-            raise _too_large(limit_bytes, f"{size} bytes so far")
+            raise too_large(limit_bytes, f"{size} bytes so far")
         if not message.get("more_body", False):
             if not chunks:
                 return chunk
@@ -79,7 +79,8 @@ async def respond(send: Send, status: int, headers: Headers, body: bytes) -> Non
     await send({"type": "http.response.body", "body": body})
 
 
-def _too_large(limit_bytes: int, received: str) -> TooLarge:
+def too_large(limit_bytes: int, received: str) -> TooLarge:
+    """The error for a body over the limit, in every protocol's words."""
     return TooLarge(
         f"body: expected at most {limit_bytes} bytes, got {received}",
         field="body",
