@@ -1,0 +1,1 @@
+"""One file = one piece of serving software; it defines `PEER`."""

@@ -1,0 +1,109 @@
+"""Gearshift, with its defaults: the network as a variant, constraints on each request."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from tests.bench.peers import network
+from tests.bench.peers.contract import (
+    CLASSES,
+    MAX_BATCH,
+    PIXELS,
+    Ask,
+    Form,
+    Peer,
+    v2_binary,
+    v2_json,
+    v2_logits,
+)
+
+_PATH = "/v2/models/network/infer"
+_DEMANDS = {"Gearshift-Max-Latency-Ms": "1000", "Gearshift-Min-Accuracy": "0.5"}
+
+
+def store(work: Path) -> Path:
+    """A store of the network as one variant; its card says how long it takes here."""
+    from gateway.engines import onnxruntime as engine
+    from router.card import CARD_FILE, EngineRecord, TensorSpec, VariantCard
+    from tests.stores import seal, write_variant
+
+    models = work / "gearshift"
+    if models.exists():
+        return models
+    took_ms = _measured_ms(work)
+    folder = write_variant(
+        models,
+        "network",
+        "fp32",
+        latency_ms_at_1=took_ms[1],
+        latency_ms_at_32=took_ms[MAX_BATCH],
+        inputs=(TensorSpec(name=network.INPUT, datatype="FP32", shape=(-1, PIXELS)),),
+        outputs=(TensorSpec(name=network.OUTPUT, datatype="FP32", shape=(-1, CLASSES)),),
+    )
+    card = VariantCard.model_validate_json((folder / CARD_FILE).read_text())
+    record = EngineRecord(
+        name="onnxruntime",
+        version=engine.ENGINE.version(),
+        format=engine.FORMAT,
+        kernels={"fp32": 3},
+    )
+    (folder / CARD_FILE).write_text(card.model_copy(update={"engine": record}).model_dump_json())
+    (folder / "echo.json").unlink()
+    shutil.copy(work / network.GRAPH_FILE, folder / engine.MODEL_FILE)
+    seal(folder)
+    return models
+
+
+def _measured_ms(work: Path) -> dict[int, float]:
+    import statistics
+    import time
+
+    import numpy as np
+
+    run = network.load(work)
+    took_ms = {}
+    for batch in (1, MAX_BATCH):
+        rows = np.random.default_rng(0).random((batch, PIXELS), dtype=np.float32)
+        times = []
+        for _ in range(50):
+            started_s = time.perf_counter()
+            run(rows)
+            times.append((time.perf_counter() - started_s) * 1000)
+        took_ms[batch] = statistics.median(times)
+    return took_ms
+
+
+def _demanding(ask: Callable[[bytes], Ask]) -> Callable[[bytes], Ask]:
+    def asked(row: bytes) -> Ask:
+        plain = ask(row)
+        return replace(plain, headers={**plain.headers, **_DEMANDS})
+
+    return asked
+
+
+def _command(binaries: Path, work: Path, port: int) -> tuple[str, ...]:
+    return (
+        *(str(binaries / "python"), "-m", "gateway.cli", "serve", "--models", str(store(work))),
+        *("--port", str(port), "--max-batch", str(MAX_BATCH)),
+    )
+
+
+PEER = Peer(
+    name="Gearshift",
+    version="this commit",
+    requirements=(),
+    command=_command,
+    ready="/v2/health/ready",
+    forms={
+        "json": Form(_demanding(v2_json(_PATH, network.INPUT)), v2_logits, "v2 JSON"),
+        "binary": Form(
+            _demanding(v2_binary(_PATH, network.INPUT, network.OUTPUT)),
+            v2_logits,
+            "v2 binary tensors",
+        ),
+    },
+    setup="defaults; a deadline and a floor on each request",
+)
