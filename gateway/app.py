@@ -19,6 +19,7 @@ from gateway.metrics import Metrics
 from gateway.protocols import Parts
 from gateway.service import Service
 from gateway.settings import Settings
+from gateway.worker import Place
 
 _LOG = logging.getLogger(__name__)
 
@@ -61,13 +62,21 @@ class _App(FastAPI):
         return find
 
 
-def create_app(settings: Settings, on_settled: Callable[[Service], None] | None = None) -> FastAPI:
+def create_app(
+    settings: Settings,
+    on_settled: Callable[[Service], None] | None = None,
+    *,
+    place: Place | None = None,
+    ending: Callable[[], bool] = lambda: False,
+) -> FastAPI:
     """The application that serves the store of `settings`.
 
     The port opens before the variants are loaded, so that health can be asked for meanwhile.
 
     Args:
         on_settled: called once, when every variant is loaded and warm or has failed.
+        place: among the workers that share the port; it says when the port may open.
+        ending: whether the server was told to end.
 
     Raises:
         gateway.catalog.StoreUnusable: the store is missing, or nothing in it can be served.
@@ -76,7 +85,7 @@ def create_app(settings: Settings, on_settled: Callable[[Service], None] | None 
     """
     metrics = Metrics()
     service = Service(settings, metrics)
-    parts = Parts(service, metrics, settings, Access())
+    parts = Parts(service, metrics, settings, Access(), place)
     # Before anything is loaded, so that a port in use is told at once.
     listeners = protocols.listeners(parts)
 
@@ -91,9 +100,11 @@ def create_app(settings: Settings, on_settled: Callable[[Service], None] | None 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         async with contextlib.AsyncExitStack() as listening:
+            starting = asyncio.create_task(start())
+            if place is not None:
+                await place.may_open(ending)
             for listener in listeners:
                 await listening.enter_async_context(listener)
-            starting = asyncio.create_task(start())
             yield
             await starting
             await service.stop()

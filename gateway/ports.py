@@ -13,11 +13,13 @@ class PortUnusable(Exception):
 
 
 def bind(host: str, port: int, *, shared: bool = False) -> socket.socket:
-    """A socket that listens, so that a port in use is told before anything is loaded.
+    """A socket to serve on, so that a port in use is told before anything is loaded.
+
+    It listens, unless it is shared: the system would send it connections before it is served.
 
     Args:
         port: 0 for a free one.
-        shared: other processes of this server listen on the same port (SO_REUSEPORT).
+        shared: other processes of this server serve the same port (SO_REUSEPORT).
 
     Raises:
         PortUnusable: it cannot be had.
@@ -34,12 +36,25 @@ def bind(host: str, port: int, *, shared: bool = False) -> socket.socket:
         if shared:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         listener.bind(address)
-        # Two that bind the same port before either listens would both succeed.
-        listener.listen()
+        if not shared:
+            # Two that bind the same port before either listens would both succeed.
+            listener.listen()
     except OSError as error:
         listener.close()
         raise PortUnusable(f"cannot listen on {host}:{port}: {error.strerror}") from error
     return listener
+
+
+def reserve(host: str, port: int) -> socket.socket:
+    """A socket that keeps a port for processes that share it, and never listens itself.
+
+    Raises:
+        PortUnusable: it cannot be had; sharing with another server of the same user is no mistake
+            that the system would tell.
+    """
+    if port:
+        bind(host, port).close()
+    return bind(host, port, shared=True)
 
 
 def url_of(host: str, listener: socket.socket, *, tls: bool = False) -> str:

@@ -89,12 +89,18 @@ class Settings(BaseSettings):
     threads_per_lane: int = Field(
         1, ge=1, le=1024, description="Threads that one batch runs on; cards were measured on 1."
     )
+    workers: int = Field(
+        1,
+        ge=1,
+        le=1024,
+        description="Processes that share the port; the usable cores are divided among them.",
+    )
     lanes: int = Field(
         default_factory=lambda known: max(1, usable_cores() // known["threads_per_lane"]),
         ge=1,
         le=1024,
-        description="Execution slots, one batch at a time each; by default as many as fit the "
-        "usable cores.",
+        description="Execution slots of a worker, one batch at a time each; by default as many as "
+        "fit its cores.",
     )
     max_batch: int = Field(32, ge=1, le=4096, description="Rows of one batch, at most.")
     latency_percentile: Annotated[Percentile, BeforeValidator(_number)] = Field(

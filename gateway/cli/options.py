@@ -25,6 +25,7 @@ _PANELS = {
     "admin_host": "Administration",
     "admin_port": "Administration",
     "state": "Administration",
+    "workers": "Lanes and batches",
     "lanes": "Lanes and batches",
     "threads_per_lane": "Lanes and batches",
     "max_batch": "Lanes and batches",

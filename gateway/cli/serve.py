@@ -21,11 +21,11 @@ from gateway.cli.console import BAD_VALUE, STORE_PROBLEM, fail
 from gateway.cli.options import ConfigOption, LogLevelOption, with_settings
 from gateway.ports import PortUnusable
 from gateway.settings import Settings, SettingsError
+from gateway.worker import Place
+from gateway.workers import Supervisor
 
 if TYPE_CHECKING:
     from gateway.service import Service
-
-_LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
 @with_settings()
@@ -47,7 +47,19 @@ def serve(
     a setting that makes no sense.
     """
     chosen = load(options, config)
-    run(chosen, bind(chosen), log_level)
+    if chosen.workers == 1:
+        run(chosen, bind(chosen), log_level)
+        return
+    _log(log_level)
+    try:
+        supervisor = Supervisor(chosen, options, config, log_level, typer.echo)
+    except SettingsError as error:
+        fail(str(error), BAD_VALUE)
+    except PortUnusable as error:
+        fail(str(error), STORE_PROBLEM)
+    code = supervisor.run()
+    typer.echo("stopped")
+    raise typer.Exit(code)
 
 
 def load(options: dict[str, Any], config: Path | None) -> Settings:
@@ -71,11 +83,13 @@ def run(
     listener: socket.socket,
     log_level: str,
     on_ready: Callable[[str], None] | None = None,
+    place: Place | None = None,
 ) -> None:
     """Serve on `listener` until a signal ends it.
 
     Args:
         on_ready: called with the server's URL when every variant is settled.
+        place: among the workers that share the port.
     """
     # Here, so that the commands that serve nothing do not wait for a web framework.
     import uvicorn
@@ -83,7 +97,7 @@ def run(
     from gateway.app import create_app
     from gateway.http_limits import limited
 
-    logging.basicConfig(level=log_level.upper(), format=_LOG_FORMAT)
+    _log(log_level, "" if place is None else f"worker-{place.order.number} ")
     url = ports.url_of(chosen.host, listener)
 
     def settled(service: Service) -> None:
@@ -91,12 +105,16 @@ def run(
         # it again and again while requests wait.
         gc.collect()
         gc.freeze()
-        _announce(service, url)
+        _announce(service)
+        if place is not None:
+            place.settled(service.ready)
+        else:
+            typer.echo(f"{'ready' if service.ready else 'not ready'}: {url}/")
         if on_ready is not None:
             on_ready(url)
 
     try:
-        app = create_app(chosen, settled)
+        app = create_app(chosen, settled, place=place, ending=lambda: server.should_exit)
     except (StoreUnusable, PortUnusable) as error:
         listener.close()
         fail(str(error), STORE_PROBLEM)
@@ -129,13 +147,22 @@ def run(
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)
     typer.echo(f"listening on {url}")
+    if place is not None:
+        place.listening()
     runner_factory = server.config.get_loop_factory()
     with asyncio.Runner(loop_factory=runner_factory) as runner:
         runner.run(server.serve(sockets=[listener]))
-    typer.echo("stopped")
+    if place is None:
+        typer.echo("stopped")
 
 
-def _announce(service: Service, url: str) -> None:
+def _log(level: str, who: str = "") -> None:
+    logging.basicConfig(
+        level=level.upper(), format=f"%(asctime)s {who}%(levelname)s %(name)s: %(message)s"
+    )
+
+
+def _announce(service: Service) -> None:
     """Say what serves and what does not. Flushed: whoever waits for it may read a pipe."""
     for problem in service.catalog.problems:
         typer.echo(f"left out: {problem}")
@@ -145,4 +172,3 @@ def _announce(service: Service, url: str) -> None:
                 typer.echo(f"failed: {model.name}/{state.variant}: {state.why}")
         serving = ", ".join(sorted(model.ready)) or "nothing"
         typer.echo(f"{model.name}: {len(model.ready)} of {len(model.states)} serve: {serving}")
-    typer.echo(f"{'ready' if service.ready else 'not ready'}: {url}/")

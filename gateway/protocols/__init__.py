@@ -35,6 +35,7 @@ from gateway.access import Access
 from gateway.metrics import Metrics
 from gateway.service import Service
 from gateway.settings import Settings
+from gateway.worker import Place
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,8 @@ class Parts:
     metrics: Metrics
     settings: Settings
     access: Access
+    place: Place | None = None
+    """Among the workers that share the port; None where this process serves it alone."""
 
 
 def names() -> list[str]:

@@ -38,7 +38,7 @@ def listen(parts: Parts) -> AbstractAsyncContextManager[None]:
         return contextlib.nullcontext()
     if port is None:
         port = settings.port + 2 if settings.port else 0
-    return _serving(parts, ports.bind(settings.admin_host, port))
+    return _serving(parts, ports.bind(settings.admin_host, port, shared=parts.place is not None))
 
 
 def mount_admin(app: FastAPI, parts: Parts) -> None:
