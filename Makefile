@@ -6,8 +6,9 @@ BIN := $(VENV)/bin
 PORT ?= 8080
 MODELS ?= models
 BENCH_RESULTS ?= bench-results
+PEERS ?= .peers
 
-.PHONY: help setup demo test check bench bench-live bench-compression bench-tools weights clean
+.PHONY: help setup demo test check bench bench-live bench-compression bench-peers bench-speed bench-picture bench-tools weights clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -45,6 +46,15 @@ bench-live: setup  ## the same traffic against a real gateway and in simulation
 
 bench-compression: setup  ## what compression reaches on real data: DATA=folder; hours at first
 	$(BIN)/python -m tests.bench.compression --data $(DATA) --work $(BENCH_RESULTS)/compression
+
+bench-peers: setup bench-tools  ## beside MLServer, Triton, BentoML, LitServe, Ray Serve: 15 minutes
+	$(BIN)/python -m tests.bench.peers --folder $(PEERS) --out $(BENCH_RESULTS) $(ARGS)
+
+bench-speed: setup bench-tools  ## compute-bound networks, overhead at half load, memory: 6 minutes
+	$(BIN)/python -m tests.bench.speed --out $(BENCH_RESULTS) $(ARGS)
+
+bench-picture: setup bench-tools  ## where a request's time goes, as docs/time.svg
+	$(BIN)/python -m tests.bench.profile --folder $(PEERS) $(ARGS)
 
 bench-tools:
 	@command -v wrk >/dev/null || { echo "make bench needs wrk: apt-get install wrk"; exit 1; }
