@@ -3,7 +3,8 @@
 Requests may differ in a free dimension, such as a sequence's length. Rows of different shapes make
 no one tensor, and padding them would change what the callers asked; those of equal shapes run
 together, one call for each group. An engine that fails on one group has failed on that one alone:
-a request whose inputs disagree takes nobody of another shape with it.
+a request whose inputs disagree takes nobody of another shape with it. Nor of its own: a group that
+failed runs again in halves, until it is known whose inputs the engine does not bear.
 """
 
 from __future__ import annotations
@@ -14,12 +15,24 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gateway.engines import Program, Tensor
+from gateway.engines import EngineError, Program, Tensor, blank
 from gateway.fleet import check_outputs
+from gateway.hosts import LaneLost
 from gateway.messages import InferRequest
-from router.card import TensorSpec
+from router.breaker import Outcome
+from router.card import TensorSpec, VariantCard
 
 Outputs = dict[str, Tensor]
+
+_FLOATS = frozenset({"FP16", "BF16", "FP32", "FP64"})
+
+
+class NotRun(EngineError):
+    """The lane was lost before this request's turn came: nothing is known of it."""
+
+
+class OwnFault(EngineError):
+    """The request's own inputs are to blame: no engine could answer it."""
 
 
 class Ran(NamedTuple):
@@ -40,17 +53,28 @@ def run(
     requests: Sequence[InferRequest],
     specs: tuple[TensorSpec, ...],
     largest: int,
+    alone: Sequence[bool] = (),
 ) -> Ran:
     """Run `requests`. A group fails where the engine raises anything, or answers with something
-    else than was promised.
+    else than was promised; a request fails where its own rows are answered by NaN.
 
     Args:
         specs: the outputs that were promised.
         largest: rows that the engine is given at once; a request with more runs in pieces.
+        alone: for each request, whether it may share no run with another.
     """
     outcomes: list[Outputs | Exception] = [{} for _ in requests]
     failed_s = 0.0
-    for group in _alike(requests):
+    groups = _alike(requests)
+    if any(alone):
+        groups = [part for group in groups for part in _apart(group, alone)]
+    groups.reverse()
+    # Finds two culprits among all of them. An engine that fails on everything is soon known:
+    # two that failed alone, where nobody was answered, are enough.
+    halvings = 2 * len(requests).bit_length()
+    answered = failed_alone = 0
+    while groups:
+        group = groups.pop()
         members = [requests[index] for index in group]
         rows = [request.rows for request in members]
         begun_s = time.monotonic()
@@ -59,12 +83,92 @@ def run(
             check_outputs(outputs, specs, sum(rows))
         except Exception as error:  # engines have no common base for what they raise
             failed_s += time.monotonic() - begun_s
+            if isinstance(error, LaneLost):
+                for index in (index for left in groups for index in left):
+                    outcomes[index] = NotRun("its lane was lost before its turn came")
+                groups.clear()
+            elif len(group) > 1 and halvings and (answered or failed_alone < 2):
+                halvings -= 1
+                half = len(group) // 2
+                groups += [group[half:], group[:half]]
+                continue
+            failed_alone += len(group) == 1
             for index in group:
                 outcomes[index] = error
             continue
+        nan = _with_nan(outputs, specs)
         for index, mine in zip(group, _shares(outputs, rows), strict=True):
-            outcomes[index] = mine
+            fault = _nan_fault(mine, nan, requests[index]) if nan else None
+            outcomes[index] = mine if fault is None else fault
+            answered += fault is None
     return Ran(outcomes, failed_s)
+
+
+def judged(outcomes: Sequence[Outputs | Exception], program: Program, card: VariantCard) -> Outcome:
+    """What a batch says of its variant.
+
+    Where nobody was answered, and nobody is known to be to blame, the engine runs one row that it
+    has answered before: what fails on that is broken. What does not may yet be; that shows when
+    another variant answers the same requests.
+    """
+    faults = [outcome for outcome in outcomes if isinstance(outcome, Exception)]
+    if any(isinstance(fault, LaneLost) for fault in faults):
+        return "failure"
+    if len(faults) < len(outcomes):
+        return "success"
+    if all(isinstance(fault, OwnFault) for fault in faults):
+        return "none"
+    try:
+        control(program, card)
+    except Exception:  # engines have no common base for what they raise
+        return "failure"
+    return "none"
+
+
+def control(program: Program, card: VariantCard) -> None:
+    """Run one row of zeros, which the engine answered when it was warmed up.
+
+    Where it fails on that as well, what it failed on before is not to blame.
+
+    Raises:
+        EngineError: it answered with something else than its card promises, or with NaN.
+    """
+    inputs = {
+        spec.name: blank(spec.datatype, (1, *(max(size, 1) for size in spec.shape[1:])))
+        for spec in card.inputs
+    }
+    outputs = program.infer(inputs)
+    check_outputs(outputs, card.outputs, 1)
+    for name in _with_nan(outputs, card.outputs):
+        raise EngineError(f"output {name!r} holds NaN")
+
+
+def _with_nan(outputs: Outputs, specs: tuple[TensorSpec, ...]) -> list[str]:
+    """The outputs that hold NaN. Infinities pass: a mask of logits is made of them."""
+    return [
+        spec.name
+        for spec in specs
+        if spec.datatype in _FLOATS and np.isnan(outputs[spec.name]).any()
+    ]
+
+
+def _nan_fault(mine: Outputs, names: Sequence[str], request: InferRequest) -> EngineError | None:
+    """What is wrong with these outputs of one request, of which some hold NaN in some row."""
+    for name in names:
+        if not np.isnan(mine[name]).any():
+            continue
+        for given, tensor in request.inputs.items():
+            if tensor.dtype.kind in "fV" and not np.isfinite(tensor).all():
+                return OwnFault(f"output {name!r} holds NaN, where input {given!r} is not finite")
+        return EngineError(f"output {name!r} holds NaN")
+    return None
+
+
+def _apart(group: list[int], alone: Sequence[bool]) -> list[list[int]]:
+    """The group without those that run alone, and each of them."""
+    together = [index for index in group if not alone[index]]
+    single = [[index] for index in group if alone[index]]
+    return [together, *single] if together else single
 
 
 def _alike(requests: Sequence[InferRequest]) -> list[list[int]]:

@@ -5,6 +5,11 @@ run: the choice is made when the slack is known, not when the request arrived. A
 batch by itself, so it does not idle until the event loop gets round to it; answers go back to the
 loop in one callback a batch.
 
+A lane does not outlive its faults, its number does. One whose process ended is restored by its own
+thread, while its requests run on the others. One that does not come back from its engine is given
+up: its requests run elsewhere, another thread takes its number, and whatever the old one still
+brings is thrown away, as its stint is over.
+
 Requests are routed, submitted, withdrawn and settled on the event loop's thread alone. `_lock`
 guards the scheduler, which lanes take from.
 """
@@ -19,40 +24,58 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from gateway import batch
-from gateway.engines import Tensor
-from gateway.fleet import Fleet
+from gateway.engines import EngineError
+from gateway.fleet import Fleet, warm_up
+from gateway.hosts import Host, LaneLost, serve_lane
+from gateway.lease import Loaded
 from gateway.messages import InferRequest, Told
+from gateway.tickets import Fault, Hung, Result, Ticket, again
+from gateway.tickets import failed as failure
+from router.breaker import Breaker, Outcome
 from router.constraints import Constraints
 from router.decision import Decision
 from router.dispatch import Assignment
-from router.errors import DeadlinePassed, EngineFailed, GearshiftError, NotReady
+from router.errors import DeadlinePassed, GearshiftError, NotReady
 from router.queue import Waiting
 from router.scheduler import Scheduler
 
 _LOG = logging.getLogger(__name__)
 
 
-class Result(NamedTuple):
-    """What a lane did for one request: monotonic times, and the rows it shared the batch with."""
+# How long restoring a lane is thought to take until one was restored, and after how long it counts
+# as hanging: a process with many variants loads for a while.
+_RESTORE_S = 1.0
+_RESTORE_LIMIT_S = 120.0
+# Between two attempts to restore a lane: from the first to the longest, doubling.
+_RETRY_S = (0.2, 15.0)
+# Threads that hang in an engine's code, at most, before their lanes stay away; or one a lane.
+_LEFT_BEHIND = 4
+# When a lane that stays away is expected back.
+_AWAY_S = 86400.0
 
-    outputs: dict[str, Tensor]
-    variant: str
+
+class _Batch(NamedTuple):
+    """What a lane runs now."""
+
+    assignment: Assignment
+    tickets: list[Ticket]
     started_s: float
-    finished_s: float
-    batch_rows: int
 
 
-class Ticket(NamedTuple):
-    """A request's place in the queue; `done` gets its result or its error."""
+class Watcher(Protocol):
+    """Who is told what happened. All of it is called on the loop's thread."""
 
-    waiting: Waiting
-    request: InferRequest
-    decision: Decision
-    told: Told
-    done: asyncio.Future[Result]
+    def batch(self, model: str, variant: str, rows: int, seconds: float) -> None:
+        """A batch answered so many rows; rows that failed, and their seconds, are not in it."""
+
+    def batch_failed(self, model: str, variant: str, retried: int) -> None:
+        """A batch failed at least in part, and so many of its requests are run again."""
+
+    def lane_lost(self) -> None:
+        """A lane's process ended, or its engine did not come back."""
 
 
 class Lanes:
@@ -60,37 +83,49 @@ class Lanes:
 
     Args:
         scheduler: one that nobody else uses, with as many lanes as there are to be.
-        on_batch: called on the loop's thread with (model, variant, rows, seconds) after each batch
-            that answered anybody; rows that failed, and their seconds, are not in it.
+        hosts: where the programs of each lane live.
+        batch_timeout_s: a lane that runs a batch for longer is given up.
     """
 
     def __init__(
         self,
         fleet: Fleet,
         scheduler: Scheduler,
+        hosts: Sequence[Host],
+        watcher: Watcher,
         *,
         max_batch: int,
-        on_batch: Callable[[str, str, int, float], None],
+        batch_timeout_s: float = math.inf,
     ) -> None:
         self._fleet = fleet
         self._scheduler = scheduler
         self._max_batch = max_batch
-        self._on_batch = on_batch
+        self._hosts = hosts
+        self._watcher = watcher
+        self._timeout_s = batch_timeout_s
         self._numbers = itertools.count()
         self._lock = threading.Lock()
         self._work = threading.Condition(self._lock)
         self._tickets: dict[int, Ticket] = {}
         self._unpublished = 0
-        self.turn = 0
-        self._running: list[tuple[str, str] | None] = [None] * len(scheduler.busy_until_s)
+        self.left = 0
+        lanes = len(scheduler.busy_until_s)
+        self._running: list[_Batch | None] = [None] * lanes
+        self._leased: list[Loaded | None] = [None] * lanes
+        # By lane: which thread has its number; since when it is being restored, 0 when it is not.
+        self._stints = [0] * lanes
+        self._lost_s = [0.0] * lanes
+        self._attempt_s = [0.0] * lanes
+        self._restore_s = _RESTORE_S
+        self._unsettled = 0
+        self._stuck = False
         self._stopping = False
+        self._ending = threading.Event()
         self._loop = asyncio.get_running_loop()
-        self._threads = [
-            threading.Thread(target=self._serve, args=(lane,), name=f"lane-{lane}", daemon=True)
-            for lane in range(len(scheduler.busy_until_s))
-        ]
-        for thread in self._threads:
-            thread.start()
+        self._left_behind: list[threading.Thread] = []
+        self._threads = [self._thread(lane, self._serve) for lane in range(lanes)]
+        if batch_timeout_s < math.inf:
+            self._look()
 
     @property
     def queued(self) -> int:
@@ -100,7 +135,40 @@ class Lanes:
     @property
     def busy(self) -> int:
         """Lanes that run a batch now."""
-        return sum([until > 0 for until in self._scheduler.busy_until_s])
+        return sum([batch is not None for batch in self._running])
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is queued, running, or about to run again."""
+        return not (self.queued or self.busy or self._unsettled)
+
+    @property
+    def lost(self) -> int:
+        """Lanes that are being restored."""
+        return sum([since > 0 for since in self._lost_s])
+
+    @property
+    def alive(self) -> bool:
+        """Whether there is a lane that works, or soon will."""
+        limit_s = time.monotonic() - _RESTORE_LIMIT_S
+        return not (self._stuck or all(0 < since < limit_s for since in self._lost_s))
+
+    def breaker(self, model: str, variant: str) -> Breaker:
+        """The breaker of a variant, now."""
+        with self._lock:
+            return self._scheduler.breakers.of(model, variant, time.monotonic())
+
+    def forget(self, model: str, variant: str) -> None:
+        """Close the breaker of a variant: another build has its name now."""
+        with self._lock:
+            self._scheduler.breakers.forget(model, variant)
+
+    def retry_after_s(self, model: str) -> float | None:
+        """When the first variant of `model` that is left alone is tried again."""
+        with self._lock:
+            scheduler = self._scheduler
+            variants = self._fleet.model(model).ready
+            return scheduler.breakers.retry_after_s(model, variants, time.monotonic())
 
     def route(self, model: str, constraints: Constraints, rows: int) -> Decision:
         """As `Scheduler.route`, now; what was submitted counts as queued at once."""
@@ -123,17 +191,23 @@ class Lanes:
             ticket = Ticket(waiting, request, decision, told, done)
             self._tickets[waiting.ticket] = ticket
             scheduler.submit((waiting,), time.monotonic())
-            if not self._unpublished:
-                self._loop.call_soon(self._publish)
-            self._unpublished += 1
+            self._announce()
         return ticket
 
     def withdraw(self, ticket: Ticket) -> None:
         """Take a request out of the queue; one that a lane runs already is left to finish."""
         with self._lock:
-            if self._tickets.pop(ticket.waiting.ticket, None) is not None:
-                self._scheduler.withdraw(ticket.waiting)
-                self.turn += 1
+            # Its place may be another one than it had at first.
+            queued = self._tickets.pop(ticket.waiting.ticket, None)
+            if queued is not None:
+                self._scheduler.withdraw(queued.waiting)
+                self.left += 1
+
+    def _announce(self) -> None:
+        """Have the lanes woken at the end of this turn of the loop; the lock is held."""
+        if not self._unpublished:
+            self._loop.call_soon(self._publish)
+        self._unpublished += 1
 
     def _publish(self) -> None:
         """Wake the lanes for what arrived in this turn of the loop, all of it at once.
@@ -148,7 +222,11 @@ class Lanes:
     def in_use(self, model: str, variant: str) -> bool:
         """Whether a lane runs `variant`, or a queued request was told that it may answer."""
         with self._lock:
-            return (model, variant) in self._running or any(
+            return any(
+                batch is not None
+                and (batch.assignment.model, batch.assignment.variant) == (model, variant)
+                for batch in self._running
+            ) or any(
                 ticket.request.model == model and variant in ticket.decision.allowed
                 for ticket in self._tickets.values()
             )
@@ -157,6 +235,7 @@ class Lanes:
         """Refuse what is still queued, and let the threads end after the batches they run."""
         with self._work:
             self._stopping = True
+            self._ending.set()
             left = list(self._tickets.values())
             self._tickets.clear()
             for ticket in left:
@@ -171,17 +250,25 @@ class Lanes:
         Blocks; `refuse_queued` comes first.
         """
         give_up_s = time.monotonic() + patience_s
-        for thread in self._threads:
+        threads = [*self._threads, *self._left_behind]
+        for thread in threads:
             thread.join(max(0.0, give_up_s - time.monotonic()))
-        return not any(thread.is_alive() for thread in self._threads)
+        return not any(thread.is_alive() for thread in threads)
+
+    def _thread(self, lane: int, work: Callable[[int, int], None]) -> threading.Thread:
+        thread = threading.Thread(
+            target=work, args=(lane, self._stints[lane]), name=f"lane-{lane}", daemon=True
+        )
+        thread.start()
+        return thread
 
     # From here to `_pop` everything runs on a lane's thread.
 
-    def _serve(self, lane: int) -> None:
-        while (taken := self._take(lane)) is not None:
-            assignment, tickets = taken
-            started_s = time.monotonic()
-            ran = self._run(assignment, tickets, lane)
+    def _serve(self, lane: int, stint: int) -> None:
+        serve_lane()
+        while (running := self._take(lane, stint)) is not None:
+            assignment, tickets, started_s = running
+            ran, outcome = self._run(assignment, tickets, lane)
             finished_s = time.monotonic()
             took_s = finished_s - started_s - ran.failed_s
             answered = tuple(
@@ -189,37 +276,107 @@ class Lanes:
                 for ticket, outcome in zip(tickets, ran.outcomes, strict=True)
                 if not isinstance(outcome, Exception)
             )
-            with self._lock:
+            lost = any(isinstance(each, LaneLost) for each in ran.outcomes)
+            with self._work:
                 # Before anybody is answered: who asks again at once finds the lane free.
+                if self._stints[lane] != stint:
+                    return  # given up: its requests run elsewhere
                 self._scheduler.busy_until_s[lane] = 0.0
                 self._running[lane] = None
+                self._leased[lane] = None
                 if answered:
                     # A group that failed teaches nothing.
                     learnt = replace(assignment, members=answered)
                     self._scheduler.finished(learnt, took_s * 1000, time.monotonic())
+                self._judged(assignment.model, assignment.variant, outcome)
+                self._unsettled += 1
+                if lost:
+                    self._lost(lane)
             self._loop.call_soon_threadsafe(
-                self._settle, assignment, tickets, ran, started_s, finished_s
+                self._settle, running, ran, finished_s, outcome in ("failure", "hang")
             )
+            if lost:
+                self._loop.call_soon_threadsafe(self._watcher.lane_lost)
+                if not self._restored(lane, stint):
+                    return
 
-    def _run(self, assignment: Assignment, tickets: Sequence[Ticket], lane: int) -> batch.Ran:
+    def _resume(self, lane: int, stint: int) -> None:
+        """Serve with the number of a lane that was given up."""
+        if self._restored(lane, stint):
+            self._serve(lane, stint)
+
+    def _run(
+        self, assignment: Assignment, tickets: Sequence[Ticket], lane: int
+    ) -> tuple[batch.Ran, Outcome]:
+        """What came of the batch, and what that says of the variant."""
         name = f"{assignment.model}/{assignment.variant}"
         try:
             model = self._fleet.model(assignment.model)
             requests = [ticket.request for ticket in tickets]
-            with model.loaded[assignment.variant].lease(lane) as program:
-                ran = batch.run(program, requests, model.outputs, self._max_batch)
+            alone = [ticket.losses > 0 for ticket in tickets]
+            loaded = self._leased[lane] = model.loaded[assignment.variant]
+            with loaded.lease(lane) as program:
+                ran = batch.run(program, requests, model.outputs, self._max_batch, alone)
+                outcome = batch.judged(ran.outcomes, program, loaded.card)
         except Exception as error:
             # Whatever went wrong ends this batch, not the lane.
             _LOG.exception("%s failed on a batch", name)
-            return batch.Ran([error] * len(tickets), 0.0)
+            return batch.Ran([error] * len(tickets), 0.0), "failure"
         # Requests of one group share their error.
         for fault in dict.fromkeys(each for each in ran.outcomes if isinstance(each, Exception)):
-            _LOG.error("%s failed on a batch", name, exc_info=fault)
-        return ran
+            _LOG.error("%s failed on a batch: %s", name, fault, exc_info=_unexpected(fault))
+        return ran, outcome
 
-    def _take(self, lane: int) -> tuple[Assignment, list[Ticket]] | None:
+    def _judged(self, model: str, variant: str, outcome: Outcome) -> None:
+        """A batch of `variant` ended so; the lock is held."""
+        scheduler, now_s = self._scheduler, time.monotonic()
+        if not scheduler.breakers and outcome in ("success", "none"):
+            return
+        if scheduler.ended(model, variant, outcome, now_s):
+            left_s = scheduler.breakers.of(model, variant, now_s).until_s - now_s
+            _LOG.error("%s/%s failed too often: left alone for %.3g s", model, variant, left_s)
+        # Requests may have waited for what this batch would show.
+        self._work.notify_all()
+
+    def _lost(self, lane: int) -> None:
+        """The lane is gone until it is restored; the lock is held."""
+        now_s = time.monotonic()
+        self._lost_s[lane] = self._lost_s[lane] or now_s
+        self._attempt_s[lane] = now_s
+        self._scheduler.busy_until_s[lane] = now_s + self._restore_s
+
+    def _restored(self, lane: int, stint: int) -> bool:
+        """Bring the lane back, however often it takes; False where it is not wanted any more."""
+        pause_s, longest_s = _RETRY_S
+        while not self._ending.is_set():
+            with self._lock:
+                if self._stints[lane] != stint:
+                    return False
+                self._lost(lane)
+                began_s = self._attempt_s[lane]
+            try:
+                for program, card in self._hosts[lane].restore():
+                    warm_up(program, card, self._max_batch)
+            except Exception as error:  # engines have no common base for what they raise
+                _LOG.error("lane %d cannot be restored: %s", lane, error)
+                self._ending.wait(pause_s)
+                pause_s = min(2 * pause_s, longest_s)
+                continue
+            with self._lock:
+                if self._stints[lane] != stint:
+                    return False
+                self._restore_s = max(_RESTORE_S, time.monotonic() - began_s)
+                self._lost_s[lane] = self._attempt_s[lane] = 0.0
+                self._scheduler.busy_until_s[lane] = 0.0
+            _LOG.warning("lane %d serves again", lane)
+            return True
+        return False
+
+    def _take(self, lane: int, stint: int) -> _Batch | None:
         with self._work:
             while True:
+                if self._stints[lane] != stint:
+                    return None
                 if self.queued <= self._unpublished:
                     # Nothing, or what this turn of the loop may still bring company for.
                     if self._stopping:
@@ -228,53 +385,137 @@ class Lanes:
                     continue
                 now_s = time.monotonic()
                 assignment = self._scheduler.take(lane, now_s)
-                self.turn += 1
                 if assignment.expired:
                     self._loop.call_soon_threadsafe(
                         self._refuse, self._pop(assignment.expired), _expired
                     )
                 if assignment.members:
-                    self._running[lane] = assignment.model, assignment.variant
-                    return assignment, self._pop(assignment.members)
+                    running = _Batch(assignment, self._pop(assignment.members), now_s)
+                    self._running[lane] = running
+                    return running
                 if assignment.wait_until_s > now_s:
                     self._work.wait(assignment.wait_until_s - now_s)
                 elif not assignment.expired:
                     self._work.wait()
 
     def _pop(self, leaving: Sequence[Waiting]) -> list[Ticket]:
+        self.left += len(leaving)
         return [self._tickets.pop(waiting.ticket) for waiting in leaving]
 
     # From here on everything runs on the event loop's thread.
 
-    def _settle(
-        self,
-        assignment: Assignment,
-        tickets: Sequence[Ticket],
-        ran: batch.Ran,
-        started_s: float,
-        finished_s: float,
-    ) -> None:
+    def _settle(self, running: _Batch, ran: batch.Ran, finished_s: float, judged: bool) -> None:
+        """Give each request its outcome.
+
+        Args:
+            judged: whether it is known already that the variant is to blame for what failed.
+        """
+        assignment, tickets, started_s = running
+        model, variant = assignment.model, assignment.variant
         rows, answered = sum(ticket.waiting.rows for ticket in tickets), 0
+        failed: list[tuple[Ticket, Exception]] = []
         for ticket, outcome in zip(tickets, ran.outcomes, strict=True):
             if isinstance(outcome, Exception):
-                told = f"{assignment.model}/{assignment.variant}: {outcome}"
-                _fail(ticket, EngineFailed(told, assignment.variant))
+                failed.append((ticket, outcome))
                 continue
             answered += ticket.waiting.rows
+            before = ""
+            if ticket.fault is not None:
+                before = ticket.fault.variant
+                self._blame(ticket, variant)
             if not ticket.done.done():  # its caller may have left, or its deadline passed
                 ticket.done.set_result(
-                    Result(outcome, assignment.variant, started_s, finished_s, rows)
+                    Result(outcome, variant, started_s, finished_s, rows, before)
                 )
+        if failed:
+            self._watcher.batch_failed(model, variant, self._run_again(variant, failed, judged))
+        with self._lock:
+            self._unsettled -= 1
         if answered:
             took_s = finished_s - started_s - ran.failed_s
-            self._on_batch(assignment.model, assignment.variant, answered, took_s)
+            self._watcher.batch(model, variant, answered, took_s)
+
+    def _run_again(
+        self, variant: str, failed: Sequence[tuple[Ticket, Exception]], judged: bool
+    ) -> int:
+        """Queue those again that something else may answer, and fail the others."""
+        faults: dict[int, Fault] = {}
+        queued = 0
+        for ticket, error in failed:
+            fault = faults.setdefault(id(error), Fault(variant, error, judged))
+            second = None if ticket.done.done() else again(ticket, fault)
+            with self._lock:
+                if second is not None and not self._stopping:
+                    self._tickets[second.waiting.ticket] = second
+                    self._scheduler.requeue(second.waiting, time.monotonic())
+                    self._announce()
+                    queued += 1
+                    continue
+            _fail(ticket, failure(ticket, fault))
+        return queued
+
+    def _blame(self, ticket: Ticket, variant: str) -> None:
+        """Another variant answered it, so what failed before was not the request's fault."""
+        fault = ticket.fault
+        assert fault is not None
+        if not fault.judged and variant != fault.variant:
+            fault.judged = True
+            with self._work:
+                self._judged(ticket.request.model, fault.variant, "failure")
+
+    def _look(self) -> None:
+        """Give up each lane that has not come back for too long, and look again later."""
+        now_s = time.monotonic()
+        for lane, running in enumerate(self._running):
+            if running is not None and now_s - running.started_s > self._timeout_s:
+                self._give_up(lane, running)
+            elif 0 < self._attempt_s[lane] < now_s - max(_RESTORE_LIMIT_S, self._timeout_s):
+                self._give_up(lane, None)
+        self._loop.call_later(min(1.0, self._timeout_s / 4), self._look)
+
+    def _give_up(self, lane: int, running: _Batch | None) -> None:
+        with self._work:
+            if self._running[lane] is not running:
+                return  # it has come back in this moment
+            loaded = self._leased[lane]
+            self._stints[lane] += 1
+            self._running[lane] = None
+            self._leased[lane] = None
+            self._lost(lane)
+            if running is not None:
+                model, variant = running.assignment.model, running.assignment.variant
+                _LOG.error("lane %d: %s/%s does not come back: given up", lane, model, variant)
+                self._judged(model, variant, "hang")
+                self._unsettled += 1
+        self._watcher.lane_lost()
+        self._hosts[lane].give_up(loaded.programs[lane] if loaded is not None else None)
+        if running is not None:
+            hung = Hung(f"no answer within {self._timeout_s:g} s")
+            ran = batch.Ran([hung] * len(running.tickets), 0.0)
+            self._settle(running, ran, time.monotonic(), judged=True)
+        behind = [thread for thread in self._left_behind if thread.is_alive()]
+        self._left_behind = [*behind, self._threads[lane]]
+        if len(self._left_behind) <= max(_LEFT_BEHIND, len(self._threads)):
+            self._threads[lane] = self._thread(lane, self._resume)
+        elif not self._ending.is_set():
+            _LOG.error("lane %d stays away: %d threads hang", lane, len(self._left_behind))
+            self._stuck = True
+            self._attempt_s[lane] = 0.0
+            self._scheduler.busy_until_s[lane] = time.monotonic() + _AWAY_S
 
     def _refuse(self, tickets: Sequence[Ticket], why: Callable[[Ticket], GearshiftError]) -> None:
         for ticket in tickets:
             _fail(ticket, why(ticket))
 
 
+def _unexpected(error: Exception) -> Exception | None:
+    """What a stack trace would tell more of."""
+    return None if isinstance(error, EngineError) else error
+
+
 def _expired(ticket: Ticket) -> GearshiftError:
+    if ticket.fault is not None:
+        return failure(ticket, ticket.fault)
     if ticket.waiting.deadline_s == math.inf:
         return NotReady(f"no variant of {ticket.request.model} is ready")
     return DeadlinePassed("the deadline could not be met any more; not run")

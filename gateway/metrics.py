@@ -11,10 +11,12 @@ from functools import cache
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 from prometheus_client.exposition import choose_encoder
+from prometheus_client.registry import Collector
 
 from gateway.about import VERSION
 from gateway.messages import InferRequest, InferResponse
 from gateway.statistics import Statistics, Totals
+from router.breaker import STATES, Breaker
 from router.decision import Decision
 from router.errors import DeadlinePassed, EngineFailed, GearshiftError
 
@@ -28,6 +30,10 @@ _ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 1024)
 
 UNKNOWN_MODEL = "unknown"
 NO_VARIANT = "none"
+NO_KEY = "none"
+OTHER_KEYS = "others"
+
+_MOST_KEYS = 500
 
 
 class Metrics:
@@ -37,6 +43,7 @@ class Metrics:
         self.registry = registry = CollectorRegistry()
         self.statistics = Statistics()
         self._models: frozenset[str] = frozenset()
+        self._keys: frozenset[str] = frozenset()
 
         def counter(name: str, text: str, *labels: str) -> Counter:
             return Counter(name, text, labels, namespace="gearshift", registry=registry)
@@ -102,6 +109,18 @@ class Metrics:
         )
         self._queued = gauge("queued_requests", "Requests that wait for a lane.")
         self._busy = gauge("busy_lanes", "Lanes that run a batch.")
+        self._lost = gauge("lost_lanes", "Lanes that ended or hung and are being restored.")
+        self._losses = counter("lane_losses", "Times that a lane ended or was given up.")
+        self._batch_failures = counter(
+            "batch_failures", "Batches that failed, at least in part.", "model", "variant"
+        )
+        self._retries = counter(
+            "retries", "Requests run again after this variant, or its lane, failed.",
+            "model", "variant",
+        )  # fmt: skip
+        self._breakers = gauge(
+            "breaker", "A variant's breaker: 0 closed, 1 half-open, 2 open.", "model", "variant"
+        )
         self._lanes = gauge("lanes", "Lanes there are.")
         self._ready = gauge(
             "variant_ready", "1 when the variant is loaded, warm and healthy.", "model", "variant"
@@ -117,6 +136,21 @@ class Metrics:
         self._loaded_bytes = gauge(
             "loaded_bytes", "Memory that the loaded variants take, by their cards, on all lanes."
         )
+        self._key_requests = counter(
+            "key_requests",
+            "Requests with a key, by how the door answered: entered, or an error's code.",
+            "key",
+            "outcome",
+        )
+        self._key_charged = counter(
+            "key_charged_usd", "What the requests of a key were charged, in USD.", "key"
+        )
+        self._ledger_up = gauge(
+            "ledger_up", "1 when keys and what they spent can be read and written."
+        )
+        up = gauge("worker_up", "1 while the worker takes requests and answers the others.")
+        up.set(1)
+        self._restarts = counter("worker_restarts", "Times that a worker was started again.")
         info = Info("build", "What runs.", namespace="gearshift", registry=registry)
         info.info({"version": VERSION})
 
@@ -125,29 +159,39 @@ class Metrics:
         self._batch_children = cache(self._of_batches)
         self._shed_children = cache(self._of_shed)
         self._deadline_child = cache(self._deadlines.labels)
+        self._key_child = cache(self._of_key)
 
     def watch(
         self,
         *,
         queued: Callable[[], float],
         busy_lanes: Callable[[], float],
+        lost_lanes: Callable[[], float],
         loaded_bytes: Callable[[], float],
         lanes: int,
     ) -> None:
         """Read the gauges of queue, lanes and memory from these functions at each scrape."""
         self._queued.set_function(queued)
         self._busy.set_function(busy_lanes)
+        self._lost.set_function(lost_lanes)
         self._loaded_bytes.set_function(loaded_bytes)
         self._lanes.set(lanes)
 
     def watch_variants(
-        self, model: str, variants: Iterable[str], ready: Callable[[str], bool]
+        self,
+        model: str,
+        variants: Iterable[str],
+        ready: Callable[[str], bool],
+        breaker: Callable[[str], Breaker],
     ) -> None:
         """Count requests for `model` under its own name, and report which variants are ready."""
         self._models |= {model}
         for variant in variants:
             child = self._ready.labels(model, variant)
             child.set_function(lambda variant=variant: float(ready(variant)))  # type: ignore[misc]
+            self._breakers.labels(model, variant).set_function(
+                lambda variant=variant: float(STATES.index(breaker(variant).state))  # type: ignore[misc]
+            )
 
     def answered(self, request: InferRequest, response: InferResponse, total_s: float) -> None:
         """One request was answered, `total_s` after its last byte."""
@@ -177,8 +221,12 @@ class Metrics:
         if isinstance(error, DeadlinePassed):
             self._deadlines.labels(model, "missed").inc()
 
+    def undecided(self, model: str) -> Counter:
+        """Counts requests that a refusal ended which was decided before."""
+        return self._shed.labels(self._known(model))
+
     def shed(self, model: str, error: GearshiftError) -> Callable[[], None]:
-        """What counts one request more that a refusal ended which was decided before."""
+        """What counts one such request, and how it ended."""
         requests, latency, shed = self._shed_children(self._known(model), error.code)
 
         def count() -> None:
@@ -195,6 +243,16 @@ class Metrics:
         time.observe(seconds)
         size.observe(rows)
 
+    def batch_failed(self, model: str, variant: str, retried: int) -> None:
+        """One batch failed at least in part; so many of its requests are run again."""
+        self._batch_failures.labels(model, variant).inc()
+        if retried:
+            self._retries.labels(model, variant).inc(retried)
+
+    def lane_lost(self) -> None:
+        """A lane's process ended, or its engine did not come back."""
+        self._losses.inc()
+
     def loaded(self, model: str, variant: str) -> None:
         """One variant was loaded."""
         self._loads.labels(model, variant).inc()
@@ -209,10 +267,46 @@ class Metrics:
         for constraint in {refusal.constraint for refusal in decision.refused}:
             self._misses.labels(decision.model, constraint).inc()
 
-    def exposition(self, accept: str) -> tuple[bytes, str]:
-        """The page that Prometheus scrapes in the format that `accept` asks for, and its type."""
+    def key_entered(self, key: str) -> None:
+        """One request was let in by the key of this name."""
+        self._key_child(self._key_label(key), "entered")[0].inc()
+
+    def key_refused(self, key: str, code: str) -> None:
+        """One request was kept out; `key` is empty where it had none that is known."""
+        self._key_child(self._key_label(key) if key else NO_KEY, code)[0].inc()
+
+    def key_left(self, key: str, usd: float) -> None:
+        """One request that had been let in has ended, and was charged."""
+        if usd:
+            self._key_child(self._key_label(key), "entered")[1].inc(usd)
+
+    def ledger_up(self, up: bool) -> None:
+        """Whether the ledger can be used."""
+        self._ledger_up.set(up)
+
+    def _key_label(self, key: str) -> str:
+        """The name of a key, while there are not too many: each is a series for ever."""
+        if key not in self._keys:
+            if len(self._keys) >= _MOST_KEYS:
+                return OTHER_KEYS
+            self._keys |= {key}
+        return key
+
+    def _of_key(self, key: str, outcome: str) -> tuple[Counter, Counter]:
+        return self._key_requests.labels(key, outcome), self._key_charged.labels(key)
+
+    def restarted(self, times: int) -> None:
+        """This process is a worker whose place was filled again so many times."""
+        self._restarts.inc(times)
+
+    def exposition(self, accept: str, of: Collector | None = None) -> tuple[bytes, str]:
+        """The page that Prometheus scrapes in the format that `accept` asks for, and its type.
+
+        Args:
+            of: what to show instead of this process's own series.
+        """
         encode, content_type = choose_encoder(accept)
-        return encode(self.registry), content_type
+        return encode(self.registry if of is None else of), content_type
 
     def _known(self, model: str) -> str:
         return model if model in self._models else UNKNOWN_MODEL

@@ -16,18 +16,22 @@ import math
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from functools import partial
 
 from gateway import catalog, hosts
 from gateway.directives import Directives
 from gateway.fleet import Fleet, ServedModel
-from gateway.lanes import Lanes, Result, Ticket
+from gateway.lanes import Lanes
 from gateway.messages import InferRequest, InferResponse, Told
 from gateway.metrics import Metrics
 from gateway.operator import Operator
 from gateway.residency import Residency
 from gateway.settings import Settings, SettingsError
+from gateway.shed import Shed
+from gateway.tickets import Result, Ticket
 from router import policies
 from router.admission import admits
+from router.breaker import Breaker, Breakers, Terms
 from router.constraints import Constraints, or_default
 from router.decision import Decision, nearest_json
 from router.errors import (
@@ -48,6 +52,8 @@ _LOG = logging.getLogger(__name__)
 # costs a task, a tenth of what the whole request does. One that leaves sooner is noticed when the
 # watch begins.
 _WATCH_AFTER_S = 0.01
+# More requests than are ever refused by a refusal that is out of date.
+_EVERYBODY = 1 << 30
 # How long an idle lane may take to end. One that runs a batch still has been waited for already.
 _ENDING_S = 1.0
 
@@ -82,6 +88,9 @@ class Service:
         self._telemetry = Telemetry(settings.latency_percentile)
         self.operator = Operator(self.fleet, Directives(settings.state_folder))
         self._residency = Residency(self.fleet, settings, self._policy, metrics)
+        self._shed: Shed[Overloaded] = Shed(lambda: self.left)
+        self._left_more = 0
+        self._started = False
         self.stopping = False
 
     async def infer(
@@ -98,7 +107,7 @@ class Service:
         ticket: Ticket | None = None
         try:
             constraints = or_default(request.constraints, self._policy.default)
-            decision = self._accepted(request.model, constraints, request.rows)
+            decision = self._let_in(request.model, constraints, request.rows)
             ticket = self._lanes.submit(request, constraints, decision)
             return self._answered(ticket, await self._result(ticket, left))
         except GearshiftError as error:
@@ -144,6 +153,24 @@ class Service:
         self.fleet.model(model)  # raises where there is none
         return self._lanes.route(model, constraints, rows)
 
+    def _let_in(self, model: str, constraints: Constraints, rows: int) -> Decision:
+        """As `_accepted`; refused without a decision while one stands that refused the same."""
+        now_s, shed, kind = time.monotonic(), self._shed, (model, constraints, rows)
+        refusing = shed.any(now_s)
+        held = shed.find(kind, now_s) if refusing and not self.stopping else None
+        if held is not None:
+            held.count()
+            old = held.answer
+            raise Overloaded(old.detail, old.retry_after_s, **old.members)
+        try:
+            decision = self._accepted(model, constraints, rows)
+        except Overloaded as error:
+            shed.keep(kind, error, error, self._metrics.undecided(model).inc, now_s)
+            raise
+        if refusing and shed.is_over(kind):
+            self._left_more += _EVERYBODY
+        return decision
+
     def _accepted(self, model: str, constraints: Constraints, rows: int) -> Decision:
         decision = self._decide(model, constraints, rows)
         self._residency.wanted(model, constraints, rows)
@@ -160,7 +187,10 @@ class Service:
         if decision.verdict == "overloaded":
             raise Overloaded(decision.why, retry_after_s=decision.retry_after_ms / 1000, **members)
         if decision.verdict == "not-ready":
-            raise NotReady(decision.why, self._residency.hurry(model, constraints, rows))
+            again_s = self._residency.hurry(model, constraints, rows)
+            if again_s is None:
+                again_s = self._lanes.retry_after_s(model)
+            raise NotReady(decision.why, again_s)
         refused = [refusal.as_json() for refusal in decision.refused]
         raise Unsatisfiable(decision.why, refused=refused, **members)
 
@@ -200,7 +230,7 @@ class Service:
         late = time.monotonic() > waiting.deadline_s
         if late and not waiting.soft:
             raise DeadlinePassed("the deadline passed while the batch ran")
-        if result.variant != decision.variant:
+        if result.failed or result.variant != decision.variant:
             decision = _shifted(decision, served, result, request)
         if late and "latency" not in decision.relaxed:
             decision = replace(decision, relaxed=(*decision.relaxed, "latency"))
@@ -222,9 +252,24 @@ class Service:
         )
 
     @property
-    def turn(self) -> int:
-        """Grows whenever something leaves the queue: until then a refusal stands."""
-        return self._lanes.turn
+    def left(self) -> int:
+        """A number that grows by one for each request that leaves the queue, and by a lot when it
+        turns out that there is room."""
+        return self._lanes.left + self._left_more
+
+    def breaker(self, model: str, variant: str) -> Breaker:
+        """Whether requests are kept from a variant that failed, and until when."""
+        return self._lanes.breaker(model, variant)
+
+    def healthy(self, model: str, variant: str) -> bool:
+        """Whether a variant is loaded and warm, and requests are not kept from it."""
+        ready = self.fleet.model(model).is_ready(variant)
+        return ready and self.breaker(model, variant).state != "open"
+
+    @property
+    def live(self) -> bool:
+        """Whether the process can serve, or will; where not, only another one can."""
+        return not self._started or self._lanes.alive
 
     @property
     def ready(self) -> bool:
@@ -242,19 +287,32 @@ class Service:
             lanes=settings.lanes,
             max_batch=settings.max_batch,
             weights=settings.model_weights,
+            breakers=Breakers(
+                Terms(failures=settings.breaker_failures, first_s=settings.breaker_seconds)
+            ),
         )
-        self._hosts = [hosts.open_one("thread", lane) for lane in range(settings.lanes)]
+        kind = settings.lane_kind
+        self._hosts = [hosts.open_one(kind, lane) for lane in range(settings.lanes)]
         self._lanes = Lanes(
-            self.fleet, scheduler, max_batch=settings.max_batch, on_batch=self._metrics.batch
+            self.fleet,
+            scheduler,
+            self._hosts,
+            self._metrics,
+            max_batch=settings.max_batch,
+            batch_timeout_s=settings.batch_timeout_seconds,
         )
         self._metrics.watch(
             queued=lambda: self._lanes.queued,
             busy_lanes=lambda: self._lanes.busy,
+            lost_lanes=lambda: self._lanes.lost,
             lanes=settings.lanes,
             loaded_bytes=lambda: self._residency.loaded_bytes,
         )
         for model in self.fleet.models():
-            self._metrics.watch_variants(model.name, model.cards, model.is_ready)
+            healthy = partial(self.healthy, model.name)
+            breaker = partial(self.breaker, model.name)
+            self._metrics.watch_variants(model.name, model.cards, healthy, breaker)
+        self._started = True
         await self._residency.start(self._lanes.in_use, self._hosts)
 
     async def stop(self) -> None:
@@ -262,7 +320,7 @@ class Service:
         self.stopping = True
         give_up_s = time.monotonic() + self._settings.drain_seconds
         await self._residency.stop(self._settings.drain_seconds)
-        while (self._lanes.queued or self._lanes.busy) and time.monotonic() < give_up_s:
+        while not self._lanes.idle and time.monotonic() < give_up_s:
             await asyncio.sleep(0.01)
         self._lanes.refuse_queued()
         if await asyncio.to_thread(self._lanes.join, _ENDING_S):
@@ -285,8 +343,10 @@ def _shifted(
     return replace(
         decision,
         variant=ran.name,
-        reason="shifted-at-dispatch",
-        why=f"chosen when a lane came free: {less} time was left than predicted, "
+        reason="retried" if result.failed else "shifted-at-dispatch",
+        why=f"run again on it after {result.failed} had failed"
+        if result.failed
+        else f"chosen when a lane came free: {less} time was left than predicted, "
         f"which was for {foreseen.name}",
         accuracy=ran.accuracy,
         cost_usd_per_million=ran.cost_usd_per_million(request.rows),

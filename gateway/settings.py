@@ -75,6 +75,10 @@ class Settings(BaseSettings):
     models: Path = Field(Path("models"), description="The store to serve: MODELS/model/variant/.")
     host: str = Field("127.0.0.1", description="The address to listen on; 0.0.0.0 for all.")
     port: int = Field(8080, ge=0, le=65535, description="The port to listen on; 0 for a free one.")
+    grpc_port: OwnPort = Field(
+        None,
+        description='The port of gRPC: 0 for a free one, "off" for none; by default the port + 1.',
+    )
     admin_host: str = Field("127.0.0.1", description="The address that the admin port listens on.")
     admin_port: OwnPort = Field(
         None,
@@ -85,6 +89,14 @@ class Settings(BaseSettings):
         None,
         description="The folder for what the server must remember, such as keys and what they "
         "spent; by default .gearshift in the store.",
+    )
+    database: str | None = Field(
+        None,
+        description="The database of the keys and of what they spent, as an SQLAlchemy URL of "
+        "SQLite or PostgreSQL; by default the file gearshift.db in the state folder.",
+    )
+    require_keys: bool = Field(
+        False, description="Let nobody in without a key, also while there is none."
     )
     threads_per_lane: int = Field(
         1, ge=1, le=1024, description="Threads that one batch runs on; cards were measured on 1."
@@ -101,6 +113,32 @@ class Settings(BaseSettings):
         le=1024,
         description="Execution slots of a worker, one batch at a time each; by default as many as "
         "fit its cores.",
+    )
+    lane_kind: Literal["thread", "process"] = Field(
+        "thread",
+        description="What a lane is: a thread of the server, or a process of its own, which an "
+        "engine may crash or hang without harm to the others (Linux).",
+    )
+    batch_timeout_seconds: float = Field(
+        30.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="A lane that runs one batch for longer is given up: the variant is left alone "
+        "for a while, and another takes the lane's place.",
+    )
+    breaker_failures: int = Field(
+        3,
+        ge=1,
+        le=1000,
+        description="Batches of a variant that fail in a row until it is left alone for a while; "
+        "half of its last 20 do as well.",
+    )
+    breaker_seconds: float = Field(
+        1.0,
+        gt=0,
+        le=60,
+        description="How long a variant that failed is left alone before one batch tries it again; "
+        "twice as long each time that it fails, up to a minute.",
     )
     max_batch: int = Field(32, ge=1, le=4096, description="Rows of one batch, at most.")
     latency_percentile: Annotated[Percentile, BeforeValidator(_number)] = Field(

@@ -7,16 +7,16 @@ long a variant would take is known only when a lane comes free.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 from router.constraints import Constraints, Floor, Objective
 from router.decision import Refusal
 from router.feasible import Option, broken, refusal
 from router.menu import Menu, Offer, batch_ms
 
-# One app demands a few kinds of answer; a gateway's apps, some thousands.
+# One app demands a few kinds of answer; a gateway's apps, some thousands. What was worked out is
+# kept on the menu itself, so that a menu that was replaced leaves nothing behind.
 _KINDS = 4096
 
 
@@ -67,18 +67,16 @@ def eligible(
     Raises:
         UnknownVariant: the request pins a variant that the model does not have.
     """
-    return _eligible(
-        menu,
-        constraints.variant,
-        constraints.min_accuracy,
-        constraints.max_cost_usd_per_million,
-        objective,
-        margin,
-        rows,
-    )
+    variant, floor = constraints.variant, constraints.min_accuracy
+    cap = constraints.max_cost_usd_per_million
+    key = variant, floor, cap, objective, margin, rows
+    kind: Eligible | None = menu.kinds.get(key)
+    if kind is None:
+        kind = _eligible(menu, variant, floor, cap, objective, margin, rows)
+        _keep(menu, key, kind)
+    return kind
 
 
-@lru_cache(maxsize=_KINDS)
 def _eligible(
     menu: Menu,
     variant: str | None,
@@ -96,6 +94,9 @@ def _eligible(
         if pinned is not None and offer is not pinned:
             refused.append(Refusal(offer.name, "variant"))
             continue
+        if pinned is None and offer.name in menu.withheld:
+            refused.append(Refusal(offer.name, "canary"))
+            continue
         option = Option(offer, 0.0, offer.cost_usd_per_million(rows))
         misses = broken(option, timeless)
         if misses:
@@ -110,16 +111,37 @@ def _eligible(
     )
 
 
-@lru_cache(maxsize=_KINDS)
 def _interned(
     menu: Menu, offers: tuple[Offer, ...], worth: tuple[float, ...], thrifty: bool
 ) -> Choices:
-    return Choices(menu, offers, worth, thrifty)
+    key = offers, worth, thrifty
+    choices: Choices | None = menu.kinds.get(key)
+    if choices is None:
+        choices = Choices(menu, offers, worth, thrifty)
+        _keep(menu, key, choices)
+    return choices
+
+
+def _keep(menu: Menu, key: Hashable, found: Eligible | Choices) -> None:
+    if len(menu.kinds) >= _KINDS:  # kinds of request that were never seen again
+        menu.kinds.clear()
+    menu.kinds[key] = found
 
 
 def in_order(menu: Menu, offers: Sequence[Offer]) -> Choices:
     """Choices in the order given, each worth a whole step less than the one before."""
     return _interned(menu, tuple(offers), _steps(len(offers)), False)
+
+
+def without(choices: Choices, variant: str) -> Choices:
+    """`choices` less one of them, which failed; without offers where there is no other."""
+    kept = [
+        (offer, worth)
+        for offer, worth in zip(choices.offers, choices.worth, strict=True)
+        if offer.name != variant
+    ]
+    offers, worth = tuple(o for o, _ in kept), tuple(w for _, w in kept)
+    return _interned(choices.menu, offers, worth, choices.thrifty)
 
 
 def ranked(

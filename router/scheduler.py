@@ -92,7 +92,7 @@ class Scheduler:
         self._max_batch = max_batch
         self._weights = weights or {}
         self._paces: dict[str, tuple[object, Pace]] = {}
-        self._seen: dict[str, tuple[int, frozenset[str], float]] = {}
+        self._seen: dict[str, tuple[int, frozenset[str], Menu, float]] = {}
         self._used_ms: dict[str, float] = {}
         self._used_s = 0.0
         # For rules that assign at arrival: the requests asked for, rows by model and variant.
@@ -101,6 +101,24 @@ class Scheduler:
         self._queued_rows: dict[str, Counter[str]] = {}
         self._shares = shares(models, self._weights)
         self._outlook = Outlook(NOTHING_PLANNED, -math.inf, self._shares)
+
+    def serve(self, models: Mapping[str, Served]) -> None:
+        """Serve these from now on: models have come or gone, or their menus have changed.
+
+        What waits for a model that has gone expires.
+        """
+        for name in self._models.keys() - models.keys():
+            for kept in (self._paces, self._seen, self._used_ms, self._first_s, self._queued_rows):
+                kept.pop(name, None)
+        self._models = models
+        self._shares = shares(models, self._weights)
+        self.queue.forget({model.menu for model in models.values()})
+        self._outlook = Outlook(NOTHING_PLANNED, -math.inf, self._shares)
+
+    def replaced(self, model: str, variant: str) -> None:
+        """Another build of `variant` serves now: what was learnt of the one before says nothing."""
+        self.telemetry.forget(model, variant)
+        self.breakers.forget(model, variant)
 
     def route(self, model: str, constraints: Constraints, rows: int, now_s: float) -> Decision:
         """The decision for a request that arrives now.
@@ -193,6 +211,13 @@ class Scheduler:
             self.queue.arrived(waiting.choices, within_ms, waiting.rows, now_s)
             self._outlook.came(waiting, self._pace(waiting.choices.model, now_s))
 
+    def requeue(self, waiting: Waiting, now_s: float) -> None:
+        """Queue a request again whose batch failed. It is no arrival: no more come than did."""
+        self.queue.add(waiting)
+        if not self._rule.late:
+            self._count(waiting, 1)
+        self._outlook.came(waiting, self._pace(waiting.choices.model, now_s))
+
     def withdraw(self, waiting: Waiting) -> None:
         """Take a request out of the queue: its caller left, or its deadline passed."""
         before = len(self.queue.waiting)
@@ -238,7 +263,9 @@ class Scheduler:
     def finished(self, assignment: Assignment, actual_ms: float, now_s: float) -> None:
         """A batch that was taken has succeeded, in `actual_ms`."""
         rows = sum([waiting.rows for waiting in assignment.members])
-        offer = self._models[assignment.model].menu.by_name[assignment.variant]
+        offer = assignment.offer
+        if assignment.model not in self._models:
+            return
         self.telemetry.batch(
             assignment.model,
             assignment.variant,
@@ -367,14 +394,15 @@ class Scheduler:
             known is not None
             and known[0] == seen
             and known[1] is runnable
-            and now_s - known[2] < _PACE_OLDEST_S
+            and known[2] is served.menu
+            and now_s - known[3] < _PACE_OLDEST_S
         ):
             return self._paces[model][1]
-        self._seen[model] = seen, runnable, now_s
+        self._seen[model] = seen, runnable, served.menu, now_s
         factors = self.telemetry.slowdown(model, served.menu.by_name, now_s)
         steps = [round(math.log(factor) * _STEPS_PER_E) for factor in factors.values()]
         tail = round(self.telemetry.tail(now_s), 2)
-        key = runnable, steps, tail
+        key = runnable, served.menu, steps, tail
         kept = self._paces.get(model)
         if kept is None or kept[0] != key:
             slowdown = {

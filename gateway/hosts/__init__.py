@@ -12,11 +12,25 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol, cast
 
 from gateway.engines import EngineError, Program
 from router.card import VariantCard
+
+_LANE = threading.local()
+
+
+def serve_lane() -> None:
+    """The calling thread runs a lane's batches, which do not wait for what is being loaded."""
+    _LANE.serves = True
+
+
+def serves_lane() -> bool:
+    """Whether the calling thread runs a lane's batches; others load and warm up."""
+    return getattr(_LANE, "serves", False)
 
 
 class LaneLost(EngineError):
@@ -31,6 +45,25 @@ class Host(Protocol):
 
         Raises:
             EngineError: it cannot be loaded.
+        """
+        ...
+
+    def give_up(self, program: Program | None) -> None:
+        """A call of `program`, or of `restore`, has not returned for too long: end it, or leave it
+        behind.
+
+        Called by another thread than the one that waits for it.
+        """
+        ...
+
+    def restore(self) -> Sequence[tuple[Program, VariantCard]]:
+        """Make every program usable again, after `LaneLost` or `give_up`; blocks.
+
+        Returns:
+            Those that were loaded anew, which are to be warmed up.
+
+        Raises:
+            EngineError: one of them cannot be loaded now.
         """
         ...
 

@@ -17,7 +17,8 @@ def mount(app: FastAPI, parts: Parts) -> None:
 
     @app.get("/healthz", tags=["health"], summary="Whether the process lives")
     async def healthz() -> JSONResponse:
-        return JSONResponse({"live": True})
+        live = parts.service.live
+        return JSONResponse({"live": live}, 200 if live else 503)
 
     @app.get("/readyz", tags=["health"], summary="Whether every model can be served")
     async def readyz() -> JSONResponse:

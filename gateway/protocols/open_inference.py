@@ -4,6 +4,8 @@
     GET  /v2/health/live, /v2/health/ready
     GET  /v2/models/M[/versions/V]            metadata; a version is a variant, or an alias of one
     GET  /v2/models/M[/versions/V]/ready
+    GET  /v2/models/M[/versions/V]/config     of the model configuration extension
+    GET  /v2/models[/M[/versions/V]]/stats    of the statistics extension; of this process
     POST /v2/models/M[/versions/V]/infer      a version pins the variant
     POST /v2/models/M/decide                  ours: the decision alone, nothing is run
 
@@ -22,8 +24,10 @@ from starlette.routing import Route
 
 from gateway import described, v2
 from gateway.asgi import CONTENT_LENGTH, read_body, read_headers
+from gateway.fleet import ServedModel
 from gateway.infer import Infer
 from gateway.protocols import Parts
+from gateway.statistics import VariantStatistics
 from router import constraints
 from router.errors import InvalidRequest, NotReady
 
@@ -74,8 +78,16 @@ def _rows(document: dict[str, Any]) -> int:
     return rows
 
 
+def _statistics(each: list[VariantStatistics]) -> JSONResponse:
+    return JSONResponse({"model_stats": [one.as_json() for one in each]})
+
+
 def _mount_metadata(app: FastAPI, parts: Parts) -> None:
     service = parts.service
+    max_batch = parts.settings.max_batch
+
+    def told(model: ServedModel, *variants: str) -> list[VariantStatistics]:
+        return parts.metrics.statistics.of(model.name, variants or sorted(model.cards))
 
     @app.get("/v2", tags=["v2"], summary="Server metadata")
     async def server() -> JSONResponse:
@@ -83,11 +95,35 @@ def _mount_metadata(app: FastAPI, parts: Parts) -> None:
 
     @app.get("/v2/health/live", tags=["v2"], summary="Whether the process lives")
     async def live() -> JSONResponse:
-        return JSONResponse({"live": True})
+        return JSONResponse({"live": service.live}, 200 if service.live else 503)
 
     @app.get("/v2/health/ready", tags=["v2"], summary="Whether every model can be served")
     async def ready() -> JSONResponse:
         return JSONResponse({"ready": service.ready}, 200 if service.ready else 503)
+
+    # Before the paths that take any model's name: one called "stats" would be no model's metadata.
+    @app.get("/v2/models/stats", tags=["v2"], summary="What every variant did")
+    async def all_statistics() -> JSONResponse:
+        return _statistics([one for model in service.fleet.models() for one in told(model)])
+
+    @app.get(_MODEL + "/stats", tags=["v2"], summary="What the variants of a model did")
+    async def model_statistics(model: str) -> JSONResponse:
+        return _statistics(told(service.fleet.model(model)))
+
+    @app.get(_VERSION + "/stats", tags=["v2"], summary="What a variant did")
+    async def version_statistics(model: str, version: str) -> JSONResponse:
+        served = service.fleet.model(model)
+        return _statistics(told(served, served.resolve(version).variant))
+
+    @app.get(_MODEL + "/config", tags=["v2"], summary="Model configuration")
+    async def model_config(model: str) -> JSONResponse:
+        return JSONResponse(described.config(service.fleet.model(model), max_batch))
+
+    @app.get(_VERSION + "/config", tags=["v2"], summary="Model configuration; of every variant")
+    async def version_config(model: str, version: str) -> JSONResponse:
+        served = service.fleet.model(model)
+        served.resolve(version)
+        return JSONResponse(described.config(served, max_batch))
 
     @app.get(_MODEL, tags=["v2"], summary="Model metadata; versions are its variants")
     async def model_metadata(model: str) -> JSONResponse:

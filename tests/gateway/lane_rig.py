@@ -14,9 +14,11 @@ import numpy as np
 
 from gateway import catalog, hosts
 from gateway.fleet import Fleet
-from gateway.lanes import Lanes, Result, Ticket
+from gateway.lanes import Lanes
 from gateway.messages import InferRequest
+from gateway.tickets import Result, Ticket
 from router import policies
+from router.breaker import Breakers, Terms
 from router.choices import in_order
 from router.constraints import Constraints
 from router.decision import Decision
@@ -29,20 +31,45 @@ PATIENCE_S = 20.0
 _numbers = iter(range(1, 10**6))
 
 
+class Told:
+    """What the lanes told of their batches.
+
+    Attributes:
+        batches: (model, variant, rows) of each.
+        failed: (model, variant, requests that were run again) of each that failed.
+        lost: how often a lane was lost.
+    """
+
+    def __init__(self) -> None:
+        self.batches: list[tuple[str, str, int]] = []
+        self.failed: list[tuple[str, str, int]] = []
+        self.lost = 0
+
+    def batch(self, model: str, variant: str, rows: int, _: float) -> None:
+        self.batches.append((model, variant, rows))
+
+    def batch_failed(self, model: str, variant: str, retried: int) -> None:
+        self.failed.append((model, variant, retried))
+
+    def lane_lost(self) -> None:
+        self.lost += 1
+
+
 class Rig:
-    """Lanes, and what they did: (model, variant, rows) of each batch."""
+    """Lanes, and what they did."""
 
     def __init__(
         self,
         lanes: Lanes,
         scheduler: Scheduler,
         fleet: Fleet,
-        batches: list[tuple[str, str, int]],
+        told: Told,
     ) -> None:
         self.lanes = lanes
         self.scheduler = scheduler
         self.fleet = fleet
-        self.batches = batches
+        self.told = told
+        self.batches = told.batches
 
     def submit(
         self, rows: int = 1, choices: tuple[str, ...] = ("fp32",), *, within_s: float = math.inf,
@@ -82,17 +109,20 @@ class Rig:
 
 
 @asynccontextmanager
-async def running(models: Path, *, count: int = 1) -> AsyncIterator[Rig]:
+async def running(
+    models: Path,
+    *,
+    count: int = 1,
+    kind: str = "thread",
+    batch_timeout_s: float = math.inf,
+    terms: Terms | None = None,
+) -> AsyncIterator[Rig]:
     fleet = Fleet.of(
         catalog.usable(models), percentile=99, usd_per_lane_hour=0.05, max_batch=MAX_BATCH
     )
-    fleet.load(
-        [hosts.open_one("thread", lane) for lane in range(count)],
-        threads=1,
-        max_batch=MAX_BATCH,
-        trust=False,
-    )
-    batches: list[tuple[str, str, int]] = []
+    kept = [hosts.open_one(kind, lane) for lane in range(count)]
+    fleet.load(kept, threads=1, max_batch=MAX_BATCH, trust=False)
+    told = Told()
     scheduler = Scheduler(
         {model.name: model for model in fleet.models()},
         Telemetry(),
@@ -100,19 +130,19 @@ async def running(models: Path, *, count: int = 1) -> AsyncIterator[Rig]:
         Policy(),
         lanes=count,
         max_batch=MAX_BATCH,
+        breakers=Breakers(terms),
     )
     lanes = Lanes(
-        fleet,
-        scheduler,
-        max_batch=MAX_BATCH,
-        on_batch=lambda model, variant, rows, _: batches.append((model, variant, rows)),
+        fleet, scheduler, kept, told, max_batch=MAX_BATCH, batch_timeout_s=batch_timeout_s
     )
     try:
-        yield Rig(lanes, scheduler, fleet, batches)
+        yield Rig(lanes, scheduler, fleet, told)
     finally:
         lanes.refuse_queued()
         assert lanes.join(PATIENCE_S)
         fleet.close()
+        for host in kept:
+            host.close()
 
 
 def run(models: Path, test: Callable[[Rig], Awaitable[None]], **how: Any) -> None:
