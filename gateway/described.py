@@ -7,13 +7,26 @@ from __future__ import annotations
 
 from typing import Any
 
+from gateway import classification
 from gateway.about import VERSION
 from gateway.fleet import ServedModel
+from router.card import TensorSpec
+
+# Of the protocol, by the names that Triton gives them.
+_EXTENSIONS = (
+    "binary_tensor_data",
+    "classification",
+    "model_configuration",
+    "statistics",
+)
+
+# How a model's configuration writes datatypes: as TYPE_FP32 and so on, but for text.
+_CONFIG_TYPES = {"BYTES": "TYPE_STRING"}
 
 
 def server() -> dict[str, Any]:
     """Server metadata."""
-    return {"name": "gearshift", "version": VERSION, "extensions": ["binary_tensor_data"]}
+    return {"name": "gearshift", "version": VERSION, "extensions": list(_EXTENSIONS)}
 
 
 def model(served: ServedModel, version: str | None = None) -> dict[str, Any]:
@@ -32,5 +45,36 @@ def model(served: ServedModel, version: str | None = None) -> dict[str, Any]:
         "versions": versions,
         "platform": platform,
         "inputs": [spec.model_dump(mode="json") for spec in served.inputs],
-        "outputs": [spec.model_dump(mode="json") for spec in served.outputs],
+        "outputs": [_output(spec, served.labels) for spec in served.outputs],
+    }
+
+
+def config(served: ServedModel, max_batch: int) -> dict[str, Any]:
+    """Model configuration, as Triton's "Model Configuration Extension" has it: only what is true
+    here, in the JSON form of the message `ModelConfig`."""
+    return {
+        "name": served.name,
+        "platform": "gearshift",
+        "backend": "gearshift",
+        "version_policy": {"all": {}},
+        "max_batch_size": max_batch,
+        "input": [_configured(spec) for spec in served.inputs],
+        "output": [_configured(spec) for spec in served.outputs],
+        "dynamic_batching": {},
+    }
+
+
+def _output(spec: TensorSpec, labels: tuple[str, ...] | None) -> dict[str, Any]:
+    one = spec.model_dump(mode="json")
+    if own := classification.labels_of(spec, labels):
+        one["parameters"] = {"labels": list(own)}
+    return one
+
+
+def _configured(spec: TensorSpec) -> dict[str, Any]:
+    return {
+        "name": spec.name,
+        "data_type": _CONFIG_TYPES.get(spec.datatype, "TYPE_" + spec.datatype),
+        "dims": list(spec.shape[1:]) or [1],
+        **({} if spec.shape[1:] else {"reshape": {"shape": []}}),
     }

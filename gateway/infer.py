@@ -9,12 +9,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from gateway import demands, problems, said, v2
+from gateway import classification, demands, problems, said, v2
 from gateway.asgi import (
+    CHARGED_USD,
     CONTENT_ENCODING,
     CONTENT_LENGTH,
     JSON_LENGTH,
@@ -30,10 +32,22 @@ from gateway.messages import InferRequest, InferResponse
 from gateway.metrics import Metrics
 from gateway.problems import Headers
 from gateway.service import Service
+from gateway.shed import Held, Shed, demands_nothing
 from router.card import TensorSpec
-from router.errors import CallerLeft, GearshiftError, InvalidRequest, NotReady
+from router.errors import CallerLeft, GearshiftError, InvalidRequest, NotReady, Overloaded
 
 _LOG = logging.getLogger(__name__)
+
+_Answer = tuple[int, Headers, bytes]
+# The key under which a scope holds what was asked for, as `Infer._keep` needs it.
+_ASKED = "gearshift.asked"
+
+
+class _Stands(Exception):
+    """A refusal of the same request still stands."""
+
+    def __init__(self, held: Held[_Answer]) -> None:
+        self.held = held
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +56,8 @@ class _Wanted:
 
     id: str | None
     outputs: tuple[tuple[TensorSpec, bool], ...]
+    classes: Mapping[str, int]
+    labels: tuple[str, ...] | None
     explain: bool
 
 
@@ -52,6 +68,7 @@ class Infer:
         self._service = service
         self._metrics = metrics
         self._limit_bytes = max_body_bytes
+        self._shed: Shed[_Answer] = Shed(lambda: service.left)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         model: str = scope["path_params"]["model"]
@@ -59,8 +76,13 @@ class Infer:
             status, headers, body = await self._answer(model, scope, receive)
         except CallerLeft:
             return
+        except _Stands as stands:
+            stands.held.count()
+            status, headers, body = stands.held.answer
         except GearshiftError as error:
             status, headers, body = problems.of(error)
+            if type(error) is Overloaded:
+                self._keep(model, error, (status, headers, body), scope)
         except asyncio.CancelledError:
             # By the server alone, when a stop has waited for this request as long as it may.
             stopped = NotReady("the server stopped before it could answer this request")
@@ -76,9 +98,20 @@ class Infer:
         if whole is None or not await whole(status, headers, body):
             await respond(send, status, headers, body)
 
-    async def _answer(
-        self, model: str, scope: Scope, receive: Receive
-    ) -> tuple[int, Headers, bytes]:
+    def _keep(self, model: str, error: Overloaded, answer: _Answer, scope: Scope) -> None:
+        """Keep a refusal for requests like this one, if its body has no part in it."""
+        asked = scope.get(_ASKED)
+        if asked is None or not demands_nothing(*asked[1:]):
+            return
+        kind, _, json_length = asked
+        count = self._metrics.shed(model, error)
+        held = self._shed.keep(kind, error, answer, count, time.monotonic())
+        # Present where our own server runs the app, which knows the request's bytes.
+        keep = scope.get("gearshift.keep")
+        if keep is not None:
+            keep(held.copy(), json_length)
+
+    async def _answer(self, model: str, scope: Scope, receive: Receive) -> _Answer:
         came_s = time.monotonic()
         try:
             request, wanted = await self._read(model, scope, receive)
@@ -89,6 +122,7 @@ class Infer:
         response = await self._service.infer(request, partial(disconnected, receive))
         answer = _encoded(request, response, wanted, (parsed_s - request.received_s) * 1000)
         self._service.sending(request, response)
+        scope[CHARGED_USD] = response.cost_usd_per_million / 1e6
         return answer
 
     async def _read(
@@ -102,17 +136,26 @@ class Infer:
         content = await read_body(receive, own.get(CONTENT_LENGTH), self._limit_bytes)
         # Absent when the app runs under another server than ours.
         received_s: float = scope.get("gearshift.received_s") or time.monotonic()
+        length = own.get(JSON_LENGTH)
+        version = scope["path_params"].get("version")
+        kind = model, version, headers, own.get(b"authorization")
+        json_length = int(length) if length is not None and length.isdigit() else None
+        scope[_ASKED] = kind, content, json_length
+        if self._shed.any(received_s) and demands_nothing(content, json_length):
+            held = self._shed.find(kind, received_s)
+            if held is not None:
+                raise _Stands(held)
         body = v2.decode(
             content,
-            own.get(JSON_LENGTH),
+            length,
             served.inputs_by_name,
             served.outputs_by_name,
         )
         v2.check_sizes(body.inputs, served.equal_sizes)
-        version = scope["path_params"].get("version")
         demanded = demands.of(served, headers, body.parameters, version)
         request = InferRequest(model, body.inputs, body.rows, demanded, received_s)
-        return request, _Wanted(body.id, body.outputs, demands.explained(headers))
+        explain = demands.explained(headers)
+        return request, _Wanted(body.id, body.outputs, body.classes, served.labels, explain)
 
 
 def _encoded(
@@ -124,7 +167,10 @@ def _encoded(
         head["id"] = wanted.id
     if wanted.explain:
         head["parameters"] = {"gearshift_decision": decision.as_json()}
-    body, json_length = v2.encode(head, response.outputs, wanted.outputs)
+    outputs, tensors = wanted.outputs, response.outputs
+    if wanted.classes:
+        outputs, tensors = classification.applied(outputs, tensors, wanted.classes, wanted.labels)
+    body, json_length = v2.encode(head, tensors, outputs)
     headers = said.of(response, parse_ms)
     headers.append((b"content-length", b"%d" % len(body)))
     if json_length is None:

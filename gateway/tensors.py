@@ -69,14 +69,7 @@ class Tail:
         if kind.kind == "O":
             raw = memoryview(self._body)[start : start + needed]
             return byte_elements.unpack(field, raw, shape, count)
-        if kind.kind == "b":
-            bools = np.frombuffer(self._body, np.uint8, count, start)
-            if bools.max() > 1:
-                raise InvalidRequest(field, int(bools.max()), "bytes of 0 or 1 for BOOL")
-            return bools.view(kind).reshape(shape)
-        # The JSON part has any length, so the view may start at an odd address: engines, which
-        # copy what they may not write to in any case, are told so by its flags.
-        return np.frombuffer(self._body, kind, count, start).reshape(shape)
+        return view(field, self._body, kind, shape, start)
 
     def finish(self) -> None:
         """Raises:
@@ -85,6 +78,25 @@ class Tail:
         left = len(self._body) - self._next
         if left:
             raise InvalidRequest("body", f"{left} more bytes", "no bytes behind the last tensor")
+
+
+def view(
+    field: str, body: bytes, kind: np.dtype[Any], shape: tuple[int, ...], start: int
+) -> Tensor:
+    """The bytes of `body` from `start` on as a tensor, not copied; they must be there.
+
+    Raises:
+        InvalidRequest: a boolean is neither 0 nor 1.
+    """
+    count = math.prod(shape)
+    if kind.kind == "b":
+        bools = np.frombuffer(body, np.uint8, count, start)
+        if bools.max() > 1:
+            raise InvalidRequest(field, int(bools.max()), "bytes of 0 or 1 for BOOL")
+        return bools.view(kind).reshape(shape)
+    # The JSON part has any length, so the view may start at an odd address: engines, which
+    # copy what they may not write to in any case, are told so by its flags.
+    return np.frombuffer(body, kind, count, start).reshape(shape)
 
 
 def shape_of(field: str, raw: object, spec: TensorSpec) -> tuple[int, ...]:

@@ -6,13 +6,22 @@ The specification: KServe's "Open Inference Protocol", REST, with the binary ten
 from __future__ import annotations
 
 from collections.abc import Container, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
 
+from gateway import classification, raw_request
 from gateway.engines import Tensor
-from gateway.tensors import BINARY_SIZE, Tail, dumps, from_json, shape_of, to_bytes, to_json
+from gateway.tensors import (
+    BINARY_SIZE,
+    Tail,
+    dumps,
+    from_json,
+    shape_of,
+    to_bytes,
+    to_json,
+)
 from router.card import TensorSpec
 from router.errors import InvalidRequest
 
@@ -21,6 +30,10 @@ _KNOWN = frozenset(("id", "parameters", "inputs", "outputs", "model_name", "mode
 
 _NOTHING: Mapping[str, Any] = {}
 
+# The header that tells where the JSON part of a body ends; 0 where there is none.
+JSON_LENGTH = "Inference-Header-Content-Length"
+CLASSIFICATION = "classification"
+
 
 @dataclass(frozen=True, slots=True)
 class Body:
@@ -28,6 +41,8 @@ class Body:
 
     Attributes:
         outputs: the outputs that the answer should hold, in order, each with whether as bytes.
+        classes: of those, the ones to answer as their highest values, and as how many
+            (`gateway.classification`).
     """
 
     id: str | None
@@ -35,6 +50,7 @@ class Body:
     inputs: dict[str, Tensor]
     rows: int
     outputs: tuple[tuple[TensorSpec, bool], ...]
+    classes: Mapping[str, int] = field(default_factory=dict)
 
 
 def decode(
@@ -53,6 +69,8 @@ def decode(
         InvalidRequest: it is not what the protocol or the model asks for.
     """
     start = None if json_length is None else _json_length(json_length, len(body))
+    if start == 0:
+        return of_raw(body, inputs, outputs)
     text = body if start is None else body[:start]
     may_hold_bools = b"true" in text or b"false" in text
     return of_document(parse_object(text), Tail(body, start), inputs, outputs, may_hold_bools)
@@ -80,13 +98,33 @@ def of_document(
         raise InvalidRequest("id", request_id, "text")
     parameters = members("parameters", document.get("parameters"))
     tensors, rows = _inputs(document.get("inputs"), inputs, tail, may_hold_bools)
+    wanted = document.get("outputs")
     return Body(
         request_id,
         parameters,
         tensors,
         rows,
-        _outputs(document.get("outputs"), outputs, parameters),
+        _outputs(wanted, outputs, parameters),
+        _classes(wanted, outputs) if wanted else _NOTHING,
     )
+
+
+def of_raw(
+    body: bytes, inputs: Mapping[str, TensorSpec], outputs: Mapping[str, TensorSpec]
+) -> Body:
+    """A raw binary request, which has no JSON part.
+
+    Raises:
+        InvalidRequest: the model has more than one input, or the body is no such tensor.
+    """
+    if len(inputs) != 1:
+        raise InvalidRequest(
+            JSON_LENGTH, 0, f"a JSON part, for the model's inputs are {', '.join(inputs)}"
+        )
+    (spec,) = inputs.values()
+    tensor = raw_request.tensor(body, spec)
+    every = tuple([(output, True) for output in outputs.values()])
+    return Body(None, _NOTHING, {spec.name: tensor}, len(tensor), every)
 
 
 def encode(
@@ -166,7 +204,7 @@ def _json_length(header: bytes, available: int) -> int:
     if header.isdigit() and len(header) <= 10 and int(header) <= available:
         return int(header)
     raise InvalidRequest(
-        "Inference-Header-Content-Length",
+        JSON_LENGTH,
         header.decode("latin-1"),
         f"a whole number of bytes up to the body's {available}",
     )
@@ -242,15 +280,22 @@ def _outputs(
         spec = _named(field, item, specs, chosen, "each output once")
         own = members(f"{field}.parameters", item.get("parameters"))
         _no_shared_memory(field, own)
-        if own.get("classification"):
-            raise InvalidRequest(
-                f"{field}.parameters.classification",
-                own["classification"],
-                "none; the classification extension is not offered",
-            )
         binary = _flag(f"{field}.parameters.binary_data", own.get("binary_data"), default)
         chosen[spec.name] = (spec, binary)
     return tuple(chosen.values())
+
+
+def _classes(raw: Any, specs: Mapping[str, TensorSpec]) -> Mapping[str, int]:
+    """What `Body.classes` holds, of outputs that `_outputs` has accepted."""
+    classes: dict[str, int] = {}
+    for number, item in enumerate(raw):
+        own = item.get("parameters")
+        if own and CLASSIFICATION in own:
+            field = f"outputs[{number}].parameters.{CLASSIFICATION}"
+            spec = specs[item["name"]]
+            if count := classification.count_of(field, own[CLASSIFICATION], spec):
+                classes[spec.name] = count
+    return classes or _NOTHING
 
 
 def _named(

@@ -21,7 +21,7 @@ from typing import Annotated
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from gateway.engines import NUMPY_TYPES, EngineError, Tensor, Tensors
+from gateway.engines import EngineError, Tensor, Tensors, blank
 from router.card import VariantCard
 
 OPTIONS_FILE = "echo.json"
@@ -49,7 +49,7 @@ class _Program:
             (
                 spec.name,
                 tuple(1 if size == -1 else size for size in spec.shape[1:]),
-                NUMPY_TYPES[spec.datatype],
+                spec.datatype,
             )
             for spec in card.outputs
         ]
@@ -69,7 +69,7 @@ class _Program:
                 f"echo fails on rows of length {options.fail_length}, as {OPTIONS_FILE} asks"
             )
         rows = len(inputs[self._input]) + options.wrong_shape
-        outputs = {name: np.zeros((rows, *shape), kind) for name, shape, kind in self._outputs}
+        outputs = {name: blank(datatype, (rows, *shape)) for name, shape, datatype in self._outputs}
         if options.mirror:
             first = inputs[self._input].reshape(len(inputs[self._input]), -1)[:, 0]
             for output in outputs.values():

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from gateway import byte_elements, v2
+from gateway import byte_elements, classification, v2
 from gateway.engines import NUMPY_TYPES, Tensor
 from router.card import TensorSpec
 from router.errors import InvalidRequest
@@ -127,7 +127,14 @@ def test_an_answer_reads_back(given_: tuple[str, Tensor], binary: bool) -> None:
         assert one["parameters"] == {"binary_data_size": len(as_bytes(array))}
         assert body[length:] == as_bytes(array)
     else:
-        assert one["data"] == as_list(array.reshape(-1))
+        found = one["data"]
+        if datatype == "BYTES":
+            assert found == as_list(array.reshape(-1))
+        else:
+            np.testing.assert_array_equal(
+                np.array(found, "f4" if datatype == "BF16" else None).astype(array.dtype),
+                array.reshape(-1),
+            )
 
 
 def test_bytes_that_are_no_text_need_a_binary_answer() -> None:
@@ -303,7 +310,7 @@ MALFORMED: dict[str, tuple[object, str]] = {
     ),
     "classification": (
         {
-            "outputs": [{"name": "logits", "parameters": {"classification": 3}}],
+            "outputs": [{"name": "logits", "parameters": {"classification": "3"}}],
             "inputs": [tensor()],
         },
         "outputs[0].parameters.classification",
@@ -469,3 +476,52 @@ def test_sizes_that_belong_together_must_agree() -> None:
     assert "5 at dimension 1, as ids has" in str(error.value.members["expected"])
     v2.check_sizes(inputs | {"mask": inputs["ids"]}, equal)
     v2.check_sizes(inputs, ((("mask", 1), ("image", 1)),))
+
+
+def test_the_highest_values_come_first_and_ties_in_order() -> None:
+    spec = TensorSpec(name="y", datatype="FP32", shape=(-1, 4))
+    tensor = np.array([[1, 3, 3, np.nan], [-np.inf, 0, 2, 1]], "<f4")
+    outputs, found = classification.applied(((spec, True),), {"y": tensor}, {"y": 9}, tuple("abcd"))
+    assert outputs == ((TensorSpec(name="y", datatype="BYTES", shape=(-1, -1)), True),)
+    assert found["y"].tolist() == [
+        [b"3.000000:1:b", b"3.000000:2:c", b"1.000000:0:a", b"nan:3:d"],
+        [b"2.000000:2:c", b"1.000000:3:d", b"0.000000:1:b", b"-inf:0:a"],
+    ]
+
+
+@pytest.mark.parametrize("datatype", ["INT8", "UINT8", "INT64", "UINT64", "BF16"])
+def test_the_highest_of_every_datatype(datatype: str) -> None:
+    spec = TensorSpec.model_validate({"name": "y", "datatype": datatype, "shape": (-1, 3)})
+    kind = NUMPY_TYPES[datatype]
+    whole = datatype != "BF16"
+    limits = np.iinfo(kind) if whole else None
+    values = [limits.min, limits.max, 5] if limits else [-2, 7, 5]
+    tensor = np.array([values]).astype(kind) if not limits else np.array([values], kind)
+    _, found = classification.applied(((spec, True),), {"y": tensor}, {"y": 2}, None)
+    expected = [f"{value}:{place}" if whole else f"{value:f}:{place}"
+                for value, place in ((values[1], 1), (5, 2))]  # fmt: skip
+    assert [one.decode() for one in found["y"][0]] == expected
+
+
+def test_labels_of_another_number_of_classes_are_not_told() -> None:
+    spec = TensorSpec(name="y", datatype="FP32", shape=(-1, 2))
+    tensor = np.array([[1, 3]], "<f4")
+    _, found = classification.applied(((spec, True),), {"y": tensor}, {"y": 1}, ("only",))
+    assert found["y"].tolist() == [[b"3.000000:1"]]
+
+
+def raw(body: bytes, *shape: int, datatype: str = "FP32") -> Tensor:
+    spec = TensorSpec.model_validate({"name": "x", "datatype": datatype, "shape": shape})
+    return v2.decode(body, b"0", {"x": spec}, OUTPUTS).inputs["x"]
+
+
+def test_a_raw_body_says_its_own_shape() -> None:
+    assert raw(bytes(24), -1, 3).shape == (2, 3)
+    assert raw(bytes(24), -1, -1, 3).shape == (1, 2, 3)
+    assert raw(b"text", -1, datatype="BYTES").tolist() == [b"text"]
+    assert raw(b"text", -1, 1, datatype="BYTES").tolist() == [[b"text"]]
+    for size, shape in ((20, (-1, 3)), (0, (-1, 3)), (24, (-1, -1, -1))):
+        with pytest.raises(InvalidRequest):
+            raw(bytes(size), *shape)
+    with pytest.raises(InvalidRequest, match="one element a row"):
+        raw(b"text", -1, 2, datatype="BYTES")
