@@ -139,7 +139,9 @@ class Supervisor:
         """
         url = ports.url_of(self._chosen.host, self._reserved["port"])
         long = len(tempfile.gettempdir()) > _LONGEST_TEMPORARY
-        self._folder = Path(tempfile.mkdtemp(prefix="gearshift-", dir="/tmp" if long else None))
+        self._folder = Path(
+            tempfile.mkdtemp(prefix=f"gearshift-{os.getpid()}-", dir="/tmp" if long else None)
+        )
         with selectors.DefaultSelector() as self._select, self._signals():
             try:
                 # The others start when the first has found nothing that keeps all from starting.
@@ -325,11 +327,12 @@ def _reserve(chosen: Settings) -> dict[str, socket.socket]:
     """
     wanted: dict[str, tuple[str, Any]] = {
         "port": (chosen.host, chosen.port),
+        "grpc_port": (chosen.host, chosen.grpc_port),
         "admin_port": (chosen.admin_host, chosen.admin_port),
     }
     reserved: dict[str, socket.socket] = {}
     try:
-        for offset, (name, (host, port)) in zip((0, 2), wanted.items(), strict=True):
+        for offset, (name, (host, port)) in zip((0, 1, 2), wanted.items(), strict=True):
             if port == "off":
                 continue
             if port is None:

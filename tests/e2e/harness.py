@@ -51,7 +51,7 @@ class Server:
         self, models: Path, *, wait: str = "/v2/health/ready", lanes: int = 1, **settings: Any
     ) -> None:
         self._wait = wait
-        own = {"models": models, "port": 0, "lanes": lanes, **settings}
+        own = {"models": models, "port": 0, "grpc_port": "off", "lanes": lanes, **settings}
         inherited = {k: v for k, v in os.environ.items() if not k.startswith("GEARSHIFT_")}
         self._environment = inherited | {f"GEARSHIFT_{k.upper()}": str(v) for k, v in own.items()}
 
@@ -101,6 +101,13 @@ class Server:
         """What it has written so far."""
         size = os.fstat(self._log.fileno()).st_size
         return os.pread(self._log.fileno(), size, 0).decode(errors="replace")
+
+    @property
+    def grpc_address(self) -> str:
+        """Where it serves gRPC: only with the setting `grpc_port`, 0 for a free one."""
+        found = re.search(r"^grpc on (\S+)$", self.log(), re.MULTILINE)
+        assert found, self.log()
+        return found[1]
 
     def infer(
         self,

@@ -1,0 +1,225 @@
+"""The frame of every call: who calls, its message in time and within its limit, how it ends.
+
+Every method is served as one that takes a stream, which on the wire is the same: its metadata come
+before its message, so that a caller is refused before their message is read, and one who sends it
+too slowly is cut off.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import grpc
+
+from gateway import access, demands
+from gateway.asgi import too_large
+from gateway.metrics import Metrics
+from gateway.rpc import problems
+from gateway.rpc.infer import Asked
+from gateway.rpc.messages import parsed
+from router import constraints
+from router.errors import CallerLeft, GearshiftError
+
+_LOG = logging.getLogger(__name__)
+
+# Answers shorter than this fit a packet as they are.
+_COMPRESS_BYTES = 1024
+
+_Answer = TypeVar("_Answer")
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a caller may use up: a message's size, and the time from a call's start to its end."""
+
+    message_bytes: int
+    read_timeout_s: float
+
+
+class Call:
+    """One call, from its metadata on.
+
+    Attributes:
+        headers: the metadata that may state constraints.
+        came_s: monotonic time of its first byte.
+        usd: what it is charged, so far.
+    """
+
+    __slots__ = ("_compress", "_context", "_limits", "authorization", "came_s", "headers", "usd")
+
+    def __init__(self, context: Any, limits: Limits) -> None:
+        self._context = context
+        self._limits = limits
+        self._compress = False
+        self.came_s = time.monotonic()
+        self.usd = 0.0
+        self.authorization: bytes | None = None
+        headers: list[tuple[str, str]] = []
+        for key, value in context.invocation_metadata():
+            if key.startswith(constraints.HEADER_PREFIX) or key in constraints.ALIASES:
+                headers.append((key, _text(value)))
+            elif key == "authorization":
+                self.authorization = _text(value).encode()
+            elif key == "accept-encoding":
+                self._compress = "gzip" in _text(value)
+        self.headers: demands.Headers = tuple(headers)
+
+    async def message(self, kind: Any) -> Any | None:
+        """The next message; None where there are no more.
+
+        Raises:
+            TooLarge, InvalidRequest: it is too long, or no message of this kind.
+        """
+        raw = await self._context.read()
+        if raw is grpc.aio.EOF:
+            return None
+        limit = self._limits.message_bytes
+        if len(raw) > limit:
+            raise too_large(limit, f"{len(raw)} bytes")
+        return parsed(kind, raw)
+
+    async def only_message(self, kind: Any) -> Any:
+        """The one message of a call, if it comes in time.
+
+        Raises:
+            CallerLeft: before it came.
+            TooLarge, InvalidRequest: as `message`.
+        """
+        timer = asyncio.get_running_loop().call_later(self._limits.read_timeout_s, self._cut_off)
+        try:
+            message = await self.message(kind)
+        finally:
+            timer.cancel()
+        if message is None:
+            raise CallerLeft("the caller left before the end of its request")
+        return message
+
+    def asked(self) -> Asked:
+        """What it says beside the message that has just come."""
+        return Asked(self.headers, self.remaining_ms(), self.came_s, time.monotonic())
+
+    def remaining_ms(self) -> float | None:
+        """Until the deadline that gRPC itself carries (`grpc-timeout`); None without one."""
+        remaining_s = self._context.time_remaining()
+        return None if remaining_s is None else remaining_s * 1000
+
+    def say(self, metadata: list[tuple[bytes, bytes]]) -> None:
+        """Let trailing metadata say so."""
+        self._context.set_trailing_metadata(tuple([(key.decode(), text) for key, text in metadata]))
+
+    def packed(self, message: Any) -> bytes:
+        """An answer as bytes; compressed by gRPC where the caller asked for it."""
+        raw: bytes = message.SerializeToString()
+        if self._compress and len(raw) >= _COMPRESS_BYTES:
+            self._context.set_compression(grpc.Compression.Gzip)
+        return raw
+
+    async def write(self, message: Any) -> None:
+        """Send one answer of a stream."""
+        await self._context.write(message.SerializeToString())
+
+    def _cut_off(self) -> None:
+        cutting = asyncio.ensure_future(self._late())
+        cutting.add_done_callback(_forget)
+
+    async def _late(self) -> None:
+        # What HTTP answers 408.
+        limit = f"{self._limits.read_timeout_s:g} s"
+        detail = f"the request did not arrive whole within {limit}"
+        with contextlib.suppress(grpc.aio.AbortError):
+            await self._context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, detail)
+
+
+class Frame:
+    """What every method is wrapped in."""
+
+    def __init__(self, door: access.Access, metrics: Metrics, limits: Limits) -> None:
+        self._access = door
+        self._metrics = metrics
+        self._limits = limits
+
+    def unary(
+        self, kind: Any, scope: access.Scope | None, answer: Callable[[Any, Call], Awaitable[Any]]
+    ) -> Any:
+        """A method that answers one message with one.
+
+        Args:
+            kind: the request's message type.
+            scope: what its caller's key must allow; None where nobody needs one.
+            answer: gives the response's message.
+        """
+
+        async def work(call: Call) -> bytes:
+            try:
+                message = await call.only_message(kind)
+            except GearshiftError as error:
+                self._count(scope, error, call)
+                raise
+            except asyncio.CancelledError:
+                self._count(scope, CallerLeft("the caller left"), call)
+                raise
+            return call.packed(await answer(message, call))
+
+        async def handle(_: object, context: Any) -> bytes | None:
+            return await self._framed(context, scope, work)
+
+        return grpc.stream_unary_rpc_method_handler(handle)
+
+    def stream(self, scope: access.Scope, work: Callable[[Call], Awaitable[None]]) -> Any:
+        """A method that reads and writes messages as it likes."""
+
+        async def handle(_: object, context: Any) -> None:
+            await self._framed(context, scope, work)
+
+        return grpc.stream_stream_rpc_method_handler(handle)
+
+    async def _framed(
+        self, context: Any, scope: access.Scope | None, work: Callable[[Call], Awaitable[_Answer]]
+    ) -> _Answer | None:
+        call = Call(context, self._limits)
+        caller: access.Caller | None = None
+        try:
+            if scope is not None:
+                caller = self._enter(call, scope)
+            return await work(call)
+        except GearshiftError as error:
+            refusal = error
+        except grpc.aio.AbortError:
+            raise
+        except Exception:
+            _LOG.exception("a call failed")
+            refusal = GearshiftError("an unexpected error; the server's log says more")
+        finally:
+            if caller is not None:
+                self._access.leave(caller, call.usd)
+        code, details, trailing = problems.of(refusal)
+        await context.abort(code, details, trailing)
+        return None  # abort never returns
+
+    def _enter(self, call: Call, scope: access.Scope) -> access.Caller:
+        try:
+            return self._access.enter(call.authorization, scope)
+        except GearshiftError as error:
+            self._count(scope, error, call)
+            raise
+
+    def _count(self, scope: access.Scope | None, error: GearshiftError, call: Call) -> None:
+        """Count a request to infer that ended before its model was known."""
+        if scope == "infer":
+            self._metrics.failed("", error, time.monotonic() - call.came_s)
+
+
+def _text(value: str | bytes) -> str:
+    return value if isinstance(value, str) else value.decode("latin-1")
+
+
+def _forget(task: asyncio.Future[None]) -> None:
+    # The call may have ended in the meantime, which is as well.
+    if not task.cancelled():
+        task.exception()

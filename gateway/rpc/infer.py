@@ -1,0 +1,134 @@
+"""One infer request over gRPC: a message in, a message out."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from gateway import demands, said, v2
+from gateway.messages import InferRequest, InferResponse
+from gateway.metrics import Metrics
+from gateway.rpc import messages
+from gateway.service import Service
+from router import constraints
+from router.errors import CallerLeft, DeadlinePassed, GearshiftError, NotReady
+
+_LOG = logging.getLogger(__name__)
+
+# What an answer takes on its way back once it is made. Without it the transport would end a late
+# call just before we do, and its caller would read gRPC's words and not what the matter was.
+_RETURN_MS = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a call says beside its message.
+
+    Attributes:
+        headers: metadata that may state constraints, as `constraints.parse` wants them.
+        remaining_ms: until gRPC's own deadline, from `received_s`; None without one.
+        came_s, received_s: monotonic times of its first and last byte.
+    """
+
+    headers: demands.Headers
+    remaining_ms: float | None
+    came_s: float
+    received_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """An answer, what it says about itself, and what it is charged, in USD."""
+
+    message: Any
+    said: said.Said
+    usd: float
+
+
+class Infer:
+    """The infer path."""
+
+    def __init__(self, service: Service, metrics: Metrics) -> None:
+        self._service = service
+        self._metrics = metrics
+        self.stopping = False
+
+    async def __call__(self, message: Any, asked: Asked) -> Answered:
+        """Answer one ModelInferRequest; it is counted, however it ends.
+
+        Raises:
+            GearshiftError: one of its tree, when there is no answer.
+            asyncio.CancelledError: the call has ended: its caller left, its deadline passed, or the
+                server cannot wait for it any longer.
+        """
+        model: str = message.model_name
+        try:
+            request, body, explain = self._read(message, asked)
+        except GearshiftError as error:
+            self._metrics.failed(model, error, time.monotonic() - asked.came_s)
+            raise
+        except Exception:
+            raise self._unexpected(model) from None
+        parsed_s = time.monotonic()
+        try:
+            response = await self._service.infer(request, _nobody_leaves)
+            answer = self._encoded(request, body, response, explain)
+            self._service.sending(request, response)
+        except GearshiftError:
+            raise  # counted by the service
+        except asyncio.CancelledError:
+            age_s = time.monotonic() - asked.received_s
+            self._metrics.failed(model, self._why_it_ended(asked, age_s), age_s)
+            raise
+        except Exception:
+            raise self._unexpected(model) from None
+        words = said.of(response, (parsed_s - asked.received_s) * 1000)
+        return Answered(answer, words, response.cost_usd_per_million / 1e6)
+
+    def _read(self, message: Any, asked: Asked) -> tuple[InferRequest, v2.Body, bool]:
+        served = self._service.fleet.model(message.model_name)
+        body = messages.decode(message, served.inputs_by_name, served.outputs_by_name)
+        v2.check_sizes(body.inputs, served.equal_sizes)
+        version = message.model_version or None
+        demanded = demands.of(served, asked.headers, body.parameters, version)
+        left_ms = asked.remaining_ms
+        if left_ms is not None:
+            if left_ms <= 0:
+                raise DeadlinePassed("the deadline passed before the request had arrived")
+            demanded = constraints.tighten(demanded, left_ms - min(_RETURN_MS, left_ms / 10))
+        request = InferRequest(served.name, body.inputs, body.rows, demanded, asked.received_s)
+        return request, body, demands.explained(asked.headers)
+
+    def _encoded(
+        self, request: InferRequest, body: v2.Body, response: InferResponse, explain: bool
+    ) -> Any:
+        model, decision = request.model, response.decision
+        assert decision.variant is not None  # it ran
+        labels = self._service.fleet.model(model).labels
+        answer = messages.encode(body, model, decision.variant, response.outputs, labels)
+        if explain:
+            messages.explain(answer, decision.as_json())
+        return answer
+
+    def _unexpected(self, model: str) -> GearshiftError:
+        """Log and count the exception that is being handled."""
+        _LOG.exception("a request for %s failed", model)
+        error = GearshiftError("an unexpected error; the server's log says more")
+        self._metrics.failed(model, error, 0.0)
+        return error
+
+    def _why_it_ended(self, asked: Asked, age_s: float) -> GearshiftError:
+        if self.stopping:
+            return NotReady("the server stopped before it could answer this request")
+        # gRPC's timers count whole milliseconds.
+        if asked.remaining_ms is not None and age_s * 1000 > asked.remaining_ms - 1:
+            return DeadlinePassed("the deadline passed before there was an answer")
+        return CallerLeft("the caller left")
+
+
+def _nobody_leaves() -> asyncio.Future[None]:
+    """gRPC cancels the call of a caller who leaves: there is nothing to watch."""
+    return asyncio.get_running_loop().create_future()

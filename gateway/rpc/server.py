@@ -1,0 +1,114 @@
+"""The gRPC port: opened with the server's loop, closed when what runs has ended."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+from tritonclient.grpc import service_pb2 as pb
+
+from gateway.access import Access
+from gateway.metrics import Metrics
+from gateway.ports import PortUnusable
+from gateway.rpc.calls import Call, Frame, Limits
+from gateway.rpc.infer import Infer
+from gateway.rpc.models import Models
+from gateway.rpc.stream import Streams
+from gateway.service import Service
+from gateway.settings import Settings
+
+SERVICE = "inference.GRPCInferenceService"
+
+# How far over the limit a message may be for its refusal to be in our words; one that is longer is
+# cut off by gRPC as soon as it says its length.
+_READABLE_BYTES = 1 << 20
+# How long a call that was answered may take to be read to its end when the server stops.
+_ENDING_S = 2.0
+# A peer that is silent for a minute is asked whether it is there, and has a third of one to say so.
+_PING_AFTER_MS, _PONG_WITHIN_MS = 60_000, 20_000
+# Clients may ask us this often; by default gRPC calls more than one in five minutes abuse.
+_PINGED_MS = 10_000
+
+
+def handlers(
+    service: Service, metrics: Metrics, access: Access, settings: Settings
+) -> tuple[dict[str, Any], Infer, Streams]:
+    """Every method by its name, and what of them must be told to stop."""
+    infer = Infer(service, metrics)
+    streams = Streams(infer)
+    models = Models(service, metrics.statistics.of, settings.max_batch)
+    frame = Frame(access, metrics, Limits(settings.max_body_bytes, settings.read_timeout_seconds))
+
+    async def one(message: Any, call: Call) -> Any:
+        answered = await infer(message, call.asked())
+        call.usd = answered.usd
+        call.say(answered.said)
+        return answered.message
+
+    methods = {
+        "ServerLive": frame.unary(pb.ServerLiveRequest, None, models.live),
+        "ServerReady": frame.unary(pb.ServerReadyRequest, None, models.ready),
+        "ServerMetadata": frame.unary(pb.ServerMetadataRequest, "read", models.server_metadata),
+        "ModelReady": frame.unary(pb.ModelReadyRequest, "read", models.model_ready),
+        "ModelMetadata": frame.unary(pb.ModelMetadataRequest, "read", models.model_metadata),
+        "ModelConfig": frame.unary(pb.ModelConfigRequest, "read", models.model_config),
+        "ModelStatistics": frame.unary(pb.ModelStatisticsRequest, "read", models.model_statistics),
+        "RepositoryIndex": frame.unary(pb.RepositoryIndexRequest, "read", models.repository_index),
+        "RepositoryModelLoad": frame.unary(
+            pb.RepositoryModelLoadRequest, "admin", models.repository_load
+        ),
+        "RepositoryModelUnload": frame.unary(
+            pb.RepositoryModelUnloadRequest, "admin", models.repository_unload
+        ),
+        "ModelInfer": frame.unary(pb.ModelInferRequest, "infer", one),
+        "ModelStreamInfer": frame.stream("infer", streams),
+    }
+    return methods, infer, streams
+
+
+@contextlib.asynccontextmanager
+async def serving(
+    service: Service, metrics: Metrics, access: Access, settings: Settings, port: int, shared: bool
+) -> AsyncIterator[None]:
+    """Serve on `port` of the settings' host meanwhile.
+
+    Args:
+        port: 0 for a free one.
+        shared: other processes of this server serve the same port.
+
+    Raises:
+        gateway.ports.PortUnusable: it cannot be listened on.
+    """
+    methods, infer, streams = handlers(service, metrics, access, settings)
+    server = grpc.aio.server(options=_options(settings, shared))
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, methods),))
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    try:
+        port = server.add_insecure_port(f"{host}:{port}")
+    except RuntimeError as error:
+        raise PortUnusable(f"cannot listen on {host}:{port} for gRPC: {error}") from error
+    await server.start()
+    print(f"grpc on {host}:{port}", flush=True)
+    try:
+        yield
+    finally:
+        infer.stopping = True
+        streams.stop()
+        await server.stop(_ENDING_S)
+
+
+def _options(settings: Settings, shared: bool) -> list[tuple[str, int]]:
+    return [
+        ("grpc.so_reuseport", int(shared)),
+        ("grpc.max_receive_message_length", settings.max_body_bytes + _READABLE_BYTES),
+        ("grpc.max_metadata_size", settings.max_header_bytes),
+        ("grpc.absolute_max_metadata_size", settings.max_header_bytes),
+        # Of one connection no more can wait for a lane.
+        ("grpc.max_concurrent_streams", settings.max_queue),
+        ("grpc.keepalive_time_ms", _PING_AFTER_MS),
+        ("grpc.keepalive_timeout_ms", _PONG_WITHIN_MS),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.min_recv_ping_interval_without_data_ms", _PINGED_MS),
+    ]
