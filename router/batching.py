@@ -72,9 +72,10 @@ def fill(
 
 
 def routed_alike(head: Waiting) -> Callable[[Waiting], bool]:
-    """Whether another request was given the same variant of the same model."""
-    model, routed = head.choices.model, head.routed
-    return lambda other: other.routed == routed and other.choices.model == model
+    """Whether another request was given the same build of the same variant of the same model."""
+    routed = head.routed
+    build = next((o for o in head.choices.offers if o.name == routed), None)
+    return lambda other: other.routed == routed and build in other.choices.offers
 
 
 def offer_of(waiting: Waiting, moment: Moment) -> Offer | None:

@@ -14,6 +14,7 @@ Verdict = Literal["accepted", "unsatisfiable", "overloaded", "not-ready"]
 
 Reason = Literal[
     "pinned",
+    "canary",
     "most-accurate",
     "cheapest-equal",
     "cheapest",
@@ -31,12 +32,12 @@ Constraint = Literal["max_latency_ms", "min_accuracy", "max_cost_usd_per_million
 class Refusal(NamedTuple):
     """Why one variant may not answer: the constraint, what was asked and what it offers.
 
-    `constraint` is also "variant" for one that is not the pinned one and "ready" for one that is
-    not loaded and healthy; those two offer and ask nothing.
+    `constraint` is also "variant" for one that is not the pinned one, "ready" for one that is not
+    loaded and healthy and "canary" for one that is on trial; those offer and ask nothing.
     """
 
     variant: str
-    constraint: Constraint | Literal["variant", "ready"]
+    constraint: Constraint | Literal["variant", "ready", "canary"]
     asked: float | Floor | None = None
     offered: float | Floor | None = None
 
@@ -45,6 +46,8 @@ class Refusal(NamedTuple):
             return f"{self.variant}: another variant is pinned"
         if self.constraint == "ready":
             return f"{self.variant}: not loaded and healthy"
+        if self.constraint == "canary":
+            return f"{self.variant}: a canary, which gets its share of the requests alone"
         return f"{self.variant}: {self.constraint} {self.asked} asked, {self.offered} offered"
 
     def as_json(self) -> dict[str, Any]:

@@ -84,6 +84,11 @@ class Assignment:
     plan: Plan | None = None
     wait_until_s: float = 0.0
 
+    @property
+    def offer(self) -> Offer:
+        """What `members`, of which there are some, were promised: that build of the variant."""
+        return next(o for o in self.members[0].choices.offers if o.name == self.variant)
+
 
 def dispatch(queue: Sequence[Waiting], moment: Moment) -> Assignment:
     """The batch for a lane that is free now.

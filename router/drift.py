@@ -138,6 +138,13 @@ class Drift:
             {**self._state[2], key: (exp(own.get(key, 0.0)), until_s)},
         )
 
+    def forget(self, key: Key) -> None:
+        """What was learnt of `key` alone says nothing of what has that name now."""
+        for kept in (self._left, self._runs, self._own):
+            kept.pop(key, None)
+        machine, until_s, own = self._state
+        self._state = machine, until_s, {k: v for k, v in own.items() if k != key}
+
     def _forget(self, now_s: float) -> None:
         """Drop what is too old."""
         oldest_s = now_s - OLDEST_S

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from router.card import LatencyPoint, VariantCard
-from router.errors import UnknownVariant
+from router.errors import NotReady, UnknownVariant
 
 Percentile = Literal[50, 95, 99]
 
@@ -39,6 +39,7 @@ class Offer:
         share_low: the least share of the reference's accuracy that it is shown to keep: the lower
             end of the paired difference's interval, as a share.
         usd_per_million_lane_ms: USD per million requests that each use one lane for one ms.
+        build: the digest of the build that it speaks for; another build has an offer of its own.
         efficient_rows: rows of the smallest batch that is nearly as quick a row as the best.
         row_ms: lane time of a row in such a batch, at the median.
         decent_rows: rows of the smallest batch that is not much slower a row than the best.
@@ -52,6 +53,7 @@ class Offer:
     promised_ms: tuple[float, ...]
     typical_ms: tuple[float, ...]
     usd_per_million_lane_ms: float
+    build: str = ""
     efficient_rows: int = field(init=False)
     row_ms: float = field(init=False)
     decent_rows: int = field(init=False)
@@ -85,6 +87,11 @@ class Menu:
         not_worse: `not_worse[best][variant]` is the lower end of the paired 95 % interval of
             variant minus best, on the test samples of both; absent where they were not measured
             on the same samples.
+        withheld: variants that answer no request unless it names them: canaries.
+        aliases: further names of variants, beside `reference`.
+        absent: why each variant that the operator took off the menu is.
+        broken: why each variant that cannot be served as it lies in the store cannot.
+        kinds: what `router.choices` has worked out for this menu, and dies with it.
     """
 
     model: str
@@ -92,18 +99,33 @@ class Menu:
     offers: tuple[Offer, ...]
     not_worse: Mapping[str, Mapping[str, float]]
     by_name: Mapping[str, Offer]
+    withheld: frozenset[str] = frozenset()
+    aliases: Mapping[str, str] = field(default_factory=dict)
+    absent: Mapping[str, str] = field(default_factory=dict)
+    broken: Mapping[str, str] = field(default_factory=dict)
+    kinds: dict[Any, Any] = field(default_factory=dict, init=False, repr=False)
 
     def resolve(self, name: str) -> Offer:
         """The offer called `name`, which may be an alias.
 
         Raises:
-            UnknownVariant: there is none; the message lists those there are.
+            UnknownVariant: there is none, and the message lists those there are; or the operator
+                took it off the menu: it is no fault, and asking again does not help.
+            NotReady: it is in the store, but not whole, or not what it says it is.
         """
-        offer = self.by_name.get(self.reference if name == REFERENCE_ALIAS else name)
-        if offer is None:
-            known = ", ".join((*sorted(self.by_name), REFERENCE_ALIAS))
-            raise UnknownVariant(f"{self.model} has no variant {name!r}; there are {known}")
-        return offer
+        offer = self.by_name.get(name)
+        if offer is not None:
+            return offer
+        named = self.reference if name == REFERENCE_ALIAS else self.aliases.get(name, name)
+        offer = self.by_name.get(named)
+        if offer is not None:
+            return offer
+        if named in self.broken:
+            raise NotReady(f"{self.model}/{named} is failed: {self.broken[named]}")
+        if named in self.absent:
+            raise UnknownVariant(f"{self.model} does not serve {named!r}: {self.absent[named]}")
+        known = ", ".join((*sorted(self.by_name), *sorted(self.aliases), REFERENCE_ALIAS))
+        raise UnknownVariant(f"{self.model} has no variant {name!r}; there are {known}")
 
     def gap_low(self, variant: Offer, best: Offer) -> float:
         """The least that `variant` may differ from `best` in accuracy, with 95 % confidence.
@@ -140,12 +162,28 @@ def menu(
             f"expected the cards of one model with one reference, got {sorted(models)}"
         )
     ((model, reference),) = models
-    price = usd_per_lane_hour / SECONDS_PER_HOUR / 1000 * 1_000_000
-    offers = [_offer(card, percentile, price, max_batch) for card in cards]
-    offers.sort(key=lambda offer: (-offer.accuracy, offer.name))
-    return Menu(
-        model, reference, tuple(offers), not_worse or {}, {offer.name: offer for offer in offers}
-    )
+    offers = [
+        offer(card, percentile=percentile, usd_per_lane_hour=usd_per_lane_hour, max_batch=max_batch)
+        for card in cards
+    ]
+    return assemble(model, reference, offers, not_worse or {})
+
+
+def assemble(
+    model: str,
+    reference: str,
+    offers: Iterable[Offer],
+    not_worse: Mapping[str, Mapping[str, float]],
+    **more: Any,
+) -> Menu:
+    """The menu of these offers; `more` are further members of it.
+
+    An offer that was on another menu may be on this one as well: whoever queued for it then can be
+    answered together with whoever asks now.
+    """
+    ordered = sorted(offers, key=lambda offer: (-offer.accuracy, offer.name))
+    by_name = {offer.name: offer for offer in ordered}
+    return Menu(model, reference, tuple(ordered), not_worse, by_name, **more)
 
 
 def batch_ms(table: tuple[float, ...], rows: int) -> float:
@@ -180,12 +218,20 @@ def interpolated(known: Sequence[tuple[int, float]]) -> tuple[float, ...]:
     return tuple(table)
 
 
-def _offer(
+def offer(
     card: VariantCard,
+    *,
     percentile: Percentile,
-    usd_per_million_lane_ms: float,
-    max_batch: int | None,
+    usd_per_lane_hour: float,
+    max_batch: int | None = None,
+    build: str = "",
 ) -> Offer:
+    """One card as routing sees it.
+
+    Args:
+        max_batch: as `menu`.
+        build: the digest of the build whose card it is.
+    """
     end = None if max_batch is None else max_batch + 1
     # Paired: the reference's own accuracy on these samples is this card's less the difference.
     reference = card.accuracy.value - card.paired.value
@@ -198,5 +244,6 @@ def _offer(
         share_low=1.0 + low / reference if reference > 0 else 0.0,
         promised_ms=by_rows(card.latency, percentile)[:end],
         typical_ms=by_rows(card.latency, 50)[:end],
-        usd_per_million_lane_ms=usd_per_million_lane_ms,
+        usd_per_million_lane_ms=usd_per_lane_hour / SECONDS_PER_HOUR / 1000 * 1_000_000,
+        build=build,
     )

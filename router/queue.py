@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left, insort
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from operator import attrgetter
 from typing import NamedTuple
 
 from router.choices import Choices
 from router.constraints import Priority
+from router.menu import Menu
 
 # By when a request without a deadline is due, for the order of the queue: behind those with
 # tighter deadlines, but before whatever arrives a second later.
@@ -95,6 +96,10 @@ class Queue:
         self._arriving[key] = decayed + rows / (MEMORY_S * 1000), now_s
         if len(self._arriving) > _KINDS:
             self._forget(now_s)
+
+    def forget(self, menus: Collection[Menu]) -> None:
+        """Expect nothing any more of the menus that are not among `menus`."""
+        self._arriving = {key: rate for key, rate in self._arriving.items() if key[0].menu in menus}
 
     def expected(self, now_s: float) -> list[Expected]:
         """What keeps arriving, by the recent past; the busiest kinds stand for all."""

@@ -187,6 +187,8 @@ def _without(
     offers = menu.offers
     if constraints.variant is not None:
         offers = (menu.resolve(constraints.variant),)
+    elif menu.withheld:
+        offers = tuple([offer for offer in offers if offer.name not in menu.withheld])
     options = [
         Option(
             offer,

@@ -67,6 +67,11 @@ class Telemetry:
         self._tail_until_s = now_s + OLDEST_S
         self._drift.observe(key, expected_ms, actual_ms, now_s)
 
+    def forget(self, model: str, variant: str) -> None:
+        """Another build has that name now."""
+        self._drift.forget((model, variant))
+        self.batches += 1  # what was worked out from it is out of date
+
     def slowdown(self, model: str, variants: Iterable[str], now_s: float) -> Mapping[str, float]:
         """By variant, how many times longer than its card's median its batches take lately."""
         return self._drift.factors(model, variants, now_s)
