@@ -10,13 +10,20 @@ A folder of format `echo` may hold `echo.json`, which makes the variant slow or 
     {"fail_load": true}      loading fails
     {"wrong_shape": true}    outputs have one row too many
     {"nan": true}            outputs of a float type are NaN
+    {"fault_file": PATH}     while that file is there, each run has the fault that it names
+
+The file may hold `raise`, `hang` (until the file is gone), `nan`, `shape`, or `exit` (the process
+ends, as one that crashes does); with a number behind it, such as `raise 7`, only runs with a row
+whose first value is that number have it, and of `nan` only that row.
 """
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -25,6 +32,7 @@ from gateway.engines import EngineError, Tensor, Tensors, blank
 from router.card import VariantCard
 
 OPTIONS_FILE = "echo.json"
+_HANG_POLL_S = 0.02
 
 
 class _Options(BaseModel):
@@ -38,6 +46,20 @@ class _Options(BaseModel):
     fail_load: bool = False
     wrong_shape: bool = False
     nan: bool = False
+    fault_file: Path | None = None
+
+
+def _firsts(tensor: Tensor) -> Tensor:
+    """The first value of each row."""
+    return tensor.reshape(len(tensor), -1)[:, 0]
+
+
+def _read(path: Path) -> tuple[str, float | None]:
+    try:
+        fault, *value = path.read_text(encoding="ascii").split()
+    except (OSError, ValueError):
+        return "", None
+    return fault, float(value[0]) if value else None
 
 
 class _Program:
@@ -68,17 +90,34 @@ class _Program:
             raise EngineError(
                 f"echo fails on rows of length {options.fail_length}, as {OPTIONS_FILE} asks"
             )
-        rows = len(inputs[self._input]) + options.wrong_shape
-        outputs = {name: blank(datatype, (rows, *shape)) for name, shape, datatype in self._outputs}
-        if options.mirror:
-            first = inputs[self._input].reshape(len(inputs[self._input]), -1)[:, 0]
+        given = inputs[self._input]
+        fault, hit = self._fault(given) if options.fault_file else ("", slice(None))
+        rows = len(given) + (options.wrong_shape or fault == "shape")
+        outputs = {name: blank(kind, (rows, *shape)) for name, shape, kind in self._outputs}
+        if options.mirror and rows == len(given):
             for output in outputs.values():
-                output.T[:] = first
-        if options.nan:
+                output.T[:] = _firsts(given)
+        if options.nan or fault == "nan":
             for output in outputs.values():
                 if output.dtype.kind == "f":
-                    output.fill(np.nan)
+                    output[hit] = np.nan
         return outputs
+
+    def _fault(self, given: Tensor) -> tuple[str, Any]:
+        """The fault that this run has now, if any, and which rows it hits."""
+        path = self._options.fault_file
+        assert path is not None
+        fault, value = _read(path)
+        hit: Any = slice(None) if value is None else _firsts(given) == value
+        if value is not None and not hit.any():
+            return "", slice(None)
+        if fault == "raise":
+            raise EngineError(f"echo fails, as {path.name} asks")
+        if fault == "exit":
+            os.kill(os.getpid(), signal.SIGKILL)
+        while fault == "hang" and path.exists():
+            time.sleep(_HANG_POLL_S)
+        return fault, hit
 
     def kernels(self) -> dict[str, int]:
         return {"fp32": 1}
