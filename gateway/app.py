@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import secrets
 from collections.abc import AsyncIterator, Callable
 from functools import cached_property, lru_cache
 
@@ -12,9 +13,11 @@ from fastapi import FastAPI
 from starlette.routing import Match, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from gateway import http_errors, protocols
+from gateway import http_errors, ports, protocols
 from gateway.about import VERSION
 from gateway.access import Access
+from gateway.guard import Guard
+from gateway.ledger import Ledger
 from gateway.metrics import Metrics
 from gateway.protocols import Parts
 from gateway.service import Service
@@ -25,21 +28,30 @@ _LOG = logging.getLogger(__name__)
 
 
 class _App(FastAPI):
-    """FastAPI, but a route around a raw ASGI callable is tried first, outside its middleware.
+    """FastAPI behind the guard, but a route around a raw ASGI callable is tried first.
 
-    Such a route answers its own errors, so that it needs none of it; together the layers cost as
-    much as a routing decision.
+    Such a route is outside FastAPI's middleware and answers its own errors, so that it needs none
+    of it; together the layers cost as much as a routing decision.
     """
 
+    access: Access
+    guard: Guard
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """As FastAPI's, behind the direct routes."""
-        if scope["type"] == "http" and scope["method"] == "POST":
+        """As FastAPI's, behind the guard and the direct routes."""
+        if scope["type"] != "http":
+            await super().__call__(scope, receive, send)
+            return
+        if scope["method"] == "POST":
             found = self._direct(scope["path"])
             if found is not None:
                 app, scope["path_params"] = found
-                await app(scope, receive, send)
+                if self.access.open:
+                    await app(scope, receive, send)
+                else:
+                    await self.guard(app, scope, receive, send)
                 return
-        await super().__call__(scope, receive, send)
+        await self.guard(super().__call__, scope, receive, send)
 
     @cached_property
     def _direct(self) -> Callable[[str], tuple[ASGIApp, dict[str, str]] | None]:
@@ -85,7 +97,10 @@ def create_app(
     """
     metrics = Metrics()
     service = Service(settings, metrics)
-    parts = Parts(service, metrics, settings, Access(), place)
+    ledger = Ledger(settings.database, settings.state_folder, secrets.token_hex(8))
+    loopback = ports.is_loopback(settings.host)
+    access = Access(ledger, metrics, require_keys=settings.require_keys, loopback=loopback)
+    parts = Parts(service, metrics, settings, access, place)
     # Before anything is loaded, so that a port in use is told at once.
     listeners = protocols.listeners(parts)
 
@@ -100,6 +115,8 @@ def create_app(
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         async with contextlib.AsyncExitStack() as listening:
+            await access.start()
+            listening.push_async_callback(access.stop)
             starting = asyncio.create_task(start())
             if place is not None:
                 await place.may_open(ending)
@@ -119,6 +136,8 @@ def create_app(
         redoc_url=None,
         redirect_slashes=False,
     )
+    app.access = access
+    app.guard = Guard(access, metrics, loopback, admin=False)
     protocols.mount_all(app, parts)
     http_errors.install(app)
     return app

@@ -17,8 +17,11 @@ Send = Callable[[Message], Awaitable[None]]
 JSON_LENGTH = b"inference-header-content-length"
 CONTENT_LENGTH = b"content-length"
 CONTENT_ENCODING = b"content-encoding"
+ACCEPT_ENCODING = b"accept-encoding"
+# The key of a scope under which a route leaves what the request is charged, in USD.
+CHARGED_USD = "gearshift.charged_usd"
 
-_OWN = frozenset((JSON_LENGTH, CONTENT_LENGTH, CONTENT_ENCODING))
+_OWN = frozenset((JSON_LENGTH, CONTENT_LENGTH, CONTENT_ENCODING, ACCEPT_ENCODING))
 _PREFIX = constraints.HEADER_PREFIX.encode()
 _ALIASES = frozenset(alias.encode() for alias in constraints.ALIASES)
 _DISCONNECT = "http.disconnect"

@@ -26,7 +26,7 @@ async def _http_problem(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     path = request.url.path
     details = {
-        404: f"nothing is at {path}",
+        404: f"nothing is at {path}" if error.detail == "Not Found" else error.detail,
         405: f"{path} does not take {request.method}",
     }
     headers = [(k.lower().encode(), v.encode()) for k, v in (error.headers or {}).items()]

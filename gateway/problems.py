@@ -60,6 +60,8 @@ def of(error: GearshiftError) -> tuple[int, Headers, bytes]:
     status = STATUSES[type(error)]
     members: dict[str, Any] = {**error.members, "retryable": error.retryable}
     headers: Headers = []
+    if isinstance(error, Unauthorized):
+        headers.append((b"www-authenticate", b'Bearer realm="gearshift"'))
     if isinstance(error, Overloaded | NotReady) and error.retry_after_s is not None:
         # The header takes whole seconds; 0 would mean "at once", which is what just failed.
         headers.append((b"retry-after", b"%d" % max(1, math.ceil(error.retry_after_s))))

@@ -10,6 +10,7 @@ import typer
 from gateway.cli import extras
 from gateway.cli.decide import decide
 from gateway.cli.demo import demo
+from gateway.cli.keys import keys
 from gateway.cli.plan import plan
 from gateway.cli.serve import serve
 from gateway.cli.show import show
@@ -63,6 +64,7 @@ app.command(rich_help_panel="Look at a store")(decide)
 app.command(rich_help_panel="Plan")(simulate)
 app.command(rich_help_panel="Plan")(plan)
 app.command(rich_help_panel="Serve")(serve)
+app.add_typer(keys, name="keys", rich_help_panel="Serve")
 
 
 def main() -> None:

@@ -1,7 +1,7 @@
 """The admin port: what operators alone may call, on a listener of its own.
 
 Every route under `/admin` here, and those that other protocols mount with `mount_admin`, is behind
-one guard: `gateway.admin_guard.Guard`. The port is printed at start as "admin on URL".
+one guard: `gateway.guard`. The port is printed at start as "admin on URL".
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import contextlib
 import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AbstractAsyncContextManager
+from functools import partial
 
 import uvicorn
 from fastapi import FastAPI
@@ -18,7 +19,7 @@ from fastapi.responses import JSONResponse
 
 from gateway import http_errors, ports, protocols
 from gateway.about import VERSION
-from gateway.admin_guard import Guard
+from gateway.guard import Guard
 from gateway.http_limits import limited
 from gateway.protocols import Parts
 
@@ -96,8 +97,9 @@ class _Server(uvicorn.Server):
 async def _serving(parts: Parts, listener: socket.socket) -> AsyncIterator[None]:
     settings = parts.settings
     url = ports.url_of(settings.admin_host, listener)
+    guard = Guard(parts.access, parts.metrics, ports.is_loopback(settings.admin_host), admin=True)
     config = uvicorn.Config(
-        Guard(create_admin_app(parts), parts.access, ports.is_loopback(settings.admin_host)),
+        partial(guard, create_admin_app(parts)),
         http=limited(settings.max_header_bytes, settings.read_timeout_seconds),
         ws="none",
         lifespan="off",
