@@ -179,6 +179,15 @@ class Frame:
 
         return grpc.stream_stream_rpc_method_handler(handle)
 
+    def missing(self, name: str) -> Any:
+        """A method of the service that is not offered."""
+
+        async def handle(_: object, context: Any) -> None:
+            detail = f"{name} belongs to an extension that is not offered"
+            await context.abort(grpc.StatusCode.UNIMPLEMENTED, detail)
+
+        return grpc.stream_unary_rpc_method_handler(handle)
+
     async def _framed(
         self, context: Any, scope: access.Scope | None, work: Callable[[Call], Awaitable[_Answer]]
     ) -> _Answer | None:

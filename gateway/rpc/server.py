@@ -35,7 +35,10 @@ _PINGED_MS = 10_000
 def handlers(
     service: Service, metrics: Metrics, access: Access, settings: Settings
 ) -> tuple[dict[str, Any], Infer, Streams]:
-    """Every method by its name, and what of them must be told to stop."""
+    """Every method by its name, and what of them must be told to stop.
+
+    Of Triton's extensions, shared memory, tracing and log settings are not offered.
+    """
     infer = Infer(service, metrics)
     streams = Streams(infer)
     models = Models(service, metrics.statistics.of, settings.max_batch)
@@ -65,6 +68,8 @@ def handlers(
         "ModelInfer": frame.unary(pb.ModelInferRequest, "infer", one),
         "ModelStreamInfer": frame.stream("infer", streams),
     }
+    for name in pb.DESCRIPTOR.services_by_name["GRPCInferenceService"].methods_by_name:
+        methods.setdefault(name, frame.missing(name))
     return methods, infer, streams
 
 
