@@ -27,7 +27,7 @@ from dataclasses import replace
 from typing import NamedTuple, Protocol
 
 from gateway import batch
-from gateway.engines import EngineError
+from gateway.engines import EngineError, Program
 from gateway.fleet import Fleet, warm_up
 from gateway.hosts import Host, LaneLost, serve_lane
 from gateway.lease import Loaded
@@ -35,6 +35,7 @@ from gateway.messages import InferRequest, Told
 from gateway.tickets import Fault, Hung, Result, Ticket, again
 from gateway.tickets import failed as failure
 from router.breaker import Breaker, Outcome
+from router.card import VariantCard
 from router.constraints import Constraints
 from router.decision import Decision
 from router.dispatch import Assignment
@@ -112,6 +113,7 @@ class Lanes:
         lanes = len(scheduler.busy_until_s)
         self._running: list[_Batch | None] = [None] * lanes
         self._leased: list[Loaded | None] = [None] * lanes
+        self._warming: list[VariantCard | None] = [None] * lanes
         # By lane: which thread has its number; since when it is being restored, 0 when it is not.
         self._stints = [0] * lanes
         self._lost_s = [0.0] * lanes
@@ -356,7 +358,7 @@ class Lanes:
                 began_s = self._attempt_s[lane]
             try:
                 for program, card in self._hosts[lane].restore():
-                    warm_up(program, card, self._max_batch)
+                    self._warm(lane, program, card)
             except Exception as error:  # engines have no common base for what they raise
                 _LOG.error("lane %d cannot be restored: %s", lane, error)
                 self._ending.wait(pause_s)
@@ -371,6 +373,22 @@ class Lanes:
             _LOG.warning("lane %d serves again", lane)
             return True
         return False
+
+    def _warm(self, lane: int, program: Program, card: VariantCard) -> None:
+        """Warm up a program that was restored; one that fails is its breaker's affair."""
+        if self.breaker(card.model, card.variant).state != "closed":
+            return
+        self._warming[lane] = card
+        try:
+            warm_up(program, card, self._max_batch)
+        except LaneLost:
+            raise
+        except Exception as error:  # engines have no common base for what they raise
+            _LOG.error(
+                "%s/%s fails since lane %d is back: %s", card.model, card.variant, lane, error
+            )
+        finally:
+            self._warming[lane] = None
 
     def _take(self, lane: int, stint: int) -> _Batch | None:
         with self._work:
@@ -478,6 +496,7 @@ class Lanes:
             if self._running[lane] is not running:
                 return  # it has come back in this moment
             loaded = self._leased[lane]
+            warming = self._warming[lane]
             self._stints[lane] += 1
             self._running[lane] = None
             self._leased[lane] = None
@@ -487,6 +506,8 @@ class Lanes:
                 _LOG.error("lane %d: %s/%s does not come back: given up", lane, model, variant)
                 self._judged(model, variant, "hang")
                 self._unsettled += 1
+            elif warming is not None:
+                self._judged(warming.model, warming.variant, "hang")
         self._watcher.lane_lost()
         self._hosts[lane].give_up(loaded.programs[lane] if loaded is not None else None)
         if running is not None:

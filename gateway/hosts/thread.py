@@ -2,11 +2,13 @@
 
 Engines let go of the interpreter's lock while they compute, so lanes run side by side all the same.
 An engine that hangs cannot be stopped: its call is left behind with the thread that made it, and
-its program is loaded anew for the next one.
+its program is loaded anew, beside what the lane does meanwhile.
 """
 
 from __future__ import annotations
 
+import logging
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,55 +17,59 @@ from gateway.engines import EngineError, Program, Tensor, Tensors
 from gateway.hosts import Host
 from router.card import VariantCard
 
+_LOG = logging.getLogger(__name__)
+
 
 class _Program:
     """An engine's program; another of the same files may take its place."""
 
     def __init__(self, folder: Path, card: VariantCard, threads: int, trusted: bool) -> None:
-        self.card = card
-        self._how = folder, threads, trusted
-        self.load()
+        self._how = folder, card, threads, trusted
+        self._inner: Program | None = self._loaded()
 
-    def load(self) -> None:
-        folder, threads, trusted = self._how
-        engine = engines.get(self.card.engine.name)
-        self._inner = engine.load(folder, self.card, threads=threads, trusted=trusted)
+    def _loaded(self) -> Program:
+        folder, card, threads, trusted = self._how
+        engine = engines.get(card.engine.name)
+        return engine.load(folder, card, threads=threads, trusted=trusted)
 
     def infer(self, inputs: Tensors) -> dict[str, Tensor]:
-        return self._inner.infer(inputs)
+        inner = self._inner
+        if inner is None:
+            raise EngineError("it did not come back, and is being loaded again")
+        return inner.infer(inputs)
 
     def kernels(self) -> dict[str, int]:
-        return self._inner.kernels()
+        return {} if self._inner is None else self._inner.kernels()
 
     def close(self) -> None:
-        self._inner.close()
+        if self._inner is not None:
+            self._inner.close()
+
+    def replace(self) -> None:
+        """Load it anew, on a thread of its own: what hung once may hang again."""
+        self._inner = None
+        threading.Thread(target=self._replace, name="reload", daemon=True).start()
+
+    def _replace(self) -> None:
+        try:
+            self._inner = self._loaded()
+        except Exception as error:  # engines have no common base for what they raise
+            card = self._how[1]
+            _LOG.error("%s/%s cannot be loaded again: %s", card.model, card.variant, error)
 
 
 class _InProcess:
-    def __init__(self) -> None:
-        self._left: list[_Program] = []
-
     def load(self, folder: Path, card: VariantCard, *, threads: int, trusted: bool) -> Program:
         return _Program(folder, card, threads, trusted)
 
     def give_up(self, program: Program | None) -> None:
         """Nothing ends a thread: it keeps the old program until it returns by itself."""
         if isinstance(program, _Program):
-            self._left.append(program)
+            program.replace()
 
     def restore(self) -> Sequence[tuple[Program, VariantCard]]:
-        restored = []
-        while self._left:
-            program = self._left[-1]
-            try:
-                program.load()
-            except Exception as error:  # engines have no common base for what they raise
-                raise EngineError(
-                    f"{program.card.model}/{program.card.variant}: {error}"
-                ) from error
-            restored.append((program, program.card))
-            self._left.pop()
-        return restored
+        """The other programs were not used by what hangs."""
+        return ()
 
     def close(self) -> None:
         """Programs are closed by whoever loaded them; there is nothing else."""
