@@ -13,7 +13,7 @@ from fastapi import FastAPI
 from starlette.routing import Match, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from gateway import http_errors, ports, protocols
+from gateway import http_errors, ports, protocols, tls
 from gateway.about import VERSION
 from gateway.access import Access
 from gateway.guard import Guard
@@ -21,19 +21,21 @@ from gateway.ledger import Ledger
 from gateway.metrics import Metrics
 from gateway.protocols import Parts
 from gateway.service import Service
-from gateway.settings import Settings
+from gateway.settings import Settings, SettingsError
+from gateway.tls import Tls
 from gateway.worker import Place
 
 _LOG = logging.getLogger(__name__)
 
 
-class _App(FastAPI):
+class App(FastAPI):
     """FastAPI behind the guard, but a route around a raw ASGI callable is tried first.
 
     Such a route is outside FastAPI's middleware and answers its own errors, so that it needs none
     of it; together the layers cost as much as a routing decision.
     """
 
+    tls: Tls | None
     access: Access
     guard: Guard
 
@@ -52,6 +54,14 @@ class _App(FastAPI):
                     await self.guard(app, scope, receive, send)
                 return
         await self.guard(super().__call__, scope, receive, send)
+
+    def reload(self) -> None:
+        """Read again what may change while the server runs: on SIGHUP."""
+        if self.tls is not None:
+            try:
+                self.tls.reload()
+            except SettingsError as error:
+                _LOG.error("the certificate stays as it was: %s", error)
 
     @cached_property
     def _direct(self) -> Callable[[str], tuple[ASGIApp, dict[str, str]] | None]:
@@ -80,7 +90,7 @@ def create_app(
     *,
     place: Place | None = None,
     ending: Callable[[], bool] = lambda: False,
-) -> FastAPI:
+) -> App:
     """The application that serves the store of `settings`.
 
     The port opens before the variants are loaded, so that health can be asked for meanwhile.
@@ -92,15 +102,17 @@ def create_app(
 
     Raises:
         gateway.catalog.StoreUnusable: the store is missing, or nothing in it can be served.
-        gateway.settings.SettingsError: the memory limit does not hold one variant of every model.
+        gateway.settings.SettingsError: the memory limit does not hold one variant of every model,
+            or the certificate is not usable.
         gateway.ports.PortUnusable: a protocol's own port cannot be listened on.
     """
+    secured = tls.of(settings)
     metrics = Metrics()
     service = Service(settings, metrics)
     ledger = Ledger(settings.database, settings.state_folder, secrets.token_hex(8))
     loopback = ports.is_loopback(settings.host)
     access = Access(ledger, metrics, require_keys=settings.require_keys, loopback=loopback)
-    parts = Parts(service, metrics, settings, access, place)
+    parts = Parts(service, metrics, settings, access, place, secured)
     # Before anything is loaded, so that a port in use is told at once.
     listeners = protocols.listeners(parts)
 
@@ -126,7 +138,7 @@ def create_app(
             await starting
             await service.stop()
 
-    app = _App(
+    app = App(
         title="Gearshift",
         version=VERSION,
         summary="Variants of a model behind one endpoint that shifts between them by request.",
@@ -136,6 +148,7 @@ def create_app(
         redoc_url=None,
         redirect_slashes=False,
     )
+    app.tls = secured
     app.access = access
     app.guard = Guard(access, metrics, loopback, admin=False)
     protocols.mount_all(app, parts)

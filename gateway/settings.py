@@ -95,6 +95,19 @@ class Settings(BaseSettings):
         description="The database of the keys and of what they spent, as an SQLAlchemy URL of "
         "SQLite or PostgreSQL; by default the file gearshift.db in the state folder.",
     )
+    tls_certificate: Path | None = Field(
+        None,
+        description="The server's certificate chain, in PEM: every port then speaks TLS alone. "
+        "Read again on SIGHUP.",
+    )
+    tls_key: Path | None = Field(
+        None, description="The certificate's private key, in PEM, without a password."
+    )
+    tls_client_ca: Path | None = Field(
+        None,
+        description="Authorities in PEM, one of which must have signed a client's certificate; by "
+        "default clients need none.",
+    )
     require_keys: bool = Field(
         False, description="Let nobody in without a key, also while there is none."
     )

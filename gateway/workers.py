@@ -137,7 +137,8 @@ class Supervisor:
         0 when every worker ended well, 1 when one had to be killed or none could be kept running,
         or the code of the first worker where no worker can start.
         """
-        url = ports.url_of(self._chosen.host, self._reserved["port"])
+        secured = self._chosen.tls_certificate is not None
+        url = ports.url_of(self._chosen.host, self._reserved["port"], tls=secured)
         long = len(tempfile.gettempdir()) > _LONGEST_TEMPORARY
         self._folder = Path(
             tempfile.mkdtemp(prefix=f"gearshift-{os.getpid()}-", dir="/tmp" if long else None)

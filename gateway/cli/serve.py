@@ -98,7 +98,7 @@ def run(
     from gateway.http_limits import limited
 
     _log(log_level, "" if place is None else f"worker-{place.order.number} ")
-    url = ports.url_of(chosen.host, listener)
+    url = ports.url_of(chosen.host, listener, tls=chosen.tls_certificate is not None)
 
     def settled(service: Service) -> None:
         # Everything so far lives as long as the process. The collector would walk through all of
@@ -121,11 +121,13 @@ def run(
     except SettingsError as error:  # one that only the store shows to make no sense
         listener.close()
         fail(str(error), BAD_VALUE)
+    secured = app.tls
     server = uvicorn.Server(
         uvicorn.Config(
             app,
             loop="uvloop",
             http=limited(chosen.max_header_bytes, chosen.read_timeout_seconds),
+            ssl_context_factory=None if secured is None else secured.accepting,
             ws="none",
             lifespan="on",
             log_config=None,
@@ -151,6 +153,8 @@ def run(
         place.listening()
     runner_factory = server.config.get_loop_factory()
     with asyncio.Runner(loop_factory=runner_factory) as runner:
+        loop = runner.get_loop()
+        signal.signal(signal.SIGHUP, lambda *_: loop.call_soon_threadsafe(app.reload))
         runner.run(server.serve(sockets=[listener]))
     if place is None:
         typer.echo("stopped")

@@ -35,6 +35,7 @@ from gateway.access import Access
 from gateway.metrics import Metrics
 from gateway.service import Service
 from gateway.settings import Settings
+from gateway.tls import Tls
 from gateway.worker import Place
 
 
@@ -48,6 +49,8 @@ class Parts:
     access: Access
     place: Place | None = None
     """Among the workers that share the port; None where this process serves it alone."""
+    tls: Tls | None = None
+    """What every listener speaks; None for plain TCP."""
 
 
 def names() -> list[str]:

@@ -96,11 +96,13 @@ class _Server(uvicorn.Server):
 @contextlib.asynccontextmanager
 async def _serving(parts: Parts, listener: socket.socket) -> AsyncIterator[None]:
     settings = parts.settings
-    url = ports.url_of(settings.admin_host, listener)
+    secured = parts.tls
+    url = ports.url_of(settings.admin_host, listener, tls=secured is not None)
     guard = Guard(parts.access, parts.metrics, ports.is_loopback(settings.admin_host), admin=True)
     config = uvicorn.Config(
         partial(guard, create_admin_app(parts)),
         http=limited(settings.max_header_bytes, settings.read_timeout_seconds),
+        ssl_context_factory=None if secured is None else secured.accepting,
         ws="none",
         lifespan="off",
         log_config=None,

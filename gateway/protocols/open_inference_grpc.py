@@ -41,4 +41,6 @@ def listen(parts: Parts) -> AbstractAsyncContextManager[None]:
     if port and not shared:
         # gRPC opens its port when the loop runs; one in use is told now.
         ports.bind(settings.host, port).close()
-    return server.serving(parts.service, parts.metrics, parts.access, settings, port, shared=shared)
+    return server.serving(
+        parts.service, parts.metrics, parts.access, settings, port, shared=shared, tls=parts.tls
+    )

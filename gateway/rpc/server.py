@@ -18,6 +18,7 @@ from gateway.rpc.models import Models
 from gateway.rpc.stream import Streams
 from gateway.service import Service
 from gateway.settings import Settings
+from gateway.tls import Tls
 
 SERVICE = "inference.GRPCInferenceService"
 
@@ -75,7 +76,14 @@ def handlers(
 
 @contextlib.asynccontextmanager
 async def serving(
-    service: Service, metrics: Metrics, access: Access, settings: Settings, port: int, shared: bool
+    service: Service,
+    metrics: Metrics,
+    access: Access,
+    settings: Settings,
+    port: int,
+    *,
+    shared: bool,
+    tls: Tls | None,
 ) -> AsyncIterator[None]:
     """Serve on `port` of the settings' host meanwhile.
 
@@ -91,7 +99,10 @@ async def serving(
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, methods),))
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     try:
-        port = server.add_insecure_port(f"{host}:{port}")
+        if tls is None:
+            port = server.add_insecure_port(f"{host}:{port}")
+        else:
+            port = server.add_secure_port(f"{host}:{port}", _credentials(tls))
     except RuntimeError as error:
         raise PortUnusable(f"cannot listen on {host}:{port} for gRPC: {error}") from error
     await server.start()
@@ -102,6 +113,25 @@ async def serving(
         infer.stopping = True
         streams.stop()
         await server.stop(_ENDING_S)
+
+
+def _credentials(tls: Tls) -> grpc.ServerCredentials:
+    """What `tls` says, asked again before each handshake."""
+    known = tls.reloads
+
+    def configuration() -> Any:
+        key, chain, authorities = tls.pem()
+        return grpc.ssl_server_certificate_configuration([(key, chain)], authorities)
+
+    def changed() -> Any:
+        nonlocal known
+        if known == tls.reloads:
+            return None
+        known = tls.reloads
+        return configuration()
+
+    required = tls.client_ca is not None
+    return grpc.dynamic_ssl_server_credentials(configuration(), changed, required)
 
 
 def _options(settings: Settings, shared: bool) -> list[tuple[str, int]]:
