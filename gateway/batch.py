@@ -1,26 +1,29 @@
 """A batch: the rows of several requests as one call of an engine, and what came out apart again.
 
 Requests may differ in a free dimension, such as a sequence's length. Rows of different shapes make
-no one tensor, and padding them would change what the callers asked; those of equal shapes run
-together, one call for each group. An engine that fails on one group has failed on that one alone:
-a request whose inputs disagree takes nobody of another shape with it. Nor of its own: a group that
-failed runs again in halves, until it is known whose inputs the engine does not bear.
+no one tensor, and padding them would change what the callers asked, unless the variant's card says
+that it does not; those of equal shapes run together, one call for each group. An engine that fails
+on one group has failed on that one alone: a request whose inputs disagree takes nobody of another
+shape with it. Nor of its own: a group that failed runs again in halves, until it is known whose
+inputs the engine does not bear.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
+from gateway import padding
 from gateway.engines import EngineError, Program, Tensor, blank
 from gateway.fleet import check_outputs
 from gateway.hosts import LaneLost
 from gateway.messages import InferRequest
 from router.breaker import Outcome
 from router.card import TensorSpec, VariantCard
+from router.padding import Padding
 
 Outputs = dict[str, Tensor]
 
@@ -54,6 +57,7 @@ def run(
     specs: tuple[TensorSpec, ...],
     largest: int,
     alone: Sequence[bool] = (),
+    paddings: Sequence[Padding] = (),
 ) -> Ran:
     """Run `requests`. A group fails where the engine raises anything, or answers with something
     else than was promised; a request fails where its own rows are answered by NaN.
@@ -62,10 +66,13 @@ def run(
         specs: the outputs that were promised.
         largest: rows that the engine is given at once; a request with more runs in pieces.
         alone: for each request, whether it may share no run with another.
+        paddings: those that the variant's card declares.
     """
     outcomes: list[Outputs | Exception] = [{} for _ in requests]
     failed_s = 0.0
-    groups = _alike(requests)
+    names = list(requests[0].inputs)
+    fits = [padding.fit(each.inputs, names, paddings) for each in requests] if paddings else None
+    groups = _alike(requests, fits)
     if any(alone):
         groups = [part for group in groups for part in _apart(group, alone)]
     groups.reverse()
@@ -79,8 +86,20 @@ def run(
         rows = [request.rows for request in members]
         begun_s = time.monotonic()
         try:
-            outputs = _together(program, members, sum(rows), largest)
+            inputs: Mapping[str, Tensor]
+            if fits is None:
+                inputs = _concatenated(members)
+            else:
+                shapes = dict(zip(names, fits[group[0]].shapes, strict=True))
+                inputs = padding.filled([each.inputs for each in members], shapes, paddings)
+            outputs = _infer(program, inputs, sum(rows), largest)
             check_outputs(outputs, specs, sum(rows))
+            shares = _shares(outputs, rows)
+            if fits is not None:
+                shares = [
+                    padding.cut(mine, fits[index].cuts)
+                    for index, mine in zip(group, shares, strict=True)
+                ]
         except Exception as error:  # engines have no common base for what they raise
             failed_s += time.monotonic() - begun_s
             if isinstance(error, LaneLost):
@@ -97,7 +116,7 @@ def run(
                 outcomes[index] = error
             continue
         nan = _with_nan(outputs, specs)
-        for index, mine in zip(group, _shares(outputs, rows), strict=True):
+        for index, mine in zip(group, shares, strict=True):
             fault = _nan_fault(mine, nan, requests[index]) if nan else None
             outcomes[index] = mine if fault is None else fault
             answered += fault is None
@@ -171,36 +190,41 @@ def _apart(group: list[int], alone: Sequence[bool]) -> list[list[int]]:
     return [together, *single] if together else single
 
 
-def _alike(requests: Sequence[InferRequest]) -> list[list[int]]:
+def _alike(requests: Sequence[InferRequest], fits: Sequence[padding.Fit] | None) -> list[list[int]]:
     """The requests' indices, grouped by the shape of a row, in order of their first ones."""
     if len(requests) == 1:
         return [[0]]
     groups: dict[tuple[tuple[int, ...], ...], list[int]] = {}
     for index, request in enumerate(requests):
         # Every request has all inputs, and in the order of the first: theirs may differ.
-        shape = tuple(request.inputs[name].shape[1:] for name in requests[0].inputs)
+        if fits is not None:
+            shape = fits[index].shapes
+        else:
+            shape = tuple(request.inputs[name].shape[1:] for name in requests[0].inputs)
         groups.setdefault(shape, []).append(index)
     return list(groups.values())
 
 
-def _together(
-    program: Program, requests: Sequence[InferRequest], rows: int, largest: int
-) -> Outputs:
-    inputs: Mapping[str, Tensor] = requests[0].inputs
-    if len(requests) > 1:
-        inputs = {
-            name: np.concatenate([request.inputs[name] for request in requests]) for name in inputs
-        }
+def _concatenated(requests: Sequence[InferRequest]) -> Mapping[str, Tensor]:
+    inputs = requests[0].inputs
+    if len(requests) == 1:
+        return inputs
+    return {name: np.concatenate([request.inputs[name] for request in requests]) for name in inputs}
+
+
+def _infer(program: Program, inputs: Mapping[str, Tensor], rows: int, largest: int) -> Outputs:
     return program.infer(inputs) if rows <= largest else _in_pieces(program, inputs, largest)
 
 
-def _shares(outputs: Mapping[str, Tensor], rows: Sequence[int]) -> Iterator[Outputs]:
+def _shares(outputs: Mapping[str, Tensor], rows: Sequence[int]) -> list[Outputs]:
     """The outputs of each request, which has `rows` of them; views, not copies."""
+    shares: list[Outputs] = []
     first = 0
     for count in rows:
         last = first + count
-        yield {name: tensor[first:last] for name, tensor in outputs.items()}
+        shares.append({name: tensor[first:last] for name, tensor in outputs.items()})
         first = last
+    return shares
 
 
 def _in_pieces(program: Program, inputs: Mapping[str, Tensor], largest: int) -> Outputs:

@@ -318,7 +318,9 @@ class Lanes:
             alone = [ticket.losses > 0 for ticket in tickets]
             loaded = self._leased[lane] = model.loaded[assignment.variant]
             with loaded.lease(lane) as program:
-                ran = batch.run(program, requests, model.outputs, self._max_batch, alone)
+                ran = batch.run(
+                    program, requests, model.outputs, self._max_batch, alone, loaded.card.padding
+                )
                 outcome = batch.judged(ran.outcomes, program, loaded.card)
         except Exception as error:
             # Whatever went wrong ends this batch, not the lane.

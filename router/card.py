@@ -11,6 +11,9 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
+from router import padding
+from router.padding import Padding
+
 CARD_FILE = "card.json"
 SCORES_FILE = "scores.safetensors"
 
@@ -208,6 +211,8 @@ class VariantCard(_Record):
     measured_shapes: dict[str, tuple[Positive, ...]] = Field(default_factory=dict)
     """For inputs with a free size besides the batch: the shape of one row as latency and memory
     were measured."""
+    padding: tuple[Padding, ...] = ()
+    """Free sizes that rows may be filled up in, so that requests of other lengths share a run."""
     machine: Machine
     engine: EngineRecord
     """The one that serves; `latency` is its own."""
@@ -239,6 +244,11 @@ class VariantCard(_Record):
                 if spec.shape[dimension] == -1:
                     groups.setdefault(size, []).append((spec.name, dimension))
         return tuple(tuple(group) for group in groups.values() if len(group) > 1)
+
+    @model_validator(mode="after")
+    def _padding_fits(self) -> Self:
+        padding.check(self.padding, self.inputs, self.outputs, self.equal_sizes())
+        return self
 
     @model_validator(mode="after")
     def _batches_rise(self) -> Self:

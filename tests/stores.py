@@ -23,6 +23,7 @@ from router.card import (
     VariantCard,
 )
 from router.manifest import MANIFEST_FILE, Manifest
+from router.padding import Padding
 
 IMAGE = TensorSpec(name="image", datatype="FP32", shape=(-1, 4))
 LOGITS = TensorSpec(name="logits", datatype="FP32", shape=(-1, 3))
@@ -49,6 +50,7 @@ def write_variant(
     outputs: tuple[TensorSpec, ...] = (LOGITS,),
     labels: tuple[str, ...] | None = None,
     resident_bytes: int = 4000,
+    padding: tuple[Padding, ...] = (),
     **echo: Any,
 ) -> Path:
     """Write a variant that the echo engine runs; returns its folder.
@@ -121,6 +123,7 @@ def write_variant(
         parameters=1000,
         bytes_on_disk=4000,
         resident_bytes=resident_bytes,
+        padding=padding,
         build_seconds=0.1,
         created="2026-01-01T00:00:00Z",
         versions={},
