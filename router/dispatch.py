@@ -54,6 +54,7 @@ class Moment:
         weights: of the lanes' time, by model, when there is not enough for all.
         price: what lane time was worth lately; see `plan`.
         used_ms: lane time that each model had lately, by its weight.
+        caution: see `plan`.
     """
 
     now_s: float
@@ -65,6 +66,7 @@ class Moment:
     weights: Mapping[str, float] = field(default_factory=dict)
     price: float = 0.0
     used_ms: Mapping[str, float] = field(default_factory=dict)
+    caution: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +116,7 @@ def dispatch(queue: Sequence[Waiting], moment: Moment) -> Assignment:
         reserve_ms=moment.overhead_ms,
         weights=moment.weights,
         hint=moment.price,
+        caution=moment.caution,
     )
     reachable = left[: REACH + moment.max_batch]
     at = 0

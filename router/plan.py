@@ -79,6 +79,7 @@ def plan(
     reserve_ms: float = 0.0,
     weights: Mapping[str, float] | None = None,
     hint: float = 0.0,
+    caution: float = 0.0,
 ) -> Plan:
     """The plan for what waits in `queue`, sorted by urgency.
 
@@ -93,9 +94,11 @@ def plan(
         reserve_ms: kept free before each deadline.
         weights: of the lanes' time, by model; 1 for those that are absent.
         hint: a price near which the search begins; it changes the time it takes alone.
+        caution: how much longer work is taken to last than planned, as a share of it.
     """
     sample, rows = _sample(queue) if len(paces) < 2 else _sample_each(queue)
     lanes = _Lanes(lane_free_in_ms)
+    whole = 1.0 / (1.0 + caution)
 
     def solve(models: frozenset[str] | None, share: float, fixed: Mapping[str, float]) -> _Solved:
         chosen = list(range(len(sample)))
@@ -116,7 +119,7 @@ def plan(
             fixed,
         )
 
-    together = solve(None, 1.0, {})
+    together = solve(None, whole, {})
     models = {waiting.choices.model for waiting in sample}
     models.update([kind.choices.model for kind in expected])
     # One whose requests are too few to be looked at has a price as well.
@@ -125,12 +128,12 @@ def plan(
     each_ms = together.each_ms
     if len(models) > 1 and together.price > 0:
         of_each = shares(models, weights or {})
-        alone = {model: solve(frozenset((model,)), of_each[model], {}) for model in models}
+        alone = {model: solve(frozenset((model,)), of_each[model] * whole, {}) for model in models}
         over = frozenset([model for model in models if alone[model].spare_ms < 0])
         modest = _cheaper(alone, together.price)
         while modest and len(modest) < len(models):
             # What the modest leave of their shares is everybody's.
-            rest = solve(None, 1.0, modest)
+            rest = solve(None, whole, modest)
             prices = {model: modest.get(model, rest.price) for model in prices}
             each_ms = rest.each_ms
             more = modest | _cheaper(alone, rest.price)

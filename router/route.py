@@ -85,10 +85,11 @@ def _in_time(
     allowed: list[Option] = []
     late: list[Option] = []
     ready = snapshot.ready
+    latest_ms = None if limit_ms is None else limit_ms - wait * snapshot.caution
     for offer, quote in zip(kind.choices.offers, kind.quotes, strict=True):
         if offer.name in ready:
             ms = latency_ms(offer, rows, snapshot, wait, limit_ms)
-            (allowed if limit_ms is None or ms <= limit_ms else late).append(
+            (allowed if latest_ms is None or ms <= latest_ms else late).append(
                 Option(offer, ms, quote)
             )
     return allowed, late

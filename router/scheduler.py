@@ -163,6 +163,7 @@ class Scheduler:
             slowdown=pace.slowdown,
             tail=pace.tail,
             margin=telemetry.margin(wait > 0, now_s),
+            caution=telemetry.caution(now_s),
             overhead_ms=telemetry.overhead_ms(now_s),
             least_overhead_ms=telemetry.least_overhead_ms,
             ready=self._ready(model, now_s),
@@ -242,6 +243,7 @@ class Scheduler:
             weights=self._weights,
             price=self._outlook.price,
             used_ms=self._used_ms,
+            caution=self.telemetry.caution(now_s),
         )
         assignment = self._rule.dispatch(waiting, moment)
         queue.remove(assignment.members)
@@ -426,6 +428,7 @@ class Scheduler:
                     self.telemetry.overhead_ms(now_s),
                     self._weights,
                     self._outlook.price,
+                    self.telemetry.caution(now_s),
                 ),
                 now_s,
             )

@@ -20,6 +20,7 @@ class Snapshot:
         slowdown: by variant, how many times longer its batches took lately than its card says.
         tail: how many times the promised percentile of a batch has to be taken to hold.
         margin: how many times the predicted latency has to be taken to hold.
+        caution: what is added to a wait before a request is let in, as a share of it.
         overhead_ms: what a request costs outside queue and inference: parsing, answering.
         least_overhead_ms: the same on a server with nothing else to do.
         ready: variants of this model that are loaded, warm and healthy.
@@ -33,6 +34,7 @@ class Snapshot:
     slowdown: Mapping[str, float] = field(default_factory=dict)
     tail: float = 1.0
     margin: float = 1.0
+    caution: float = 0.0
     overhead_ms: float = 0.0
     least_overhead_ms: float = 0.0
     ready: frozenset[str] = frozenset()

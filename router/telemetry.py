@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from router.caution import Caution
 from router.drift import OLDEST_S, Drift
 from router.margin import Margin, Outcome
 from router.menu import Percentile
@@ -39,6 +40,7 @@ class Telemetry:
         # Requests that found a lane free and those that had to wait differ in what they err by.
         self._margins = {queued: Margin(percentile) for queued in (False, True)}
         self._fresh_until_s = {False: 0.0, True: 0.0}
+        self._caution = Caution()
         self.least_overhead_ms = overhead_start_ms
         self._overheads: list[float] = []
         self._overhead_ms = overhead_start_ms
@@ -113,8 +115,16 @@ class Telemetry:
             return
         if now_s > self._fresh_until_s[queued]:
             self._margins[queued] = Margin(self._percentile)
+            if queued:
+                self._caution = Caution()
+        if queued:
+            self._caution.observe(outcome == "dropped")
         self._margins[queued].observe(predicted_ms, actual_ms, outcome, bound_ms)
         self._fresh_until_s[queued] = now_s + _MARGIN_OLDEST_S
+
+    def caution(self, now_s: float) -> float:
+        """What is added to a planned wait before a request is let in, as a share of it."""
+        return self._caution.share if now_s <= self._fresh_until_s[True] else 0.0
 
     def overhead(self, ms: float, now_s: float) -> None:
         """An answer took `ms` outside queue and inference."""
