@@ -14,7 +14,7 @@ import time
 from asyncio import BaseTransport, TimerHandle, Transport
 from functools import partial
 from http import HTTPStatus
-from typing import ClassVar, cast
+from typing import ClassVar, NamedTuple, cast
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import (
@@ -25,15 +25,31 @@ from uvicorn.protocols.http.httptools_impl import (
 
 from gateway import problems
 from gateway.problems import Headers
+from gateway.shed import Held, demands_nothing
 
 # The key of an ASGI scope under which the monotonic time of the request's last byte stands.
 RECEIVED_S = "gearshift.received_s"
 # The key under which a function stands that writes a whole answer at once; see `_answer`.
 ANSWER = "gearshift.answer"
 
+# The key under which a function stands that keeps a refusal for the same bytes; see `_keep`.
+KEEP = "gearshift.keep"
+
+# Heads whose refusals are kept.
+_MOST_KEPT = 1024
+
 # A refused client may be sending still. Closing at once would reset the connection, and the
 # answer could be lost with it; what it sends meanwhile is thrown away.
 _LINGER_S = 2.0
+
+
+class _Kept(NamedTuple):
+    """A refusal of requests with one head: what is written, and what their bodies must be."""
+
+    held: Held[tuple[int, Headers, bytes]]
+    written: bytes
+    body_bytes: int
+    json_length: int | None
 
 
 class LimitedHttpProtocol(HttpToolsProtocol):
@@ -41,6 +57,8 @@ class LimitedHttpProtocol(HttpToolsProtocol):
 
     # Answers to be written at the loop's next turn; one list for all connections of a server.
     outbox: ClassVar[list[tuple[RequestResponseCycle, bytes]]] = []
+    # Refusals that may still stand, by a request's whole head; for all connections likewise.
+    kept: ClassVar[dict[bytes, _Kept]] = {}
     max_header_bytes = 64 << 10
     read_timeout_s = 60.0
 
@@ -52,6 +70,8 @@ class LimitedHttpProtocol(HttpToolsProtocol):
     _refused = False
     _timer: TimerHandle | None = None
     url = b""
+    # What came, where a request begins with it.
+    _packet = b""
 
     def connection_made(self, transport: BaseTransport) -> None:
         super().connection_made(cast(Transport, transport))
@@ -64,6 +84,10 @@ class LimitedHttpProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         self._unset_keepalive_if_required()
+        if self._in_head and not self._counted and not self._refused:
+            if self.kept and self._refused_again(data):
+                return
+            self._packet = data
         left: bytes | memoryview = data
         piece: bytes | memoryview
         while left and not self._refused:
@@ -112,6 +136,9 @@ class LimitedHttpProtocol(HttpToolsProtocol):
             return
         self._in_head, self._got_on = True, True
         self.scope[RECEIVED_S] = time.monotonic()  # type: ignore[literal-required]
+        if self._packet:
+            self.scope[KEEP] = partial(self._keep, self._packet, self.cycle)  # type: ignore[literal-required]
+            self._packet = b""
         super().on_message_complete()
 
     async def _answer(
@@ -136,6 +163,47 @@ class LimitedHttpProtocol(HttpToolsProtocol):
             self.loop.call_soon(_send_out, self.outbox)
         self.outbox.append((cycle, b"".join((STATUS_LINE[status], *lines, b"\r\n", body))))
         await asyncio.sleep(0)  # by the next turn it is written
+        return True
+
+    def _keep(
+        self,
+        packet: bytes,
+        cycle: RequestResponseCycle,
+        held: Held[tuple[int, Headers, bytes]],
+        json_length: int | None,
+    ) -> None:
+        """Keep the refusal of the request that began `packet`, for those with the same head.
+
+        It holds only where the packet is that one request: what was once parsed needs no parsing
+        again, byte for byte.
+        """
+        head = packet.find(b"\r\n\r\n") + 4
+        length = [value for name, value in cycle.scope["headers"] if name == b"content-length"]
+        if len(length) != 1 or len(packet) != head + int(length[0]) or not cycle.keep_alive:
+            return
+        status, headers, body = held.answer
+        lines = [b"%b: %b\r\n" % header for header in (*cycle.default_headers, *headers)]
+        if len(self.kept) >= _MOST_KEPT:
+            self.kept.clear()
+        written = b"".join((STATUS_LINE[status], *lines, b"\r\n", body))
+        self.kept[packet[:head]] = _Kept(held, written, int(length[0]), json_length)
+
+    def _refused_again(self, data: bytes) -> bool:
+        """Answer a request like one that was refused, if that refusal still stands."""
+        head = data.find(b"\r\n\r\n") + 4
+        kept = self.kept.get(data[:head])
+        if kept is None or len(data) != head + kept.body_bytes:
+            return False
+        cycle = self.cycle
+        if self.flow.write_paused or not (cycle is None or cycle.response_complete):
+            return False
+        body = memoryview(data)[head:]
+        if not (demands_nothing(body, kept.json_length) and kept.held.stands(time.monotonic())):
+            return False
+        kept.held.count()
+        self._stop_timer()
+        self.transport.write(kept.written)
+        self.on_response_complete()
         return True
 
     def _stay_on_http1(self, rest: bytes) -> None:
@@ -234,5 +302,6 @@ def limited(max_header_bytes: int, read_timeout_seconds: float) -> type[HttpTool
         "max_header_bytes": max_header_bytes,
         "read_timeout_s": read_timeout_seconds,
         "outbox": [],
+        "kept": {},
     }
     return type("LimitedHttpProtocol", (LimitedHttpProtocol,), limits)
