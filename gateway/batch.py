@@ -88,7 +88,7 @@ def run(
         try:
             inputs: Mapping[str, Tensor]
             if fits is None:
-                inputs = _concatenated(members)
+                inputs = _concatenated(members, program, sum(rows), largest)
             else:
                 shapes = dict(zip(names, fits[group[0]].shapes, strict=True))
                 inputs = padding.filled([each.inputs for each in members], shapes, paddings)
@@ -205,11 +205,23 @@ def _alike(requests: Sequence[InferRequest], fits: Sequence[padding.Fit] | None)
     return list(groups.values())
 
 
-def _concatenated(requests: Sequence[InferRequest]) -> Mapping[str, Tensor]:
+def _concatenated(
+    requests: Sequence[InferRequest], program: Program, rows: int, largest: int
+) -> Mapping[str, Tensor]:
     inputs = requests[0].inputs
     if len(requests) == 1:
         return inputs
-    return {name: np.concatenate([request.inputs[name] for request in requests]) for name in inputs}
+    # Straight to where the program wants them, if it has a place for them.
+    space: Mapping[str, Tensor] = {}
+    room = getattr(program, "room", None)
+    if room is not None and rows <= largest:
+        space = room(
+            [(name, tensor.dtype, (rows, *tensor.shape[1:])) for name, tensor in inputs.items()]
+        )
+    return {
+        name: np.concatenate([request.inputs[name] for request in requests], out=space.get(name))
+        for name in inputs
+    }
 
 
 def _infer(program: Program, inputs: Mapping[str, Tensor], rows: int, largest: int) -> Outputs:

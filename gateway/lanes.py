@@ -40,6 +40,7 @@ from router.constraints import Constraints
 from router.decision import Decision
 from router.dispatch import Assignment
 from router.errors import DeadlinePassed, GearshiftError, NotReady
+from router.menu import Offer
 from router.queue import Waiting
 from router.scheduler import Scheduler
 
@@ -169,7 +170,7 @@ class Lanes:
         """When the first variant of `model` that is left alone is tried again."""
         with self._lock:
             scheduler = self._scheduler
-            variants = self._fleet.model(model).ready
+            variants = self._fleet.held(model).ready
             return scheduler.breakers.retry_after_s(model, variants, time.monotonic())
 
     def route(self, model: str, constraints: Constraints, rows: int) -> Decision:
@@ -233,6 +234,27 @@ class Lanes:
                 for ticket in self._tickets.values()
             )
 
+    def holds(self, offer: Offer) -> bool:
+        """Whether a lane runs the build of `offer`, or a queued request may be answered by it."""
+        with self._lock:
+            return any(
+                running is not None and running.assignment.offer is offer
+                for running in self._running
+            ) or any(offer in ticket.waiting.choices.offers for ticket in self._tickets.values())
+
+    def change(self, alter: Callable[[], None]) -> None:
+        """Alter what is served, while no lane looks; from then on requests meet the new menus."""
+        with self._work:
+            alter()
+            self._scheduler.serve(self._fleet.everything())
+            # Requests may wait for what has come.
+            self._work.notify_all()
+
+    def replaced(self, model: str, variant: str) -> None:
+        """Another build of `variant` serves now: what was learnt of the one before says nothing."""
+        with self._lock:
+            self._scheduler.replaced(model, variant)
+
     def refuse_queued(self) -> None:
         """Refuse what is still queued, and let the threads end after the batches they run."""
         with self._work:
@@ -295,7 +317,7 @@ class Lanes:
                 if lost:
                     self._lost(lane)
             self._loop.call_soon_threadsafe(
-                self._settle, running, ran, finished_s, outcome in ("failure", "hang")
+                self._settle, running, ran, finished_s, outcome in ("failure", "fatal")
             )
             if lost:
                 self._loop.call_soon_threadsafe(self._watcher.lane_lost)
@@ -313,10 +335,10 @@ class Lanes:
         """What came of the batch, and what that says of the variant."""
         name = f"{assignment.model}/{assignment.variant}"
         try:
-            model = self._fleet.model(assignment.model)
+            model = self._fleet.held(assignment.model)
             requests = [ticket.request for ticket in tickets]
             alone = [ticket.losses > 0 for ticket in tickets]
-            loaded = self._leased[lane] = model.loaded[assignment.variant]
+            loaded = self._leased[lane] = model.build(assignment.offer)
             with loaded.lease(lane) as program:
                 ran = batch.run(
                     program, requests, model.outputs, self._max_batch, alone, loaded.card.padding
@@ -384,6 +406,9 @@ class Lanes:
         try:
             warm_up(program, card, self._max_batch)
         except LaneLost:
+            # It would do so each time that the lane is restored.
+            with self._work:
+                self._judged(card.model, card.variant, "fatal")
             raise
         except Exception as error:  # engines have no common base for what they raise
             _LOG.error(
@@ -506,10 +531,10 @@ class Lanes:
             if running is not None:
                 model, variant = running.assignment.model, running.assignment.variant
                 _LOG.error("lane %d: %s/%s does not come back: given up", lane, model, variant)
-                self._judged(model, variant, "hang")
+                self._judged(model, variant, "fatal")
                 self._unsettled += 1
             elif warming is not None:
-                self._judged(warming.model, warming.variant, "hang")
+                self._judged(warming.model, warming.variant, "fatal")
         self._watcher.lane_lost()
         self._hosts[lane].give_up(loaded.programs[lane] if loaded is not None else None)
         if running is not None:

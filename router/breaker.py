@@ -1,6 +1,7 @@
 """The breaker: when a variant that fails is left alone, and when it is tried again.
 
-    closed ──── failures in a row, or too great a share of the last batches; or one hang ───> open
+    closed ──── failures in a row, or too great a share of the last batches ───> open
+    closed ──── it hangs, or takes its lane down while it is loaded ───> open
     open ────── the backoff is over ───> half-open
     half-open ─ a batch of it succeeds ───> closed
     half-open ─ a batch of it fails ───> open, for twice as long
@@ -25,7 +26,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Literal
 
-Outcome = Literal["success", "failure", "hang", "none"]
+Outcome = Literal["success", "failure", "fatal", "none"]
 State = Literal["closed", "open", "half-open"]
 
 STATES: tuple[State, ...] = ("closed", "half-open", "open")
@@ -94,7 +95,7 @@ class Breaker:
         )
         share = sum(changed.recent) / len(changed.recent)
         if failed and (
-            outcome == "hang"
+            outcome == "fatal"
             or changed.failures >= terms.failures
             or (len(changed.recent) * 2 >= terms.window and share >= terms.share)
         ):

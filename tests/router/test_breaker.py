@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from router.breaker import Breaker, Breakers, Outcome, Terms
 
 TERMS = Terms()
-OUTCOMES: list[Outcome] = ["success", "failure", "hang", "none"]
+OUTCOMES: list[Outcome] = ["success", "failure", "fatal", "none"]
 
 steps = st.lists(st.tuples(st.sampled_from(OUTCOMES), st.floats(0, 100)), max_size=80)
 
@@ -51,7 +51,7 @@ def test_one_in_three_does_not() -> None:
 
 
 def test_one_hang_opens_it() -> None:
-    assert Breaker().after("hang", 0.0, TERMS).state == "open"
+    assert Breaker().after("fatal", 0.0, TERMS).state == "open"
 
 
 def test_backoff_doubles_up_to_the_longest_and_starts_anew_after_a_good_while() -> None:
@@ -92,7 +92,7 @@ def test_only_failures_open_it(taken: list[tuple[Outcome, float]]) -> None:
         before = breaker.at(now_s)
         breaker = before.after(outcome, now_s, TERMS)
         if breaker.state == "open" and before.state != "open":
-            assert outcome in ("failure", "hang")
+            assert outcome in ("failure", "fatal")
         if before.state != "open" and outcome == "none":
             assert breaker.state == before.state
             assert not breaker.probed
