@@ -16,23 +16,20 @@ import selectors
 import shutil
 import signal
 import socket
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from gateway import cores, ports
-from gateway.cores import Share
 from gateway.settings import Settings, SettingsError
 from gateway.worker import OPEN, Order
+from gateway.worker_process import WorkerProcess
 from router.supervision import GiveUp, Open, Start, Wait, Worker, next_action
 
 _LOG = logging.getLogger(__name__)
 
-_COMMAND = (sys.executable, "-m", "gateway.cli.worker")
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 # How much longer than it promised a worker may take to end.
 _GRACE_S = 5.0
@@ -40,53 +37,6 @@ _GRACE_S = 5.0
 _LONGEST_TEMPORARY = 60
 # Exit codes with which a worker says that no worker can start: as those of `gearshift serve`.
 _HOPELESS = (1, 2)
-
-
-class _Process:
-    """One worker's process, and what it says."""
-
-    def __init__(self, order: Order, share: Share) -> None:
-        self.link, theirs = socket.socketpair()
-        with theirs, _bound_to(share.mask), _held_back(signal.SIGHUP):
-            # A terminal's Ctrl-C goes to a whole group: this one is stopped by the supervisor.
-            self._popen = subprocess.Popen(
-                _COMMAND, stdin=theirs.fileno(), stdout=subprocess.PIPE, process_group=0
-            )
-        assert self._popen.stdout is not None
-        self.stdout: IO[bytes] = self._popen.stdout
-        # What it started may hold the other end when it has ended itself.
-        os.set_blocking(self.stdout.fileno(), False)
-        self.pid = self._popen.pid
-        self._heard: dict[int, bytes] = {}
-        self.tell(order.model_dump_json().encode() + b"\n")
-
-    def tell(self, line: bytes) -> None:
-        """Send one line; nothing happens where it has ended."""
-        with contextlib.suppress(OSError):
-            self.link.sendall(line)
-
-    def lines(self, descriptor: int) -> list[str]:
-        """The whole lines that came over `descriptor` since it was last asked."""
-        try:
-            came = os.read(descriptor, 1 << 16)
-        except OSError:
-            return []
-        *lines, rest = (self._heard.get(descriptor, b"") + came).split(b"\n")
-        self._heard[descriptor] = rest
-        return [line.decode(errors="replace") for line in lines]
-
-    def signal(self, number: int) -> None:
-        """Send a signal; nothing happens where it has ended."""
-        self._popen.send_signal(number)
-
-    def code(self) -> int | None:
-        """Its exit code once it has ended; negative for a signal's number."""
-        return self._popen.poll()
-
-    def close(self) -> None:
-        """Let go of what it spoke through."""
-        self.link.close()
-        self.stdout.close()
 
 
 class Supervisor:
@@ -123,7 +73,7 @@ class Supervisor:
         self._say = say
         self._said: set[str] = set()
         self._workers: dict[int, Worker] = {}
-        self._processes: dict[int, _Process] = {}
+        self._processes: dict[int, WorkerProcess] = {}
         self._starts: dict[int, int] = {}
         self._ready: dict[int, bool] = {}
         self._announced = False
@@ -210,7 +160,7 @@ class Supervisor:
             config=self._config,
             log_level=self._log_level,
         )
-        process = self._processes[number] = _Process(order, share)
+        process = self._processes[number] = WorkerProcess(order, share)
         for source in (process.link, process.stdout):
             self._select.register(source, selectors.EVENT_READ, number)
 
@@ -344,30 +294,6 @@ def _reserve(chosen: Settings) -> dict[str, socket.socket]:
             one.close()
         raise
     return reserved
-
-
-@contextlib.contextmanager
-def _bound_to(mask: frozenset[int]) -> Iterator[None]:
-    """Have processes that are started meanwhile run on these cores alone."""
-    if not mask:
-        yield
-        return
-    before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, mask)
-    try:
-        yield
-    finally:
-        os.sched_setaffinity(0, before)
-
-
-@contextlib.contextmanager
-def _held_back(number: signal.Signals) -> Iterator[None]:
-    """Have a signal wait in processes that are started meanwhile, until they ask for it."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {number})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _how(code: int) -> str:

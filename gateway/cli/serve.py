@@ -91,6 +91,8 @@ def run(
         on_ready: called with the server's URL when every variant is settled.
         place: among the workers that share the port.
     """
+    # It would end a process that does not know yet what to reload; one that comes now waits.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     # Here, so that the commands that serve nothing do not wait for a web framework.
     import uvicorn
 
@@ -155,6 +157,7 @@ def run(
     with asyncio.Runner(loop_factory=runner_factory) as runner:
         loop = runner.get_loop()
         signal.signal(signal.SIGHUP, lambda *_: loop.call_soon_threadsafe(app.reload))
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
         runner.run(server.serve(sockets=[listener]))
     if place is None:
         typer.echo("stopped")
