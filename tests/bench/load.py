@@ -61,7 +61,10 @@ def run(post: Post, *, connections: int, seconds: float) -> Figures:
         script = Path(folder, "load.lua")
         script.write_text(_SCRIPT.format(body=body, headers=headers))
         finished = subprocess.run(
-            [wrk, "-t1", f"-c{connections}", f"-d{round(seconds)}s", "-s", script, post.url],
+            [
+                *(wrk, "-t1", f"-c{connections}", f"-d{round(seconds)}s", "--timeout", "10s"),
+                *("-s", script, post.url),
+            ],
             capture_output=True,
             text=True,
             timeout=seconds + 30,

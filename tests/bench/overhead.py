@@ -32,11 +32,11 @@ def overhead(*, rounds: int, seconds: float) -> dict[str, Any]:
         starlette = stack.enter_context(servers.bare("starlette_app"))
         fastapi = stack.enter_context(servers.bare("fastapi_app"))
         posts = {
-            "Starlette, binary body": _post(starlette, image, binary=True),
-            "Starlette, JSON body": _post(starlette, image, binary=False),
-            "FastAPI, JSON body": _post(fastapi, image, binary=False),
-            "gateway, binary": _post(own, image, binary=True),
-            "gateway, JSON": _post(own, image, binary=False),
+            "Starlette, binary body": post(starlette, image, binary=True),
+            "Starlette, JSON body": post(starlette, image, binary=False),
+            "FastAPI, JSON body": post(fastapi, image, binary=False),
+            "gateway, binary": post(own, image, binary=True),
+            "gateway, JSON": post(own, image, binary=False),
         }
         measured: dict[int, dict[str, list[Figures]]] = {}
         for connections in (1, 32):
@@ -44,8 +44,8 @@ def overhead(*, rounds: int, seconds: float) -> dict[str, Any]:
                 run(posts[name], connections=connections, seconds=1)
             figures = measured.setdefault(connections, {name: [] for name in posts})
             for _ in range(rounds):
-                for name, post in posts.items():
-                    figures[name].append(run(post, connections=connections, seconds=seconds))
+                for name, asked in posts.items():
+                    figures[name].append(run(asked, connections=connections, seconds=seconds))
     return {
         str(connections): {
             name: _summary(found, figures[_baseline(name)]) for name, found in figures.items()
@@ -74,7 +74,8 @@ def _summary(found: list[Figures], baseline: list[Figures]) -> dict[str, float]:
     }
 
 
-def _post(address: str, image: np.ndarray, *, binary: bool) -> Post:
+def post(address: str, image: np.ndarray, *, binary: bool) -> Post:
+    """A request with one picture, a deadline and a floor."""
     tensor: dict[str, Any] = {"name": "image", "datatype": "FP32", "shape": list(image.shape)}
     if not binary:
         tensor["data"] = [round(float(x), 4) for x in image.ravel()]

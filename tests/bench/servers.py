@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import os
+import random
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import httpx
 
 _START_S = 120.0
+_PORTS = 4
 
 
 @contextmanager
 def gateway(models: Path, *, lanes: int) -> Iterator[str]:
     """`gearshift serve` with its defaults but for the lanes; yields its address when ready."""
-    port = _free_port()
+    port = free_port()
     command = [
         str(Path(sys.executable).with_name("gearshift")),
         *("serve", "--models", str(models), "--port", str(port), "--lanes", str(lanes)),
@@ -31,7 +33,7 @@ def gateway(models: Path, *, lanes: int) -> Iterator[str]:
 @contextmanager
 def bare(app: str) -> Iterator[str]:
     """An app of `tests.bench.bare` under uvicorn, set up as the gateway sets it up."""
-    port = _free_port()
+    port = free_port()
     command = [
         *(sys.executable, "-m", "uvicorn", f"tests.bench.bare:{app}", "--port", str(port)),
         *("--loop", "uvloop", "--http", "httptools", "--no-access-log", "--log-level", "warning"),
@@ -66,8 +68,17 @@ def _await(process: subprocess.Popen[bytes], url: str) -> None:
     raise RuntimeError(f"{url} did not answer within {_START_S:.0f} s")
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+def free_port() -> int:
+    """The first of a few free ports in a row: servers take the next ones for gRPC and the like.
+
+    Below the range that the kernel gives to clients, one of which could take it in between.
+    """
+    while True:
+        first = random.randrange(20_000, 32_000)
+        with ExitStack() as stack:
+            try:
+                for port in range(first, first + _PORTS):
+                    stack.enter_context(socket.socket()).bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return first

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from compressors import machine
+from tests.bench import pages
 from tests.bench.peers import environments, measure, network, report, servers
 from tests.bench.peers.contract import RUNTIME, Peer
 
@@ -56,7 +57,7 @@ def main() -> None:
     if wanted.smoke or wanted.only:
         print(f"{wanted.docs} is left as it is: not a whole run")
     else:
-        report.write(wanted.docs, text)
+        pages.write(wanted.docs, "make bench-peers", text)
         print(f"tables in {wanted.docs}")
 
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
+from tests.bench.pages import table
 from tests.bench.peers.contract import Peer
 from tests.bench.peers.measure import Cell, Turn, over_rounds
 from tests.bench.replay import Replayed
 
 OURS = "Gearshift"
-BEGIN, END = "<!-- written by make bench-peers -->", "<!-- end -->"
 _Turns = Mapping[str, Sequence[Turn]]
 
 
@@ -77,12 +76,12 @@ def _served(cell: Cell) -> bool:
 def tables(peers: Sequence[Peer], turns: _Turns, checks: Sequence[Replayed]) -> str:
     """All tables of a run."""
     parts = [
-        _table(
+        table(
             ("ours to the best peer", "target", "measured [least, greatest]", ""),
             [_judged(turns, target) for target in _TARGETS],
         ),
         "**32 connections, closed loop**\n",
-        _table(
+        table(
             (
                 "server",
                 "request",
@@ -95,9 +94,9 @@ def tables(peers: Sequence[Peer], turns: _Turns, checks: Sequence[Replayed]) -> 
             _many(peers, turns),
         ),
         "**One connection, closed loop**\n",
-        _table(("server", "request", "p50 ms", "p99 ms", "requests/s"), _one(peers, turns)),
+        table(("server", "request", "p50 ms", "p99 ms", "requests/s"), _one(peers, turns)),
         "**Open loop at 70 % of its own peak**\n",
-        _table(
+        table(
             (
                 "server",
                 "request",
@@ -111,7 +110,7 @@ def tables(peers: Sequence[Peer], turns: _Turns, checks: Sequence[Replayed]) -> 
             [*_open(peers, turns), _checked(checks)],
         ),
         "**How each was set up**\n",
-        _table(
+        table(
             ("server", "version", "JSON", "binary", "set up", "memory, MB"),
             [_setup(peer, turns[peer.name]) for peer in peers],
         ),
@@ -123,17 +122,6 @@ def tables(peers: Sequence[Peer], turns: _Turns, checks: Sequence[Replayed]) -> 
         if turn.failed
     ]
     return "\n".join([*parts, *failed])
-
-
-def write(file: Path, text: str) -> None:
-    """Put `text` between the marks of `file`, which are added at its end where there are none."""
-    old = file.read_text(encoding="utf-8") if file.exists() else "# Beside other servers\n"
-    if BEGIN not in old:
-        old = f"{old.rstrip()}\n\n{BEGIN}\n{END}\n"
-    before, _, rest = old.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(f"{before}{BEGIN}\n\n{text.strip()}\n\n{END}{after}", encoding="utf-8")
 
 
 def _judged(turns: _Turns, target: Target) -> tuple[str, ...]:
@@ -234,8 +222,3 @@ def _setup(peer: Peer, taken: Sequence[Turn]) -> tuple[str, ...]:
     forms = [peer.forms[form].says if form in peer.forms else "–" for form in ("json", "binary")]
     used = f"{statistics.median(memory):.0f}" if memory else "–"
     return peer.name, peer.version, *forms, peer.setup, used
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)

@@ -6,7 +6,6 @@ import contextlib
 import math
 import os
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -19,10 +18,9 @@ import psutil
 from tests.bench.load import Post
 from tests.bench.peers import environments
 from tests.bench.peers.contract import Ask, Form, Peer
+from tests.bench.servers import free_port
 
 _START_S, _END_S = 90.0, 20.0
-# HTTP, gRPC and metrics.
-_PORTS = 4
 _CLOSE = 1e-3
 
 
@@ -77,7 +75,7 @@ def running(peer: Peer, binaries: Path, work: Path) -> Iterator[Running]:
     Raises:
         RuntimeError: it ended, or was not ready in time; the message holds the end of its log.
     """
-    port = _free_port()
+    port = free_port()
     log = work / f"{peer.name.lower().replace(' ', '')}.log"
     with log.open("wb") as sink:
         process = subprocess.Popen(
@@ -127,17 +125,3 @@ def _children(pid: int) -> list[psutil.Process]:
         return list(psutil.Process(pid).children(recursive=True))
     except psutil.NoSuchProcess:
         return []
-
-
-def _free_port() -> int:
-    while True:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            first: int = probe.getsockname()[1]
-        try:
-            for port in range(first, first + _PORTS):
-                with socket.socket() as probe:
-                    probe.bind(("127.0.0.1", port))
-        except (OSError, OverflowError):
-            continue
-        return first

@@ -27,33 +27,22 @@ _DEMANDS = {"Gearshift-Max-Latency-Ms": "1000", "Gearshift-Min-Accuracy": "0.5"}
 def store(work: Path) -> Path:
     """A store of the network as one variant; its card says how long it takes here."""
     from gateway.engines import onnxruntime as engine
-    from router.card import CARD_FILE, EngineRecord, TensorSpec, VariantCard
-    from tests.stores import seal, write_variant
+    from router.card import TensorSpec
+    from tests.bench import shelf
 
     models = work / "gearshift"
-    if models.exists():
-        return models
-    took_ms = _measured_ms(work)
-    folder = write_variant(
-        models,
-        "network",
-        "fp32",
-        latency_ms_at_1=took_ms[1],
-        latency_ms_at_32=took_ms[MAX_BATCH],
-        inputs=(TensorSpec(name=network.INPUT, datatype="FP32", shape=(-1, PIXELS)),),
-        outputs=(TensorSpec(name=network.OUTPUT, datatype="FP32", shape=(-1, CLASSES)),),
-    )
-    card = VariantCard.model_validate_json((folder / CARD_FILE).read_text())
-    record = EngineRecord(
-        name="onnxruntime",
-        version=engine.ENGINE.version(),
-        format=engine.FORMAT,
-        kernels={"fp32": 3},
-    )
-    (folder / CARD_FILE).write_text(card.model_copy(update={"engine": record}).model_dump_json())
-    (folder / "echo.json").unlink()
-    shutil.copy(work / network.GRAPH_FILE, folder / engine.MODEL_FILE)
-    seal(folder)
+    if not models.exists():
+        shelf.put(
+            models,
+            "network",
+            "fp32",
+            engine="onnxruntime",
+            form=engine.FORMAT,
+            write=lambda folder: shutil.copy(work / network.GRAPH_FILE, folder / engine.MODEL_FILE),
+            took_ms=_measured_ms(work),
+            inputs=[TensorSpec(name=network.INPUT, datatype="FP32", shape=(-1, PIXELS))],
+            outputs=[TensorSpec(name=network.OUTPUT, datatype="FP32", shape=(-1, CLASSES))],
+        )
     return models
 
 
