@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from gateway import classification, demands, problems, said, v2
+from gateway import aside, classification, codings, demands, problems, said, v2, v2_answer
 from gateway.asgi import (
+    ACCEPT_ENCODING,
     CHARGED_USD,
     CONTENT_ENCODING,
     CONTENT_LENGTH,
@@ -34,7 +35,7 @@ from gateway.problems import Headers
 from gateway.service import Service
 from gateway.shed import Held, Shed, demands_nothing
 from router.card import TensorSpec
-from router.errors import CallerLeft, GearshiftError, InvalidRequest, NotReady, Overloaded
+from router.errors import CallerLeft, GearshiftError, NotReady, Overloaded
 
 _LOG = logging.getLogger(__name__)
 
@@ -59,6 +60,7 @@ class _Wanted:
     classes: Mapping[str, int]
     labels: tuple[str, ...] | None
     explain: bool
+    accepts: bytes | None
 
 
 class Infer:
@@ -120,7 +122,17 @@ class Infer:
             raise
         parsed_s = time.monotonic()
         response = await self._service.infer(request, partial(disconnected, receive))
-        answer = _encoded(request, response, wanted, (parsed_s - request.received_s) * 1000)
+        parse_ms = (parsed_s - request.received_s) * 1000
+        try:
+            if v2_answer.is_long(response.outputs, wanted.outputs):
+                answer = await aside.run(_encoded, request, response, wanted, parse_ms)
+            else:
+                answer = _encoded(request, response, wanted, parse_ms)
+        except GearshiftError as error:
+            self._metrics.failed(model, error, time.monotonic() - request.received_s)
+            raise
+        if wanted.accepts is not None and len(answer[2]) >= codings.LEAST_BYTES:
+            answer = await _coded(answer, wanted.accepts)
         self._service.sending(request, response)
         scope[CHARGED_USD] = response.cost_usd_per_million / 1e6
         return answer
@@ -130,32 +142,72 @@ class Infer:
     ) -> tuple[InferRequest, _Wanted]:
         served = self._service.fleet.model(model)
         own, headers = read_headers(scope)
-        if own.get(CONTENT_ENCODING, b"identity") != b"identity":
-            encoding = own[CONTENT_ENCODING].decode("latin-1")
-            raise InvalidRequest("Content-Encoding", encoding, "none; send the body as it is")
         content = await read_body(receive, own.get(CONTENT_LENGTH), self._limit_bytes)
         # Absent when the app runs under another server than ours.
         received_s: float = scope.get("gearshift.received_s") or time.monotonic()
         length = own.get(JSON_LENGTH)
         version = scope["path_params"].get("version")
+        coding = own.get(CONTENT_ENCODING)
+        if coding is not None and coding != codings.IDENTITY:
+            content = await aside.run(codings.inflate, content, coding, self._limit_bytes)
+        if v2.is_long(content, length):
+            body = await aside.run(
+                v2.decode, content, length, served.inputs_by_name, served.outputs_by_name
+            )
+        else:
+            if coding is None:
+                self._stands(model, version, headers, own, content, scope, received_s)
+            body = v2.decode(content, length, served.inputs_by_name, served.outputs_by_name)
+        v2.check_sizes(body.inputs, served.equal_sizes)
+        demanded = demands.of(served, headers, body.parameters, version)
+        request = InferRequest(model, body.inputs, body.rows, demanded, received_s)
+        explain = demands.explained(headers)
+        accepts = own.get(ACCEPT_ENCODING)
+        return request, _Wanted(
+            body.id, body.outputs, body.classes, served.labels, explain, accepts
+        )
+
+    def _stands(
+        self,
+        model: str,
+        version: str | None,
+        headers: tuple[tuple[str, str], ...],
+        own: dict[bytes, bytes],
+        content: bytes,
+        scope: Scope,
+        received_s: float,
+    ) -> None:
+        """Raises:
+        _Stands: a refusal of the same request still stands.
+        """
         kind = model, version, headers, own.get(b"authorization")
-        json_length = int(length) if length is not None and length.isdigit() else None
+        length = own.get(JSON_LENGTH, b"")
+        json_length = int(length) if length.isdigit() and len(length) <= 10 else None
         scope[_ASKED] = kind, content, json_length
         if self._shed.any(received_s) and demands_nothing(content, json_length):
             held = self._shed.find(kind, received_s)
             if held is not None:
                 raise _Stands(held)
-        body = v2.decode(
-            content,
-            length,
-            served.inputs_by_name,
-            served.outputs_by_name,
-        )
-        v2.check_sizes(body.inputs, served.equal_sizes)
-        demanded = demands.of(served, headers, body.parameters, version)
-        request = InferRequest(model, body.inputs, body.rows, demanded, received_s)
-        explain = demands.explained(headers)
-        return request, _Wanted(body.id, body.outputs, body.classes, served.labels, explain)
+
+
+async def _coded(answer: _Answer, accepts: bytes) -> _Answer:
+    """`answer` in a coding that its caller accepts, if any."""
+    coding = codings.chosen(accepts)
+    if coding is None:
+        return answer
+    status, headers, body = answer
+    body = await aside.run(codings.deflated, body, coding)
+    kept = [header for header in headers if header[0] != CONTENT_LENGTH]
+    return (
+        status,
+        [
+            *kept,
+            (CONTENT_LENGTH, b"%d" % len(body)),
+            (CONTENT_ENCODING, coding.encode()),
+            (b"vary", ACCEPT_ENCODING),
+        ],
+        body,
+    )
 
 
 def _encoded(
@@ -170,7 +222,7 @@ def _encoded(
     outputs, tensors = wanted.outputs, response.outputs
     if wanted.classes:
         outputs, tensors = classification.applied(outputs, tensors, wanted.classes, wanted.labels)
-    body, json_length = v2.encode(head, tensors, outputs)
+    body, json_length = v2_answer.encode(head, tensors, outputs)
     headers = said.of(response, parse_ms)
     headers.append((b"content-length", b"%d" % len(body)))
     if json_length is None:

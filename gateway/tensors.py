@@ -17,6 +17,7 @@ import orjson
 
 from gateway import byte_elements
 from gateway.engines import NUMPY_TYPES, Tensor
+from gateway.long_lists import LONG_ELEMENTS, LongList, written
 from router.card import TensorSpec
 from router.errors import InvalidRequest
 
@@ -134,6 +135,12 @@ def from_json(
         InvalidRequest: its elements are not as many as the shape needs, or not of the datatype.
     """
     field = f"{field}.data"
+    if isinstance(raw, LongList):
+        tensor = raw.tensor(spec.datatype, shape)
+        if tensor is not None:
+            return tensor
+        raw = raw.whole()
+        may_hold_bools = True
     if not isinstance(raw, list):
         raise InvalidRequest(field, _kind(raw), "a list")
     count = math.prod(shape)
@@ -210,7 +217,7 @@ def _strings(field: str, raw: list[Any], shape: tuple[int, ...], count: int) -> 
     return byte_elements.from_leaves(field, level, shape)
 
 
-def to_json(spec: TensorSpec, tensor: Tensor) -> Tensor | list[str]:
+def to_json(spec: TensorSpec, tensor: Tensor) -> Tensor | list[str] | orjson.Fragment:
     """What orjson writes as the flat list of `tensor`; NaN and infinities, which JSON does not
     know, become null.
 
@@ -221,7 +228,8 @@ def to_json(spec: TensorSpec, tensor: Tensor) -> Tensor | list[str]:
         return byte_elements.to_text(f"outputs.{spec.name}", tensor)
     if spec.datatype == "BF16":
         tensor = tensor.astype(np.float32)
-    return np.ascontiguousarray(tensor).reshape(-1)
+    flat = np.ascontiguousarray(tensor).reshape(-1)
+    return flat if flat.size < LONG_ELEMENTS else written(flat)
 
 
 def to_bytes(spec: TensorSpec, tensor: Tensor) -> bytes:

@@ -1,26 +1,24 @@
-"""Requests and answers of the Open Inference Protocol v2 as bytes: JSON, then binary tensors.
+"""Requests of the Open Inference Protocol v2 as bytes: JSON, then binary tensors.
 
 The specification: KServe's "Open Inference Protocol", REST, with the binary tensor data extension.
 """
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
 
-from gateway import classification, raw_request
+from gateway import classification, long_lists, raw_request
 from gateway.engines import Tensor
+from gateway.long_lists import LONG_BYTES
 from gateway.tensors import (
     BINARY_SIZE,
     Tail,
-    dumps,
     from_json,
     shape_of,
-    to_bytes,
-    to_json,
 )
 from router.card import TensorSpec
 from router.errors import InvalidRequest
@@ -72,6 +70,10 @@ def decode(
     if start == 0:
         return of_raw(body, inputs, outputs)
     text = body if start is None else body[:start]
+    if len(text) >= LONG_BYTES:
+        return of_document(
+            parse_object(text, long_lists.parse), Tail(body, start), inputs, outputs, True
+        )
     may_hold_bools = b"true" in text or b"false" in text
     return of_document(parse_object(text), Tail(body, start), inputs, outputs, may_hold_bools)
 
@@ -127,48 +129,26 @@ def of_raw(
     return Body(None, _NOTHING, {spec.name: tensor}, len(tensor), every)
 
 
-def encode(
-    head: dict[str, Any],
-    tensors: Mapping[str, Tensor],
-    outputs: tuple[tuple[TensorSpec, bool], ...],
-) -> tuple[bytes, int | None]:
-    """An answer's body, and the length of its JSON part when binary tensors follow it.
+def is_long(body: bytes, json_length: bytes | None) -> bool:
+    """Whether `decode` may take so long that it should not run on the event loop."""
+    if json_length is None:
+        return len(body) >= LONG_BYTES
+    return json_length.isdigit() and len(json_length) <= 10 and int(json_length) >= LONG_BYTES
+
+
+def parse_object(text: bytes, parse: Callable[[bytes], Any] = orjson.loads) -> dict[str, Any]:
+    """JSON text that is an object.
 
     Args:
-        head: the members before `outputs`; is added to.
-    """
-    described: list[dict[str, Any]] = []
-    tail: list[bytes] = []
-    for spec, binary in outputs:
-        tensor = tensors[spec.name]
-        one: dict[str, Any] = {
-            "name": spec.name,
-            "datatype": spec.datatype,
-            "shape": tensor.shape,
-        }
-        if binary:
-            raw = to_bytes(spec, tensor)
-            one["parameters"] = {BINARY_SIZE: len(raw)}
-            tail.append(raw)
-        else:
-            one["data"] = to_json(spec, tensor)
-        described.append(one)
-    head["outputs"] = described
-    text = dumps(head)
-    return (b"".join((text, *tail)), len(text)) if tail else (text, None)
-
-
-def parse_object(text: bytes) -> dict[str, Any]:
-    """JSON text that is an object.
+        parse: `long_lists.parse` for a text that may be long.
 
     Raises:
         InvalidRequest: it is not.
     """
     try:
-        document = orjson.loads(text)
+        document = parse(text)
     except orjson.JSONDecodeError as error:
-        shown = text[:40].decode("utf-8", "backslashreplace")
-        raise InvalidRequest("body", shown, f"a JSON object in UTF-8 ({error})") from error
+        raise long_lists.not_json(text, error) from error
     if not isinstance(document, dict):
         raise InvalidRequest("body", type(document).__name__, "a JSON object")
     return document

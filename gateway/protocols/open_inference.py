@@ -22,8 +22,8 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 from starlette.routing import Route
 
-from gateway import described, v2
-from gateway.asgi import CONTENT_LENGTH, read_body, read_headers
+from gateway import aside, codings, described, v2
+from gateway.asgi import CONTENT_ENCODING, CONTENT_LENGTH, read_body, read_headers
 from gateway.fleet import ServedModel
 from gateway.infer import Infer
 from gateway.protocols import Parts
@@ -55,6 +55,10 @@ def mount(app: FastAPI, parts: Parts) -> None:
         text = await read_body(
             request.receive, own.get(CONTENT_LENGTH), parts.settings.max_body_bytes
         )
+        coding = own.get(CONTENT_ENCODING)
+        if coding is not None and coding != codings.IDENTITY:
+            limit = parts.settings.max_body_bytes
+            text = await aside.run(codings.inflate, text, coding, limit)
         document = v2.parse_object(text) if text else {}
         v2.only_known(document, "rows")
         parameters = v2.members("parameters", document.get("parameters"))

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from gateway import byte_elements, classification, v2
+from gateway import byte_elements, classification, v2, v2_answer
 from gateway.engines import NUMPY_TYPES, Tensor
 from router.card import TensorSpec
 from router.errors import InvalidRequest
@@ -118,7 +118,7 @@ def test_an_answer_reads_back(given_: tuple[str, Tensor], binary: bool) -> None:
     spec = TensorSpec.model_validate(
         {"name": "y", "datatype": datatype, "shape": (-1,) * array.ndim}
     )
-    body, length = v2.encode({"model_name": "m"}, {"y": array}, ((spec, binary),))
+    body, length = v2_answer.encode({"model_name": "m"}, {"y": array}, ((spec, binary),))
     head = json.loads(body if length is None else body[:length])
     (one,) = head["outputs"]
     assert (one["name"], one["datatype"], one["shape"]) == ("y", datatype, list(array.shape))
@@ -141,8 +141,8 @@ def test_bytes_that_are_no_text_need_a_binary_answer() -> None:
     spec = TensorSpec(name="y", datatype="BYTES", shape=(-1,))
     array = np.array([b"\xff"], np.object_)
     with pytest.raises(InvalidRequest, match=r"outputs\.y: expected binary_data true"):
-        v2.encode({}, {"y": array}, ((spec, False),))
-    body, length = v2.encode({}, {"y": array}, ((spec, True),))
+        v2_answer.encode({}, {"y": array}, ((spec, False),))
+    body, length = v2_answer.encode({}, {"y": array}, ((spec, True),))
     assert body[length:] == b"\x01\0\0\0\xff"
 
 
@@ -204,19 +204,21 @@ def test_a_number_too_large_for_bf16() -> None:
 
 def test_two_binary_answers_follow_each_other() -> None:
     tensors = {"logits": np.ones((1, 2), "<f4"), "label": np.array([7], "<i8")}
-    body, length = v2.encode({}, tensors, ((LABEL, True), (LOGITS, True)))
+    body, length = v2_answer.encode({}, tensors, ((LABEL, True), (LOGITS, True)))
     assert length is not None
     assert body[length:] == tensors["label"].tobytes() + tensors["logits"].tobytes()
 
 
 def test_what_json_has_no_number_for_is_null() -> None:
-    body, _ = v2.encode({}, {"logits": np.array([[np.nan, np.inf]], "<f4")}, ((LOGITS, False),))
+    body, _ = v2_answer.encode(
+        {}, {"logits": np.array([[np.nan, np.inf]], "<f4")}, ((LOGITS, False),)
+    )
     assert json.loads(body)["outputs"][0]["data"] == [None, None]
 
 
 def test_a_slice_that_is_not_contiguous_is_written_right() -> None:
     array = np.arange(8, dtype="<f4").reshape(2, 4)[:, ::2]
-    body, _ = v2.encode({}, {"logits": array}, ((LOGITS, False),))
+    body, _ = v2_answer.encode({}, {"logits": array}, ((LOGITS, False),))
     assert json.loads(body)["outputs"][0]["data"] == [0, 2, 4, 6]
 
 
