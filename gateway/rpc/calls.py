@@ -208,8 +208,13 @@ class Frame:
             if caller is not None:
                 self._access.leave(caller, call.usd)
         code, details, trailing = problems.of(refusal)
-        await context.abort(code, details, trailing)
-        return None  # abort never returns
+        try:
+            await context.abort(code, details, trailing)
+        except grpc.aio.AbortError:
+            raise
+        except Exception as error:  # of a kind that gRPC keeps to itself
+            _LOG.debug("nobody was there to be told %r: %r", refusal, error)
+        return None  # gRPC knows that the call was aborted
 
     def _enter(self, call: Call, scope: access.Scope) -> access.Caller:
         try:

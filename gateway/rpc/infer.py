@@ -21,6 +21,8 @@ _LOG = logging.getLogger(__name__)
 # What an answer takes on its way back once it is made. Without it the transport would end a late
 # call just before we do, and its caller would read gRPC's words and not what the matter was.
 _RETURN_MS = 2.0
+# A caller's clock runs since before ours: its deadline passes, and it cancels, up to so much sooner.
+_AHEAD_MS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,8 +125,8 @@ class Infer:
     def _why_it_ended(self, asked: Asked, age_s: float) -> GearshiftError:
         if self.stopping:
             return NotReady("the server stopped before it could answer this request")
-        # gRPC's timers count whole milliseconds.
-        if asked.remaining_ms is not None and age_s * 1000 > asked.remaining_ms - 1:
+        left_ms = asked.remaining_ms
+        if left_ms is not None and age_s * 1000 > left_ms - min(_AHEAD_MS, left_ms / 2):
             return DeadlinePassed("the deadline passed before there was an answer")
         return CallerLeft("the caller left")
 
