@@ -5,11 +5,6 @@ run: the choice is made when the slack is known, not when the request arrived. A
 batch by itself, so it does not idle until the event loop gets round to it; answers go back to the
 loop in one callback a batch.
 
-A lane does not outlive its faults, its number does. One whose process ended is restored by its own
-thread, while its requests run on the others. One that does not come back from its engine is given
-up: its requests run elsewhere, another thread takes its number, and whatever the old one still
-brings is thrown away, as its stint is over.
-
 Requests are routed, submitted, withdrawn and settled on the event loop's thread alone. `_lock`
 guards the scheduler, which lanes take from.
 """
@@ -24,18 +19,17 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from gateway import batch
-from gateway.engines import EngineError, Program
-from gateway.fleet import Fleet, warm_up
+from gateway.engines import EngineError
+from gateway.fleet import Fleet
 from gateway.hosts import Host, LaneLost, serve_lane
-from gateway.lease import Loaded
+from gateway.keeper import Batch, Keeper, Lane
 from gateway.messages import InferRequest, Told
 from gateway.tickets import Fault, Hung, Result, Ticket, again
 from gateway.tickets import failed as failure
 from router.breaker import Breaker, Outcome
-from router.card import VariantCard
 from router.constraints import Constraints
 from router.decision import Decision
 from router.dispatch import Assignment
@@ -45,26 +39,6 @@ from router.queue import Waiting
 from router.scheduler import Scheduler
 
 _LOG = logging.getLogger(__name__)
-
-
-# How long restoring a lane is thought to take until one was restored, and after how long it counts
-# as hanging: a process with many variants loads for a while.
-_RESTORE_S = 1.0
-_RESTORE_LIMIT_S = 120.0
-# Between two attempts to restore a lane: from the first to the longest, doubling.
-_RETRY_S = (0.2, 15.0)
-# Threads that hang in an engine's code, at most, before their lanes stay away; or one a lane.
-_LEFT_BEHIND = 4
-# When a lane that stays away is expected back.
-_AWAY_S = 86400.0
-
-
-class _Batch(NamedTuple):
-    """What a lane runs now."""
-
-    assignment: Assignment
-    tickets: list[Ticket]
-    started_s: float
 
 
 class Watcher(Protocol):
@@ -102,33 +76,26 @@ class Lanes:
         self._fleet = fleet
         self._scheduler = scheduler
         self._max_batch = max_batch
-        self._hosts = hosts
         self._watcher = watcher
-        self._timeout_s = batch_timeout_s
         self._numbers = itertools.count()
         self._lock = threading.Lock()
         self._work = threading.Condition(self._lock)
         self._tickets: dict[int, Ticket] = {}
         self._unpublished = 0
         self.left = 0
-        lanes = len(scheduler.busy_until_s)
-        self._running: list[_Batch | None] = [None] * lanes
-        self._leased: list[Loaded | None] = [None] * lanes
-        self._warming: list[VariantCard | None] = [None] * lanes
-        # By lane: which thread has its number; since when it is being restored, 0 when it is not.
-        self._stints = [0] * lanes
-        self._lost_s = [0.0] * lanes
-        self._attempt_s = [0.0] * lanes
-        self._restore_s = _RESTORE_S
         self._unsettled = 0
-        self._stuck = False
         self._stopping = False
-        self._ending = threading.Event()
         self._loop = asyncio.get_running_loop()
-        self._left_behind: list[threading.Thread] = []
-        self._threads = [self._thread(lane, self._serve) for lane in range(lanes)]
-        if batch_timeout_s < math.inf:
-            self._look()
+        self.keeper = Keeper(
+            scheduler,
+            hosts,
+            self._work,
+            self._serve,
+            self._given_up,
+            max_batch=max_batch,
+            timeout_s=batch_timeout_s,
+        )
+        self.keeper.start()
 
     @property
     def queued(self) -> int:
@@ -138,23 +105,12 @@ class Lanes:
     @property
     def busy(self) -> int:
         """Lanes that run a batch now."""
-        return sum([batch is not None for batch in self._running])
+        return self.keeper.busy
 
     @property
     def idle(self) -> bool:
         """Whether nothing is queued, running, or about to run again."""
         return not (self.queued or self.busy or self._unsettled)
-
-    @property
-    def lost(self) -> int:
-        """Lanes that are being restored."""
-        return sum([since > 0 for since in self._lost_s])
-
-    @property
-    def alive(self) -> bool:
-        """Whether there is a lane that works, or soon will."""
-        limit_s = time.monotonic() - _RESTORE_LIMIT_S
-        return not (self._stuck or all(0 < since < limit_s for since in self._lost_s))
 
     def breaker(self, model: str, variant: str) -> Breaker:
         """The breaker of a variant, now."""
@@ -226,9 +182,8 @@ class Lanes:
         """Whether a lane runs `variant`, or a queued request was told that it may answer."""
         with self._lock:
             return any(
-                batch is not None
-                and (batch.assignment.model, batch.assignment.variant) == (model, variant)
-                for batch in self._running
+                (assignment.model, assignment.variant) == (model, variant)
+                for assignment in self._running()
             ) or any(
                 ticket.request.model == model and variant in ticket.decision.allowed
                 for ticket in self._tickets.values()
@@ -237,10 +192,12 @@ class Lanes:
     def holds(self, offer: Offer) -> bool:
         """Whether a lane runs the build of `offer`, or a queued request may be answered by it."""
         with self._lock:
-            return any(
-                running is not None and running.assignment.offer is offer
-                for running in self._running
-            ) or any(offer in ticket.waiting.choices.offers for ticket in self._tickets.values())
+            return any(assignment.offer is offer for assignment in self._running()) or any(
+                offer in ticket.waiting.choices.offers for ticket in self._tickets.values()
+            )
+
+    def _running(self) -> list[Assignment]:
+        return [lane.running.assignment for lane in self.keeper.lanes if lane.running is not None]
 
     def change(self, alter: Callable[[], None]) -> None:
         """Alter what is served, while no lane looks; from then on requests meet the new menus."""
@@ -259,7 +216,7 @@ class Lanes:
         """Refuse what is still queued, and let the threads end after the batches they run."""
         with self._work:
             self._stopping = True
-            self._ending.set()
+            self.keeper.end()
             left = list(self._tickets.values())
             self._tickets.clear()
             for ticket in left:
@@ -273,22 +230,11 @@ class Lanes:
 
         Blocks; `refuse_queued` comes first.
         """
-        give_up_s = time.monotonic() + patience_s
-        threads = [*self._threads, *self._left_behind]
-        for thread in threads:
-            thread.join(max(0.0, give_up_s - time.monotonic()))
-        return not any(thread.is_alive() for thread in threads)
-
-    def _thread(self, lane: int, work: Callable[[int, int], None]) -> threading.Thread:
-        thread = threading.Thread(
-            target=work, args=(lane, self._stints[lane]), name=f"lane-{lane}", daemon=True
-        )
-        thread.start()
-        return thread
+        return self.keeper.join(patience_s)
 
     # From here to `_pop` everything runs on a lane's thread.
 
-    def _serve(self, lane: int, stint: int) -> None:
+    def _serve(self, lane: Lane, stint: int) -> None:
         serve_lane()
         while (running := self._take(lane, stint)) is not None:
             assignment, tickets, started_s = running
@@ -297,40 +243,36 @@ class Lanes:
             took_s = finished_s - started_s - ran.failed_s
             answered = tuple(
                 ticket.waiting
-                for ticket, outcome in zip(tickets, ran.outcomes, strict=True)
-                if not isinstance(outcome, Exception)
+                for ticket, each in zip(tickets, ran.outcomes, strict=True)
+                if not isinstance(each, Exception)
             )
-            lost = any(isinstance(each, LaneLost) for each in ran.outcomes)
+            lost = len(answered) < len(tickets) and any(
+                isinstance(each, LaneLost) for each in ran.outcomes
+            )
             with self._work:
                 # Before anybody is answered: who asks again at once finds the lane free.
-                if self._stints[lane] != stint:
+                if lane.stint != stint:
                     return  # given up: its requests run elsewhere
-                self._scheduler.busy_until_s[lane] = 0.0
-                self._running[lane] = None
-                self._leased[lane] = None
+                self._scheduler.busy_until_s[lane.number] = 0.0
+                lane.running = lane.loaded = None
                 if answered:
                     # A group that failed teaches nothing.
                     learnt = replace(assignment, members=answered)
                     self._scheduler.finished(learnt, took_s * 1000, time.monotonic())
-                self._judged(assignment.model, assignment.variant, outcome)
+                self.keeper.judge(assignment.model, assignment.variant, outcome)
                 self._unsettled += 1
                 if lost:
-                    self._lost(lane)
+                    self.keeper.mark_lost(lane)
             self._loop.call_soon_threadsafe(
                 self._settle, running, ran, finished_s, outcome in ("failure", "fatal")
             )
             if lost:
                 self._loop.call_soon_threadsafe(self._watcher.lane_lost)
-                if not self._restored(lane, stint):
+                if not self.keeper.restored(lane, stint):
                     return
 
-    def _resume(self, lane: int, stint: int) -> None:
-        """Serve with the number of a lane that was given up."""
-        if self._restored(lane, stint):
-            self._serve(lane, stint)
-
     def _run(
-        self, assignment: Assignment, tickets: Sequence[Ticket], lane: int
+        self, assignment: Assignment, tickets: Sequence[Ticket], lane: Lane
     ) -> tuple[batch.Ran, Outcome]:
         """What came of the batch, and what that says of the variant."""
         name = f"{assignment.model}/{assignment.variant}"
@@ -338,8 +280,8 @@ class Lanes:
             model = self._fleet.held(assignment.model)
             requests = [ticket.request for ticket in tickets]
             alone = [ticket.losses > 0 for ticket in tickets]
-            loaded = self._leased[lane] = model.build(assignment.offer)
-            with loaded.lease(lane) as program:
+            loaded = lane.loaded = model.build(assignment.offer)
+            with loaded.lease(lane.number) as program:
                 ran = batch.run(
                     program, requests, model.outputs, self._max_batch, alone, loaded.card.padding
                 )
@@ -353,74 +295,10 @@ class Lanes:
             _LOG.error("%s failed on a batch: %s", name, fault, exc_info=_unexpected(fault))
         return ran, outcome
 
-    def _judged(self, model: str, variant: str, outcome: Outcome) -> None:
-        """A batch of `variant` ended so; the lock is held."""
-        scheduler, now_s = self._scheduler, time.monotonic()
-        if not scheduler.breakers and outcome in ("success", "none"):
-            return
-        if scheduler.ended(model, variant, outcome, now_s):
-            left_s = scheduler.breakers.of(model, variant, now_s).until_s - now_s
-            _LOG.error("%s/%s failed too often: left alone for %.3g s", model, variant, left_s)
-        # Requests may have waited for what this batch would show.
-        self._work.notify_all()
-
-    def _lost(self, lane: int) -> None:
-        """The lane is gone until it is restored; the lock is held."""
-        now_s = time.monotonic()
-        self._lost_s[lane] = self._lost_s[lane] or now_s
-        self._attempt_s[lane] = now_s
-        self._scheduler.busy_until_s[lane] = now_s + self._restore_s
-
-    def _restored(self, lane: int, stint: int) -> bool:
-        """Bring the lane back, however often it takes; False where it is not wanted any more."""
-        pause_s, longest_s = _RETRY_S
-        while not self._ending.is_set():
-            with self._lock:
-                if self._stints[lane] != stint:
-                    return False
-                self._lost(lane)
-                began_s = self._attempt_s[lane]
-            try:
-                for program, card in self._hosts[lane].restore():
-                    self._warm(lane, program, card)
-            except Exception as error:  # engines have no common base for what they raise
-                _LOG.error("lane %d cannot be restored: %s", lane, error)
-                self._ending.wait(pause_s)
-                pause_s = min(2 * pause_s, longest_s)
-                continue
-            with self._lock:
-                if self._stints[lane] != stint:
-                    return False
-                self._restore_s = max(_RESTORE_S, time.monotonic() - began_s)
-                self._lost_s[lane] = self._attempt_s[lane] = 0.0
-                self._scheduler.busy_until_s[lane] = 0.0
-            _LOG.warning("lane %d serves again", lane)
-            return True
-        return False
-
-    def _warm(self, lane: int, program: Program, card: VariantCard) -> None:
-        """Warm up a program that was restored; one that fails is its breaker's affair."""
-        if self.breaker(card.model, card.variant).state != "closed":
-            return
-        self._warming[lane] = card
-        try:
-            warm_up(program, card, self._max_batch)
-        except LaneLost:
-            # It would do so each time that the lane is restored.
-            with self._work:
-                self._judged(card.model, card.variant, "fatal")
-            raise
-        except Exception as error:  # engines have no common base for what they raise
-            _LOG.error(
-                "%s/%s fails since lane %d is back: %s", card.model, card.variant, lane, error
-            )
-        finally:
-            self._warming[lane] = None
-
-    def _take(self, lane: int, stint: int) -> _Batch | None:
+    def _take(self, lane: Lane, stint: int) -> Batch | None:
         with self._work:
             while True:
-                if self._stints[lane] != stint:
+                if lane.stint != stint:
                     return None
                 if self.queued <= self._unpublished:
                     # Nothing, or what this turn of the loop may still bring company for.
@@ -429,15 +307,14 @@ class Lanes:
                     self._work.wait()
                     continue
                 now_s = time.monotonic()
-                assignment = self._scheduler.take(lane, now_s)
+                assignment = self._scheduler.take(lane.number, now_s)
                 if assignment.expired:
                     self._loop.call_soon_threadsafe(
                         self._refuse, self._pop(assignment.expired), _expired
                     )
                 if assignment.members:
-                    running = _Batch(assignment, self._pop(assignment.members), now_s)
-                    self._running[lane] = running
-                    return running
+                    lane.running = Batch(assignment, self._pop(assignment.members), now_s)
+                    return lane.running
                 if assignment.wait_until_s > now_s:
                     self._work.wait(assignment.wait_until_s - now_s)
                 elif not assignment.expired:
@@ -449,7 +326,7 @@ class Lanes:
 
     # From here on everything runs on the event loop's thread.
 
-    def _settle(self, running: _Batch, ran: batch.Ran, finished_s: float, judged: bool) -> None:
+    def _settle(self, running: Batch, ran: batch.Ran, finished_s: float, judged: bool) -> None:
         """Give each request its outcome.
 
         Args:
@@ -506,50 +383,16 @@ class Lanes:
         if not fault.judged and variant != fault.variant:
             fault.judged = True
             with self._work:
-                self._judged(ticket.request.model, fault.variant, "failure")
+                self.keeper.judge(ticket.request.model, fault.variant, "failure")
 
-    def _look(self) -> None:
-        """Give up each lane that has not come back for too long, and look again later."""
-        now_s = time.monotonic()
-        for lane, running in enumerate(self._running):
-            if running is not None and now_s - running.started_s > self._timeout_s:
-                self._give_up(lane, running)
-            elif 0 < self._attempt_s[lane] < now_s - max(_RESTORE_LIMIT_S, self._timeout_s):
-                self._give_up(lane, None)
-        self._loop.call_later(min(1.0, self._timeout_s / 4), self._look)
-
-    def _give_up(self, lane: int, running: _Batch | None) -> None:
-        with self._work:
-            if self._running[lane] is not running:
-                return  # it has come back in this moment
-            loaded = self._leased[lane]
-            warming = self._warming[lane]
-            self._stints[lane] += 1
-            self._running[lane] = None
-            self._leased[lane] = None
-            self._lost(lane)
-            if running is not None:
-                model, variant = running.assignment.model, running.assignment.variant
-                _LOG.error("lane %d: %s/%s does not come back: given up", lane, model, variant)
-                self._judged(model, variant, "fatal")
-                self._unsettled += 1
-            elif warming is not None:
-                self._judged(warming.model, warming.variant, "fatal")
+    def _given_up(self, running: Batch | None, after_s: float) -> None:
+        """A lane did not come back with this batch: it runs elsewhere."""
         self._watcher.lane_lost()
-        self._hosts[lane].give_up(loaded.programs[lane] if loaded is not None else None)
         if running is not None:
-            hung = Hung(f"no answer within {self._timeout_s:g} s")
+            hung = Hung(f"no answer within {after_s:g} s")
             ran = batch.Ran([hung] * len(running.tickets), 0.0)
+            self._unsettled += 1
             self._settle(running, ran, time.monotonic(), judged=True)
-        behind = [thread for thread in self._left_behind if thread.is_alive()]
-        self._left_behind = [*behind, self._threads[lane]]
-        if len(self._left_behind) <= max(_LEFT_BEHIND, len(self._threads)):
-            self._threads[lane] = self._thread(lane, self._resume)
-        elif not self._ending.is_set():
-            _LOG.error("lane %d stays away: %d threads hang", lane, len(self._left_behind))
-            self._stuck = True
-            self._attempt_s[lane] = 0.0
-            self._scheduler.busy_until_s[lane] = time.monotonic() + _AWAY_S
 
     def _refuse(self, tickets: Sequence[Ticket], why: Callable[[Ticket], GearshiftError]) -> None:
         for ticket in tickets:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import random
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
@@ -27,8 +28,10 @@ from gateway.metrics import Metrics
 from gateway.operator import Operator
 from gateway.residency import Residency
 from gateway.settings import Settings, SettingsError
+from gateway.shadow import Shadows
 from gateway.shed import Shed
 from gateway.tickets import Result, Ticket
+from gateway.watch import Watch
 from router import policies
 from router.admission import admits
 from router.breaker import Breaker, Breakers, Terms
@@ -42,6 +45,8 @@ from router.errors import (
     Overloaded,
     Unsatisfiable,
 )
+from router.menu import Offer
+from router.rollout import pick
 from router.route import Policy
 from router.scheduler import Scheduler
 from router.telemetry import Telemetry
@@ -70,14 +75,17 @@ class Service:
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
         self._settings = settings
         self._metrics = metrics
+        watch = Watch(settings.models)
         self.catalog = catalog.usable(settings.models)
+        directives = Directives(settings.state_folder)
         self.fleet = Fleet.of(
             self.catalog,
             percentile=settings.latency_percentile,
             usd_per_lane_hour=settings.usd_per_lane_hour,
             max_batch=settings.max_batch,
+            rollout=directives.of,
         )
-        unknown = sorted(settings.model_weights.keys() - self.fleet.names())
+        unknown = sorted(settings.model_weights.keys() - self.fleet.everything().keys())
         if unknown:
             known = ", ".join(self.fleet.names())
             raise SettingsError(f"model_weights: expected some of {known}, got {unknown[0]!r}")
@@ -86,8 +94,11 @@ class Service:
             default=settings.default_constraints,
         )
         self._telemetry = Telemetry(settings.latency_percentile)
-        self.operator = Operator(self.fleet, Directives(settings.state_folder))
         self._residency = Residency(self.fleet, settings, self._policy, metrics)
+        self._shadows = Shadows(self.fleet, settings, metrics, lambda: self._lanes.idle)
+        self.operator = Operator(
+            watch, self.fleet, self._residency, directives, metrics, self._changed
+        )
         self._shed: Shed[Overloaded] = Shed(lambda: self.left)
         self._left_more = 0
         self._started = False
@@ -107,7 +118,10 @@ class Service:
         ticket: Ticket | None = None
         try:
             constraints = or_default(request.constraints, self._policy.default)
-            decision = self._let_in(request.model, constraints, request.rows)
+            try:
+                decision = self._let_in(request.model, constraints, request.rows)
+            except NotReady as error:
+                decision = await self._once_loaded(error, request, constraints, left)
             ticket = self._lanes.submit(request, constraints, decision)
             return self._answered(ticket, await self._result(ticket, left))
         except GearshiftError as error:
@@ -150,8 +164,71 @@ class Service:
     def _decide(self, model: str, constraints: Constraints, rows: int) -> Decision:
         if self.stopping:
             raise NotReady("the server is stopping")
-        self.fleet.model(model)  # raises where there is none
+        served = self.fleet.model(model)  # raises where there is none
+        if served.steered and constraints.variant is None:
+            return self._steered(served, constraints, rows)
         return self._lanes.route(model, constraints, rows)
+
+    def _steered(self, served: ServedModel, constraints: Constraints, rows: int) -> Decision:
+        """The decision where the operator has pinned a variant, or tries canaries."""
+        rollout, route = served.rollout, self._lanes.route
+        if rollout.pinned in served.menu.by_name:
+            decision = route(served.name, replace(constraints, variant=rollout.pinned), rows)
+            return replace(decision, why=decision.why.replace("by the request", "by the operator"))
+        picked = pick(rollout.canaries, random.random())
+        if picked in served.menu.by_name:
+            own = replace(constraints, variant=picked, relax=())
+            decision = route(served.name, own, rows)
+            if decision.verdict == "accepted":
+                share = rollout.canaries[decision.variant]
+                why = f"{picked} is a canary, which gets {share:.4g} of the requests it may answer"
+                return replace(decision, reason="canary", why=why)
+            if decision.verdict == "not-ready":
+                self._residency.wanted(served.name, own, rows)
+        return route(served.name, constraints, rows)
+
+    async def _once_loaded(
+        self,
+        error: NotReady,
+        request: InferRequest,
+        constraints: Constraints,
+        left: Callable[[], Awaitable[None]],
+    ) -> Decision:
+        """The decision once what the request needs is in memory, where that is soon enough.
+
+        Raises:
+            NotReady: `error`, where it is not.
+        """
+        if self._residency.waiting >= self._settings.max_queue:
+            raise error
+        deadline_s = math.inf
+        if constraints.max_latency_ms is not None and "latency" not in constraints.relax:
+            deadline_s = request.received_s + constraints.max_latency_ms / 1000
+        served = self.fleet.model(request.model)
+        needs = constraints
+        if constraints.variant is None and served.rollout.pinned in served.menu.by_name:
+            needs = replace(constraints, variant=served.rollout.pinned)
+        until_s = min(deadline_s, time.monotonic() + self._residency.patience_s)
+        gone = asyncio.ensure_future(left())
+        try:
+            while True:
+                came = asyncio.ensure_future(
+                    self._residency.awaited(request.model, needs, request.rows, until_s)
+                )
+                await asyncio.wait((gone, came), return_when=asyncio.FIRST_COMPLETED)
+                if not came.done():
+                    came.cancel()
+                    raise CallerLeft("the caller left")
+                if not came.result():
+                    if time.monotonic() >= deadline_s:
+                        raise DeadlinePassed("the deadline passed before the variant was loaded")
+                    raise error
+                try:
+                    return self._let_in(request.model, constraints, request.rows)
+                except NotReady as again:
+                    error = again
+        finally:
+            gone.cancel()
 
     def _let_in(self, model: str, constraints: Constraints, rows: int) -> Decision:
         """As `_accepted`; refused without a decision while one stands that refused the same."""
@@ -226,21 +303,22 @@ class Service:
 
     def _answered(self, ticket: Ticket, result: Result) -> InferResponse:
         request, waiting, decision = ticket.request, ticket.waiting, ticket.decision
-        served = self.fleet.model(request.model)
         late = time.monotonic() > waiting.deadline_s
         if late and not waiting.soft:
             raise DeadlinePassed("the deadline passed while the batch ran")
+        offer = _promised(ticket, result.variant)
         if result.failed or result.variant != decision.variant:
-            decision = _shifted(decision, served, result, request)
+            decision = _shifted(decision, offer, ticket, result)
         if late and "latency" not in decision.relaxed:
             decision = replace(decision, relaxed=(*decision.relaxed, "latency"))
         infer_ms = (result.finished_s - result.started_s) * 1000
-        offer = served.menu.by_name[result.variant]
         share = request.rows / result.batch_rows
         cap = request.constraints.max_cost_usd_per_million
         charge = infer_ms * share * offer.usd_per_million_lane_ms
         if cap is not None and "cost" not in decision.relaxed:
             charge = min(charge, cap)  # a slow run is the operator's loss, not the caller's
+        if self.fleet.held(request.model).rollout.shadows:
+            self._shadows.answered(request, result.outputs)
         return InferResponse(
             outputs=result.outputs,
             decision=decision,
@@ -263,13 +341,14 @@ class Service:
 
     def healthy(self, model: str, variant: str) -> bool:
         """Whether a variant is loaded and warm, and requests are not kept from it."""
-        ready = self.fleet.model(model).is_ready(variant)
+        served = self.fleet.everything().get(model)
+        ready = served is not None and served.is_ready(variant)
         return ready and self.breaker(model, variant).state != "open"
 
     @property
     def live(self) -> bool:
         """Whether the process can serve, or will; where not, only another one can."""
-        return not self._started or self._lanes.alive
+        return not self._started or self._lanes.keeper.alive
 
     @property
     def ready(self) -> bool:
@@ -280,7 +359,7 @@ class Service:
         """Start the lanes, then load and warm the variants; returns when all are settled."""
         settings = self._settings
         scheduler = Scheduler(
-            {model.name: model for model in self.fleet.models()},
+            self.fleet.everything(),
             self._telemetry,
             policies.get(settings.policy),
             self._policy,
@@ -302,23 +381,38 @@ class Service:
             batch_timeout_s=settings.batch_timeout_seconds,
         )
         self._metrics.watch(
-            queued=lambda: self._lanes.queued,
+            queued=lambda: self._lanes.queued + self._residency.waiting,
             busy_lanes=lambda: self._lanes.busy,
-            lost_lanes=lambda: self._lanes.lost,
+            lost_lanes=lambda: self._lanes.keeper.lost,
             lanes=settings.lanes,
-            loaded_bytes=lambda: self._residency.loaded_bytes,
+            loaded_bytes=lambda: self._residency.loaded_bytes + self._shadows.loaded_bytes(),
         )
-        for model in self.fleet.models():
-            healthy = partial(self.healthy, model.name)
-            breaker = partial(self.breaker, model.name)
-            self._metrics.watch_variants(model.name, model.cards, healthy, breaker)
+        for model in self.fleet.everything().values():
+            self._changed(model)
         self._started = True
-        await self._residency.start(self._lanes.in_use, self._hosts)
+        await self._residency.start(
+            self._lanes.in_use,
+            self._hosts,
+            change=self._lanes.change,
+            holds=self._lanes.holds,
+            replaced=self._lanes.replaced,
+        )
+        if not self.stopping:
+            self.operator.start(self._lanes.change, settings.watch_seconds)
+
+    def _changed(self, model: ServedModel) -> None:
+        """Show what `model` consists of now."""
+        healthy = partial(self.healthy, model.name)
+        breaker = partial(self.breaker, model.name)
+        self._metrics.watch_variants(model.name, model.states, healthy, breaker)
+        self._shadows.tidy()
 
     async def stop(self) -> None:
         """Refuse new requests, let the queued ones finish, as long as the settings allow."""
         self.stopping = True
         give_up_s = time.monotonic() + self._settings.drain_seconds
+        self.operator.stop()
+        await self._shadows.stop()
         await self._residency.stop(self._settings.drain_seconds)
         while not self._lanes.idle and time.monotonic() < give_up_s:
             await asyncio.sleep(0.01)
@@ -331,14 +425,17 @@ class Service:
             _LOG.error("a lane still runs its batch; the process ends without it")
 
 
-def _shifted(
-    decision: Decision, served: ServedModel, result: Result, request: InferRequest
-) -> Decision:
+def _promised(ticket: Ticket, variant: str) -> Offer:
+    """The build of `variant` that the request was promised; another may have its name by now."""
+    return next(offer for offer in ticket.waiting.choices.offers if offer.name == variant)
+
+
+def _shifted(decision: Decision, ran: Offer, ticket: Ticket, result: Result) -> Decision:
     """`decision` with the variant that ran instead of the one that was foreseen.
 
     What was predicted at arrival stands: the variant was chosen to keep it.
     """
-    ran, foreseen = (served.menu.by_name[v] for v in (result.variant, decision.variant))
+    foreseen = _promised(ticket, decision.variant)
     less = "less" if ran.row_ms < foreseen.row_ms else "more"
     return replace(
         decision,
@@ -349,7 +446,7 @@ def _shifted(
         else f"chosen when a lane came free: {less} time was left than predicted, "
         f"which was for {foreseen.name}",
         accuracy=ran.accuracy,
-        cost_usd_per_million=ran.cost_usd_per_million(request.rows),
+        cost_usd_per_million=ran.cost_usd_per_million(ticket.request.rows),
         allowed=(ran.name, *[name for name in decision.allowed if name != ran.name]),
         refused=tuple([refusal for refusal in decision.refused if refusal.variant != ran.name]),
     )

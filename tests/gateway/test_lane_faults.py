@@ -237,13 +237,13 @@ def test_hanging_batch_runs_elsewhere_and_its_lane_comes_back(models: Path, faul
         assert (result.variant, result.failed) == ("int8", "fp32")
         assert state(rig) == "open"
         assert rig.told.lost == 1
-        while rig.lanes.lost:
+        while rig.lanes.keeper.lost:
             await asyncio.sleep(0.01)
         other = rig.submit(1, ("int8",))
         assert_own(other, await other.done)
-        assert rig.lanes.alive
+        assert rig.lanes.keeper.alive
         fault.unlink()  # what was given up comes back, and changes nothing
-        while [thread for thread in rig.lanes._left_behind if thread.is_alive()]:
+        while [thread for thread in rig.lanes.keeper.left_behind if thread.is_alive()]:
             await asyncio.sleep(0.01)
         assert rig.batches == [("echo", "int8", 1)] * 2
         assert rig.lanes.idle
@@ -255,12 +255,12 @@ def test_too_many_hanging_threads_end_the_process_s_life(models: Path, fault: Pa
     async def test(rig: Rig) -> None:
         fault.write_text("hang", encoding="ascii")
         for _ in range(5):
-            assert rig.lanes.alive
+            assert rig.lanes.keeper.alive
             with pytest.raises((EngineFailed, DeadlinePassed), match="no answer within"):
                 await rig.submit().done
             rig.lanes.forget("echo", "fp32")
             await asyncio.sleep(0.05)
-        assert not rig.lanes.alive
+        assert not rig.lanes.keeper.alive
         fault.unlink()
 
     run(models, test, terms=LONG, batch_timeout_s=0.1)

@@ -153,7 +153,7 @@ def test_a_process_killed_in_mid_batch_loses_nobody(models: Path) -> None:
         results = [await ticket.done for ticket in running]
         for ticket, result in zip(running[4:], results[4:], strict=True):
             assert_own(ticket, result)
-        while rig.lanes.lost:
+        while rig.lanes.keeper.lost:
             await asyncio.sleep(0.01)
         # Two processes again, and both serve.
         assert killed not in lane_processes()
@@ -221,13 +221,13 @@ def test_a_hanging_process_is_killed_and_its_requests_run_elsewhere(
         hung = rig.submit(1, BOTH)
         assert (await hung.done).variant == "int8"
         assert rig.lanes.breaker("echo", "fp32").state == "open"
-        while rig.lanes.lost:
+        while rig.lanes.keeper.lost:
             await asyncio.sleep(0.01)
         (after,) = lane_processes()
         assert after not in before
         other = rig.submit(1, ("int8",))
         assert_own(other, await other.done)
-        assert not [thread for thread in rig.lanes._left_behind if thread.is_alive()]
+        assert not [thread for thread in rig.lanes.keeper.left_behind if thread.is_alive()]
 
     run(models, test, kind="process", terms=LONG, batch_timeout_s=0.5)
 
