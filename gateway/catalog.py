@@ -11,10 +11,11 @@ import hashlib
 import re
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-import numpy as np
+from numpy.typing import NDArray
 from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
@@ -25,6 +26,10 @@ from router.manifest import MANIFEST_FILE, Manifest, differences
 from router.menu import Menu, Percentile, menu
 
 _NAME = re.compile(NAME_PATTERN)
+
+Scores = NDArray[Any]
+
+DISAGREES = "its inputs, outputs, metric or reference are not those of the model's other variants"
 
 
 class StoreUnusable(Exception):
@@ -37,10 +42,17 @@ class VariantUnusable(Exception):
 
 @dataclass(frozen=True)
 class Entry:
-    """One variant that is whole: its folder and its card."""
+    """One variant that is whole: its folder and its card.
+
+    Attributes:
+        digest: SHA-256 of its manifest, which tells one build of a variant from another.
+        scores: per-sample scores and clusters, each (samples,); None where there are none.
+    """
 
     folder: Path
     card: VariantCard
+    digest: str = ""
+    scores: tuple[Scores, Scores] | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -49,11 +61,20 @@ class Catalog:
 
     Attributes:
         models: entries by model and variant, in the order of their names.
-        problems: for each folder that was left out, which and why.
+        broken: by model and variant, why each folder that was left out was.
     """
 
     models: Mapping[str, Mapping[str, Entry]]
-    problems: tuple[str, ...]
+    broken: Mapping[str, Mapping[str, str]]
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """For each folder that was left out, which and why."""
+        return tuple(
+            f"{model}/{variant}: {why}"
+            for model, whys in self.broken.items()
+            for variant, why in whys.items()
+        )
 
 
 def read(store: Path) -> Catalog:
@@ -63,19 +84,21 @@ def read(store: Path) -> Catalog:
         StoreUnusable: `store` is no readable folder.
     """
     models: dict[str, dict[str, Entry]] = {}
-    problems: list[str] = []
-    for model in _folders(store):
+    broken: dict[str, dict[str, str]] = {}
+    for model in folders(store):
         entries: dict[str, Entry] = {}
-        for folder in _folders(model):
+        whys: dict[str, str] = {}
+        for folder in folders(model):
             try:
                 entries[folder.name] = read_variant(folder)
             except VariantUnusable as error:
-                problems.append(f"{model.name}/{folder.name}: {error}")
-        kept, odd = _consistent(entries)
-        problems.extend(f"{model.name}/{name}: {why}" for name, why in odd.items())
+                whys[folder.name] = str(error)
+        kept, odd = consistent(entries)
+        if whys or odd:
+            broken[model.name] = {**whys, **odd}
         if kept:
             models[model.name] = kept
-    return Catalog(models, tuple(problems))
+    return Catalog(models, broken)
 
 
 def usable(store: Path) -> Catalog:
@@ -124,7 +147,21 @@ def read_variant(folder: Path) -> Entry:
         raise VariantUnusable(
             f"the card is of {card.model}/{card.variant}, the folder is {'/'.join(named)}"
         )
-    return Entry(folder, card)
+    return Entry(folder, card, hashlib.sha256(text).hexdigest(), _scores(folder))
+
+
+def check_unchanged(entry: Entry) -> None:
+    """Make sure that what was just loaded is what was checked: a folder may be replaced meanwhile.
+
+    Raises:
+        VariantUnusable: another build lies there now, or none.
+    """
+    try:
+        text = (entry.folder / MANIFEST_FILE).read_bytes()
+    except OSError as error:
+        raise VariantUnusable(f"{MANIFEST_FILE} cannot be read: {error.strerror}") from error
+    if entry.digest != hashlib.sha256(text).hexdigest():
+        raise VariantUnusable("it was replaced while it was being loaded")
 
 
 def digests(folder: Path) -> dict[str, str]:
@@ -168,15 +205,14 @@ def menu_of(
 def evidence(entries: Mapping[str, Entry]) -> dict[str, dict[str, float]]:
     """`evidence[best][variant]`: the lower end of the paired interval of variant minus best.
 
-    Only variants that were scored on the same samples are paired.
+    Only variants that were scored on the same samples are paired. Without scores the cards' own
+    intervals are compared, which proves less.
     """
-    groups: dict[bytes, tuple[dict[str, np.ndarray], np.ndarray]] = {}
+    groups: dict[bytes, tuple[dict[str, Scores], Scores]] = {}
     for name, entry in entries.items():
-        try:
-            tensors = load_file(entry.folder / SCORES_FILE)
-            scores, clusters = tensors["scores"], tensors["clusters"]
-        except (OSError, KeyError, SafetensorError):
-            continue  # Without scores the cards' own intervals are compared, which proves less.
+        if entry.scores is None:
+            continue
+        scores, clusters = entry.scores
         task = entry.card.task
         key = repr((task.name, task.split, clusters.shape)).encode() + clusters.tobytes()
         groups.setdefault(key, ({}, clusters))[0][name] = scores
@@ -187,7 +223,12 @@ def evidence(entries: Mapping[str, Entry]) -> dict[str, dict[str, float]]:
     return found
 
 
-def _folders(parent: Path) -> list[Path]:
+def folders(parent: Path) -> list[Path]:
+    """The folders in `parent` whose names can be a model's or a variant's, in their order.
+
+    Raises:
+        StoreUnusable: it is no readable folder.
+    """
     try:
         children = sorted(parent.iterdir())
     except OSError as error:
@@ -196,7 +237,13 @@ def _folders(parent: Path) -> list[Path]:
     return [child for child in children if _NAME.fullmatch(child.name) and child.is_dir()]
 
 
-def _consistent(entries: Mapping[str, Entry]) -> tuple[dict[str, Entry], dict[str, str]]:
+def kind(entry: Entry) -> str:
+    """What all variants of one model must share, so that any of them can answer a request."""
+    card = entry.card
+    return repr((card.reference, card.inputs, card.outputs, card.processor, card.task.metric))
+
+
+def consistent(entries: Mapping[str, Entry]) -> tuple[dict[str, Entry], dict[str, str]]:
     """Those that can stand behind one endpoint together, and why each other one cannot.
 
     One request must be answerable by any of them, so inputs, outputs and reference must agree;
@@ -204,16 +251,18 @@ def _consistent(entries: Mapping[str, Entry]) -> tuple[dict[str, Entry], dict[st
     """
     if not entries:
         return {}, {}
-
-    def kind(entry: Entry) -> str:
-        card = entry.card
-        return repr((card.reference, card.inputs, card.outputs, card.task.metric))
-
     own = [kind(entry) for name, entry in entries.items() if entry.card.reference == name]
     ((agreed, _),) = Counter(own or [kind(entry) for entry in entries.values()]).most_common(1)
     kept = {name: entry for name, entry in entries.items() if kind(entry) == agreed}
-    why = "its inputs, outputs, metric or reference are not those of the model's other variants"
-    return kept, {name: why for name in entries if name not in kept}
+    return kept, {name: DISAGREES for name in entries if name not in kept}
+
+
+def _scores(folder: Path) -> tuple[Scores, Scores] | None:
+    try:
+        tensors = load_file(folder / SCORES_FILE)
+        return tensors["scores"], tensors["clusters"]
+    except (OSError, KeyError, SafetensorError):
+        return None
 
 
 def _first(error: ValidationError) -> str:

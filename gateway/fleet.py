@@ -1,196 +1,126 @@
-"""The fleet: variants loaded into engines, warmed, and known to be ready or to have failed.
-
-One program for each lane and variant. A variant serves only after it has answered on every lane,
-for every batch size, with the shape and datatype that its card promises: a failed warm-up keeps it
-out, and says why.
-"""
+"""The fleet: every model of a store, and which of them are served."""
 
 from __future__ import annotations
 
-import logging
-import threading
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Literal
 
-from gateway import catalog
-from gateway.catalog import Catalog, Entry
-from gateway.engines import NUMPY_TYPES, EngineError, Program, Tensor, blank
+from gateway.builds import Terms
+from gateway.catalog import Catalog
 from gateway.hosts import Host
-from gateway.lease import Loaded
-from router.card import TensorSpec, VariantCard
-from router.errors import UnknownModel
-from router.menu import Menu, Percentile
+from gateway.served import ServedModel, VariantState
+from gateway.warmup import check_outputs, warm_up
+from router.errors import NotReady, UnknownModel
+from router.menu import Percentile
 from router.residency import Key
+from router.rollout import AS_IT_LIES, Rollout
 
-_LOG = logging.getLogger(__name__)
-
-_EVICTED = "the memory limit leaves no room for it beside what is wanted more"
-
-
-@dataclass(frozen=True, slots=True)
-class VariantState:
-    """What a variant is doing; `why` says it for one that failed or was evicted.
-
-    One that the memory limit keeps out is "evicted", also while it is being loaded again: the
-    server is not starting, and is as ready as it was.
-    """
-
-    variant: str
-    state: Literal["loading", "ready", "failed", "evicted"]
-    why: str = ""
-
-
-class ServedModel:
-    """One model: its cards and menu, which of its variants are ready, and their programs.
-
-    Attributes:
-        cards: every variant that is whole in the store, by name.
-        ready: variants that a request may be routed to.
-        runnable: variants that a lane may run: those, and one that is leaving, until no queued
-            request needs it any more.
-        loaded: for each variant that is runnable, the build that serves, with a program a lane.
-    """
-
-    def __init__(self, entries: Mapping[str, Entry], menu: Menu) -> None:
-        card = next(iter(entries.values())).card
-        self.name = card.model
-        self.reference = card.reference
-        self.inputs: tuple[TensorSpec, ...] = card.inputs
-        self.outputs: tuple[TensorSpec, ...] = card.outputs
-        self.inputs_by_name = {spec.name: spec for spec in card.inputs}
-        self.outputs_by_name = {spec.name: spec for spec in card.outputs}
-        self.equal_sizes = card.equal_sizes()
-        self.labels = card.task.labels
-        self.menu = menu
-        self.cards = {name: entry.card for name, entry in entries.items()}
-        self.states = {name: VariantState(name, "loading") for name in entries}
-        self.loaded: dict[str, Loaded] = {}
-        self.ready: frozenset[str] = frozenset()
-        self.runnable: frozenset[str] = frozenset()
-        self._entries = entries
-        self._settling = threading.Lock()  # variants load side by side
-
-    def is_ready(self, variant: str) -> bool:
-        """Whether `variant` is loaded, warm and healthy."""
-        return variant in self.ready
-
-    def resolve(self, variant: str) -> VariantCard:
-        """The card of `variant`, which may be an alias.
-
-        Raises:
-            UnknownVariant: there is none.
-        """
-        return self.cards[self.menu.resolve(variant).name]
-
-    def load(
-        self, variant: str, hosts: Sequence[Host], *, threads: int, max_batch: int, trust: bool
-    ) -> None:
-        """Load and warm `variant` on every lane; then it is ready, or failed with a reason."""
-        entry = self._entries[variant]
-        programs: list[Program] = []
-        try:
-            for host in hosts:
-                program = host.load(entry.folder, entry.card, threads=threads, trusted=trust)
-                programs.append(program)
-                warm_up(program, entry.card, max_batch)
-        except Exception as error:
-            # Whatever an engine raises while it starts is this variant's failure, not the
-            # server's: the others serve without it.
-            for program in programs:
-                program.close()
-            why = str(error) if isinstance(error, EngineError) else repr(error)
-            self.states[variant] = VariantState(variant, "failed", why)
-            _LOG.error("%s/%s will not serve: %s", self.name, variant, why)
-            return
-        with self._settling:
-            self.loaded[variant] = Loaded(entry.card, programs)
-            self.runnable = self.runnable | {variant}
-            self._offer(variant)
-
-    def evict(self, variant: str) -> None:
-        """Route nothing to `variant` any more; what is queued for it may still run."""
-        with self._settling:
-            self.ready = self.ready - {variant}
-            self.states[variant] = VariantState(variant, "evicted", _EVICTED)
-
-    def retire(self, variant: str) -> None:
-        """Let no lane start a batch of `variant`, which was evicted, any more."""
-        with self._settling:
-            self.runnable = self.runnable - {variant}
-
-    def reinstate(self, variant: str) -> None:
-        """Take `evict` and `retire` back; `free` has not been called."""
-        with self._settling:
-            self.runnable = self.runnable | {variant}
-            self._offer(variant)
-
-    def free(self, variant: str) -> None:
-        """Close the programs of `variant`, which was evicted and which nothing uses any more."""
-        with self._settling:
-            self.runnable = self.runnable - {variant}
-            loaded = self.loaded.pop(variant)
-        loaded.close()
-
-    def _offer(self, variant: str) -> None:
-        self.states[variant] = VariantState(variant, "ready")
-        self.ready = self.ready | {variant}
+__all__ = ["Fleet", "ServedModel", "VariantState", "check_outputs", "warm_up"]
 
 
 class Fleet:
-    """Every model of a store."""
+    """Every model of a store.
 
-    def __init__(self, models: Mapping[str, ServedModel]) -> None:
-        self._models = models
+    Args:
+        models: by name, those without any build left out.
+        terms: on which what is found later is offered.
+        broken: by model and variant, why nothing of a model can be served.
+    """
+
+    def __init__(
+        self,
+        models: Mapping[str, ServedModel],
+        terms: Terms,
+        broken: Mapping[str, Mapping[str, str]] | None = None,
+    ) -> None:
+        self._models = dict(models)
+        self.terms = terms
+        self.broken = {name: dict(whys) for name, whys in (broken or {}).items()}
+        self._served: dict[str, ServedModel] = {}
+        self.changed()
 
     @classmethod
     def of(
-        cls, store: Catalog, *, percentile: Percentile, usd_per_lane_hour: float, max_batch: int
+        cls,
+        store: Catalog,
+        *,
+        percentile: Percentile,
+        usd_per_lane_hour: float,
+        max_batch: int,
+        rollout: Callable[[str], Rollout] = lambda _: AS_IT_LIES,
     ) -> Fleet:
-        """The fleet of a catalogue; nothing is loaded yet."""
-        return cls(
-            {
-                name: ServedModel(
-                    entries,
-                    catalog.menu_of(
-                        entries,
-                        percentile=percentile,
-                        usd_per_lane_hour=usd_per_lane_hour,
-                        max_batch=max_batch,
-                    ),
-                )
-                for name, entries in store.models.items()
-            }
-        )
+        """The fleet of a catalogue; nothing is loaded yet.
+
+        Args:
+            rollout: what the operator wants of a model, by its name.
+        """
+        terms = Terms(percentile, usd_per_lane_hour, max_batch)
+        models = {
+            name: ServedModel(entries, terms, broken=store.broken.get(name), rollout=rollout(name))
+            for name, entries in store.models.items()
+        }
+        return cls(models, terms, {n: whys for n, whys in store.broken.items() if n not in models})
 
     def names(self) -> list[str]:
-        """The models, in the order of their names."""
-        return sorted(self._models)
+        """The models that are served, in the order of their names."""
+        return sorted(self._served)
 
     def models(self) -> list[ServedModel]:
         """As `names`."""
-        return [self._models[name] for name in self.names()]
+        return [self._served[name] for name in self.names()]
+
+    def everything(self) -> Mapping[str, ServedModel]:
+        """Every model that is in the store or in memory, those that are not served included."""
+        return dict(self._models)
 
     def model(self, name: str) -> ServedModel:
         """The model called `name`.
 
         Raises:
-            UnknownModel: there is none; the message lists those there are.
+            UnknownModel: there is none, and the message lists those there are; or the operator has
+                unloaded it.
+            NotReady: it is in the store, but nothing of it is whole.
         """
         try:
-            return self._models[name]
+            return self._served[name]
         except KeyError:
-            known = ", ".join(self.names())
-            raise UnknownModel(f"unknown model {name!r}; there are {known}") from None
+            pass
+        if name in self.broken:
+            whys = "; ".join(f"{variant}: {why}" for variant, why in self.broken[name].items())
+            raise NotReady(f"nothing of {name} can be served: {whys}")
+        held = self._models.get(name)
+        if held is not None and held.builds:
+            raise UnknownModel(f"{name!r} is not served: it was unloaded by the operator")
+        known = ", ".join(self.names())
+        raise UnknownModel(f"unknown model {name!r}; there are {known}")
+
+    def held(self, name: str) -> ServedModel:
+        """As `model`, for what was promised already: of one that is leaving, too."""
+        return self._models[name]
+
+    def add(self, model: ServedModel) -> None:
+        """Serve a model that was not there."""
+        self._models[model.name] = model
+        self.changed()
+
+    def remove(self, model: ServedModel) -> None:
+        """Forget a model of which nothing is left, unless another one has its name by now."""
+        if self._models.get(model.name) is model:
+            del self._models[model.name]
+            self.changed()
+
+    def changed(self) -> None:
+        """Let what was added, removed or withdrawn be seen."""
+        self._served = {name: model for name, model in self._models.items() if model.served}
 
     @property
     def ready(self) -> bool:
-        """Whether every variant is settled and every model has one that serves."""
-        return all(
-            model.ready and all(state.state != "loading" for state in model.states.values())
-            for model in self._models.values()
-        )
+        """Whether every variant is settled and every model has one that serves.
+
+        What was found while the server serves does not count until it does: the server is as ready
+        as it was.
+        """
+        return all(model.settled for model in self._served.values())
 
     def load(
         self,
@@ -208,13 +138,13 @@ class Fleet:
         """
         with ThreadPoolExecutor(max_workers=len(hosts), thread_name_prefix="load") as pool:
             for model in self.models():
-                for offer in model.menu.offers:
-                    if chosen is not None and (model.name, offer.name) not in chosen:
-                        model.evict(offer.name)
+                for each in model.menu.offers:
+                    if chosen is not None and (model.name, each.name) not in chosen:
+                        model.rest(each.name)
                         continue
                     pool.submit(
                         model.load,
-                        offer.name,
+                        each.name,
                         hosts,
                         threads=threads,
                         max_batch=max_batch,
@@ -225,43 +155,7 @@ class Fleet:
         """Free every program."""
         for model in self._models.values():
             model.ready = model.runnable = frozenset()
-            for loaded in model.loaded.values():
+            for loaded in (*model.loaded.values(), *[b.loaded for b in model.leaving if b.loaded]):
                 loaded.close()
             model.loaded.clear()
-
-
-def warm_up(program: Program, card: VariantCard, max_batch: int) -> None:
-    """Run every batch size once, so that no request is the first of its size.
-
-    Raises:
-        EngineError: it answered with something else than its card promises.
-    """
-    for rows in range(1, max_batch + 1):
-        inputs = {spec.name: _blank(spec, rows) for spec in card.inputs}
-        check_outputs(program.infer(inputs), card.outputs, rows)
-
-
-def check_outputs(outputs: Mapping[str, Tensor], specs: tuple[TensorSpec, ...], rows: int) -> None:
-    """Hold what an engine answered to what was promised.
-
-    Raises:
-        EngineError: an output is missing, or has another shape or datatype.
-    """
-    for spec in specs:
-        tensor = outputs.get(spec.name)
-        if tensor is None:
-            raise EngineError(f"output {spec.name!r} is missing")
-        expected = (rows, *spec.shape[1:])
-        if len(tensor.shape) != len(expected) or any(
-            wanted not in (size, -1) for size, wanted in zip(tensor.shape, expected, strict=True)
-        ):
-            raise EngineError(f"output {spec.name!r} has shape {tensor.shape}, expected {expected}")
-        if tensor.dtype != NUMPY_TYPES[spec.datatype]:
-            raise EngineError(
-                f"output {spec.name!r} has datatype {tensor.dtype}, expected {spec.datatype}"
-            )
-
-
-def _blank(spec: TensorSpec, rows: int) -> Tensor:
-    # A free dimension is run at length 1.
-    return blank(spec.datatype, (rows, *(max(size, 1) for size in spec.shape[1:])))
+            model.leaving.clear()

@@ -19,10 +19,12 @@ class Loaded:
     Attributes:
         card: the build's own, which another build of the same name need not share.
         programs: one for each lane.
+        build: the digest of its manifest.
     """
 
-    def __init__(self, card: VariantCard, programs: Sequence[Program]) -> None:
+    def __init__(self, card: VariantCard, programs: Sequence[Program], build: str = "") -> None:
         self.card = card
+        self.build = build
         self.programs = tuple(programs)
         self._lock = threading.Lock()
         self._leases = 0

@@ -6,6 +6,7 @@ name out of a path counts as "unknown" until the store has it.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable
 from functools import cache
 
@@ -132,6 +133,29 @@ class Metrics:
         self._evictions = counter(
             "variant_evictions", "Times that a variant was freed for others under the limit.",
             "model", "variant",
+        )  # fmt: skip
+        self._load_failures = counter(
+            "variant_load_failures", "Times that a variant could not be loaded or warmed.",
+            "model", "variant",
+        )  # fmt: skip
+        self._freed = counter(
+            "variant_frees",
+            "Times that a build was freed as it was replaced, removed or taken out of service.",
+            "model", "variant",
+        )  # fmt: skip
+        self._store_readable = gauge(
+            "store_readable", "0 when the store cannot be read: what is loaded serves on."
+        )
+        self._store_readable.set(1)
+        self._shadow_rows = counter(
+            "shadow_rows",
+            "Rows answered by a shadow as well: agree, or disagree, with the answer that was sent.",
+            "model", "variant", "outcome",
+        )  # fmt: skip
+        self._shadow_requests = counter(
+            "shadow_requests",
+            "Requests picked for a shadow: compared, failed, or skipped while lanes were busy.",
+            "model", "variant", "outcome",
         )  # fmt: skip
         self._loaded_bytes = gauge(
             "loaded_bytes", "Memory that the loaded variants take, by their cards, on all lanes."
@@ -260,6 +284,29 @@ class Metrics:
     def evicted(self, model: str, variant: str) -> None:
         """One variant was freed."""
         self._evictions.labels(model, variant).inc()
+
+    def load_failed(self, model: str, variant: str) -> None:
+        """One variant could not be loaded, or not be warmed."""
+        self._load_failures.labels(model, variant).inc()
+
+    def freed(self, model: str, variant: str) -> None:
+        """One build that was replaced, removed or taken out of service is out of memory."""
+        self._freed.labels(model, variant).inc()
+
+    def unwatch_variant(self, model: str, variant: str) -> None:
+        """The variant is not in the store any more: it is neither ready nor not."""
+        with contextlib.suppress(KeyError):
+            self._ready.remove(model, variant)
+
+    def store(self, readable: bool) -> None:
+        """Whether the store can be read."""
+        self._store_readable.set(readable)
+
+    def shadowed(self, model: str, variant: str, outcome: str, agree: int, disagree: int) -> None:
+        """One request was picked for a shadow, and so many of its rows were compared."""
+        self._shadow_requests.labels(model, variant, outcome).inc()
+        self._shadow_rows.labels(model, variant, "agree").inc(agree)
+        self._shadow_rows.labels(model, variant, "disagree").inc(disagree)
 
     def refused(self, decision: Decision) -> None:
         """One request was refused by a decision."""

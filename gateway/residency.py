@@ -10,6 +10,10 @@ A change never takes a variant away from a request that was promised it, and nev
 limit on the way: a variant leaves the menu first, what is queued for it still runs, and only then
 are its programs closed and others loaded into the room. A model is without any variant for a
 moment only where the limit does not hold its old and its new one side by side.
+
+The same loop loads what is new in the store and lets go of what is not wanted any more, limit or
+not: one thing at a time, by `router.lifecycle`, so that nobody's requests are disturbed by more
+than one load. A build that is to take another's place is loaded beside it, where there is room.
 """
 
 from __future__ import annotations
@@ -20,14 +24,18 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 
-from gateway import memory
-from gateway.fleet import Fleet
+from gateway import gently, memory
+from gateway.builds import Build
+from gateway.fleet import Fleet, ServedModel
 from gateway.hosts import Host
+from gateway.lease import Loaded
 from gateway.metrics import Metrics
 from gateway.settings import Settings, SettingsError
 from router.constraints import Constraints
+from router.lifecycle import next_action
+from router.menu import Offer
 from router.residency import Candidate, DoesNotFit, Key, Plan, residency
 from router.route import Policy, route
 from router.snapshot import idle
@@ -88,7 +96,12 @@ class Residency:
         self._demand = Demand(_HALF_LIFE * self._every_s)
         self._since_s: dict[Key, float] = {}
         self._longest_load_s = 0.0
+        self._load_s: dict[Key, float] = {}
         self._wake = asyncio.Event()
+        self._looked: list[asyncio.Future[None]] = []
+        self._drains: dict[Build, asyncio.Task[None]] = {}
+        self._arrivals: list[asyncio.Future[None]] = []
+        self._waiting = 0
         self._stopping = False
         self._task: asyncio.Task[None] | None = None
         # Callers repeat themselves, and a decision costs as much as all else that is done here.
@@ -105,11 +118,23 @@ class Residency:
     @property
     def loaded_bytes(self) -> int:
         """What takes memory now, by the cards, one that is leaving included."""
+        lanes = self._settings.lanes
         return sum(
-            self._bytes((model.name, variant))
-            for model in self._fleet.models()
-            for variant in tuple(model.loaded)
+            loaded.card.resident_bytes * lanes
+            for model in self._fleet.everything().values()
+            for loaded in (*model.loaded.values(), *[b.loaded for b in model.leaving if b.loaded])
         )
+
+    @property
+    def patience_s(self) -> float:
+        """How long a request without a deadline waits for a variant, at most: what was loaded stays
+        for a while, and then this one must be loaded."""
+        return (_LEAST_STAY + 2) * self._every_s + _SOONEST_S + 2 * self._longest_load_s
+
+    @property
+    def waiting(self) -> int:
+        """Requests that wait for a variant to be loaded."""
+        return self._waiting
 
     def wanted(self, model: str, constraints: Constraints, rows: int) -> None:
         """Count a request for the variant that would have answered it, had all been loaded."""
@@ -128,17 +153,60 @@ class Residency:
         self._wake.set()
         return _SOONEST_S + self._longest_load_s
 
-    async def start(self, in_use: Callable[[str, str], bool], hosts: Sequence[Host]) -> None:
-        """Load the first set, and from then on what the demand asks for.
+    async def awaited(
+        self, model: str, constraints: Constraints, rows: int, until_s: float
+    ) -> bool:
+        """Wait for what such a request needs to be loaded, where that can be in time.
+
+        Returns:
+            Whether something has come into memory meanwhile, so that it is worth deciding again.
+
+        Args:
+            until_s: monotonic time until which its caller waits.
+        """
+        ideal = self._ideal(model, constraints, rows) if self._limit is not None else None
+        if ideal is None or self._stopping:
+            return False
+        now_s = time.monotonic()
+        load_s = self._load_s.get(ideal[0], self._longest_load_s)
+        if now_s + load_s >= until_s:
+            return False
+        self._waiting += 1
+        self._wake.set()
+        try:
+            async with asyncio.timeout(until_s - now_s):
+                await self._came()
+        except TimeoutError:
+            return False
+        finally:
+            self._waiting -= 1
+        return not self._stopping
+
+    async def start(
+        self,
+        in_use: Callable[[str, str], bool],
+        hosts: Sequence[Host],
+        *,
+        change: Callable[[Callable[[], None]], None] = lambda alter: alter(),
+        holds: Callable[[Offer], bool] = lambda _: False,
+        replaced: Callable[[str, str], None] = lambda *_: None,
+    ) -> None:
+        """Load the first set, and from then on what the demand, the store and the operator ask for.
 
         Returns when every variant of the first set is loaded and warm, or has failed.
 
         Args:
-            in_use: whether a request that is queued or running needs a variant of a model.
+            in_use: whether a request that is queued or running was promised a variant of a model.
             hosts: where to load, one for each lane.
+            change: runs what it is given while no lane looks at the fleet.
+            holds: whether a request that is queued or running may be answered by that build.
+            replaced: is told of a variant of a model that another build serves from now on.
         """
         self._in_use = in_use
         self._hosts = hosts
+        self._change = change
+        self._holds = holds
+        self._replaced = replaced
         chosen = frozenset(self._first.load)
         await asyncio.to_thread(
             self._fleet.load,
@@ -153,8 +221,23 @@ class Residency:
             self._loaded(key)
         if self._limit is not None:
             await self._settle()  # where one has failed there is room for others
-            if not self._stopping:
-                self._task = asyncio.create_task(self._run())
+        if not self._stopping:
+            self._task = asyncio.create_task(self._run())
+
+    def look(self) -> None:
+        """Look at what is wanted soon: something has changed."""
+        self._wake.set()
+
+    async def settled(self) -> None:
+        """Return when everything that is wanted now is loaded, has failed, or is out of memory."""
+        if self._task is None or self._stopping:
+            return
+        looked: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._looked.append(looked)
+        self._wake.set()
+        await looked
+        if self._drains:
+            await asyncio.wait(list(self._drains.values()))
 
     async def stop(self, patience_s: float) -> None:
         """Change nothing any more; returns when what is being loaded is loaded, or out of patience.
@@ -163,34 +246,102 @@ class Residency:
         """
         self._stopping = True
         self._wake.set()
+        for future in self._arrivals:
+            if not future.done():
+                future.set_result(None)
         if self._task is not None:
             await asyncio.wait({self._task}, timeout=patience_s)
 
     async def _run(self) -> None:
+        every_s = self._every_s if self._limit is not None else None
         while not self._stopping:
             try:
-                async with asyncio.timeout(self._every_s):
+                async with asyncio.timeout(every_s):
                     await self._wake.wait()
             except TimeoutError:
                 pass
             self._wake.clear()
+            looked, self._looked = self._looked, []
             try:
                 await self._settle()
             except Exception:
                 _LOG.exception("the loaded variants could not be changed")
-            if not self._stopping:
+            for future in looked:
+                if not future.done():
+                    future.set_result(None)
+            if not self._stopping and self._limit is not None and not self._looked:
                 await asyncio.sleep(min(_SOONEST_S, self._every_s))
+        for future in self._looked:
+            if not future.done():
+                future.set_result(None)
 
     async def _settle(self) -> None:
         """Change what is loaded until there is nothing to change, or no change is possible now."""
         while not self._stopping:
+            self._ideal.cache_clear()
+            for model in self._fleet.everything().values():
+                for build in model.leaving:
+                    if build not in self._drains:
+                        self._drains[build] = asyncio.create_task(self._drain(model, build))
+            if await self._replace():
+                continue
             try:
                 plan = self._plan()
-            except DoesNotFit as error:  # a smaller one has failed
+            except DoesNotFit as error:  # a smaller one has failed, or a model has come
                 _LOG.error("what is loaded stays: %s", error)
                 return
             if not any(plan) or not await self._carry_out(plan):
                 return
+
+    async def _drain(self, model: ServedModel, build: Build) -> None:
+        """See a build off that nobody's new requests go to; however long it takes."""
+        while not self._stopping:
+            action = next_action(build.stage, "drop", self._holds(build.offer))
+            if action == "retire":
+                self._change(lambda: model.unneeded(build))
+                continue
+            if action == "free":
+                assert build.loaded is not None
+                if await asyncio.to_thread(build.loaded.close):
+                    build.move("free")
+                    self._change(lambda: model.freed(build))
+                    self._metrics.freed(model.name, build.offer.name)
+                    break
+            await asyncio.sleep(_POLL_S)
+        del self._drains[build]
+        await asyncio.to_thread(memory.trim)
+        if not (model.builds or model.broken or model.held):
+            self._change(partial(self._fleet.remove, model))
+        self._wake.set()  # there is room
+
+    async def _replace(self) -> bool:
+        """Let one incoming build take its place, or give it up; False where there is none."""
+        for model in self._fleet.models():
+            for variant, build in model.incoming.items():
+                need = build.entry.card.resident_bytes * self._settings.lanes
+                current = model.builds[variant]
+                if self._limit is not None and self.loaded_bytes + need > self._limit:
+                    # Without room for both the old one goes first.
+                    self._change(partial(model.withdraw, variant))
+                    self._since_s.pop((model.name, variant), None)
+                    return True
+                loaded = await self._prepared(model, build)
+                if model.incoming.get(variant) is not build or model.builds[variant] is not current:
+                    if loaded is not None:  # the store or the operator changed its mind meanwhile
+                        await asyncio.to_thread(loaded.close)
+                    return True
+                if loaded is None:
+                    del model.incoming[variant]
+                    model.keep(variant, build.why)
+                    return True
+                model.not_worse = await gently.run(model.evidence_with, variant)
+                self._change(partial(model.switch, variant, loaded))
+                self._replaced(model.name, variant)
+                self._since_s[model.name, variant] = time.monotonic()
+                self._metrics.loaded(model.name, variant)
+                _LOG.warning("%s/%s: a new build serves", model.name, variant)
+                return True
+        return False
 
     def _plan(self) -> Plan:
         now_s = time.monotonic()
@@ -204,11 +355,13 @@ class Residency:
                     # The menu's order is by accuracy, which a request that demands nothing wants;
                     # the reference meets every floor that is relative to it.
                     rank=0 if offer.name == model.reference else place,
-                    loaded_s=self._since_s.get((model.name, offer.name)),
+                    loaded_s=self._since_s.get((model.name, offer.name))
+                    if offer.name in model.loaded
+                    else None,
                 )
                 for model in self._fleet.models()
                 for place, offer in enumerate(model.menu.offers, 1)
-                if model.states[offer.name].state != "failed"
+                if model.builds[offer.name].stage != "failed"
             ],
             self._limit,
             now_s,
@@ -239,19 +392,37 @@ class Residency:
         return True
 
     async def _load(self, key: Key) -> bool:
-        began_s = time.monotonic()
         name, variant = key
-        await asyncio.to_thread(
-            self._fleet.model(name).load,
-            variant,
+        model = self._fleet.model(name)
+        build = model.builds[variant]
+        loaded = await self._prepared(model, build)
+        if loaded is None:
+            return self._loaded(key)
+        if model.builds.get(variant) is not build:  # it was removed, or taken off, meanwhile
+            await asyncio.to_thread(loaded.close)
+            return True
+        self._change(lambda: model.adopt(variant, loaded))
+        return self._loaded(key)
+
+    async def _prepared(self, model: ServedModel, build: Build) -> Loaded | None:
+        """The programs of `build`, loaded as gently as can be; None where it has failed."""
+        began_s = time.monotonic()
+        loaded = await gently.run(
+            model.prepare,
+            build,
             self._hosts,
             threads=self._settings.threads_per_lane,
             max_batch=self._settings.max_batch,
             trust=self._settings.trust_store,
+            pause=gently.pause,
         )
         await asyncio.to_thread(memory.trim)
-        self._longest_load_s = max(self._longest_load_s, time.monotonic() - began_s)
-        return self._loaded(key)
+        took_s = time.monotonic() - began_s
+        self._longest_load_s = max(self._longest_load_s, took_s)
+        self._load_s[model.name, build.offer.name] = took_s
+        if loaded is None:
+            self._metrics.load_failed(model.name, build.offer.name)
+        return loaded
 
     def _loaded(self, key: Key) -> bool:
         name, variant = key
@@ -260,7 +431,17 @@ class Residency:
             return False
         self._since_s[key] = time.monotonic()
         self._metrics.loaded(name, variant)
+        for future in self._arrivals:
+            if not future.done():
+                future.set_result(None)
+        self._arrivals.clear()
         return True
+
+    async def _came(self) -> None:
+        """Return when the next variant has come into memory."""
+        came: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._arrivals.append(came)
+        await came
 
     async def _free(self, key: Key) -> bool:
         name, variant = key
@@ -282,7 +463,8 @@ class Residency:
 
     def _bytes(self, key: Key) -> int:
         name, variant = key
-        return self._fleet.model(name).cards[variant].resident_bytes * self._settings.lanes
+        card = self._fleet.model(name).builds[variant].entry.card
+        return card.resident_bytes * self._settings.lanes
 
     def _decide_ideal(
         self, name: str, constraints: Constraints, rows: int
@@ -293,7 +475,7 @@ class Residency:
         would be evicted and loaded in turns.
         """
         model = self._fleet.model(name)
-        whole = frozenset(v for v, state in model.states.items() if state.state != "failed")
+        whole = frozenset([v for v, build in model.builds.items() if build.stage != "failed"])
         snapshot = replace(idle(whole), overhead_ms=OVERHEAD_START_MS)
         decision = route(constraints, model.menu, snapshot, self._policy, rows)
         if decision.verdict != "accepted":

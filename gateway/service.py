@@ -308,7 +308,8 @@ class Service:
             raise DeadlinePassed("the deadline passed while the batch ran")
         offer = _promised(ticket, result.variant)
         if result.failed or result.variant != decision.variant:
-            decision = _shifted(decision, offer, ticket, result)
+            foreseen = _promised(ticket, decision.variant)
+            decision = _shifted(decision, offer, foreseen, result, request.rows)
         if late and "latency" not in decision.relaxed:
             decision = replace(decision, relaxed=(*decision.relaxed, "latency"))
         infer_ms = (result.finished_s - result.started_s) * 1000
@@ -430,12 +431,13 @@ def _promised(ticket: Ticket, variant: str) -> Offer:
     return next(offer for offer in ticket.waiting.choices.offers if offer.name == variant)
 
 
-def _shifted(decision: Decision, ran: Offer, ticket: Ticket, result: Result) -> Decision:
+def _shifted(
+    decision: Decision, ran: Offer, foreseen: Offer, result: Result, rows: int
+) -> Decision:
     """`decision` with the variant that ran instead of the one that was foreseen.
 
     What was predicted at arrival stands: the variant was chosen to keep it.
     """
-    foreseen = _promised(ticket, decision.variant)
     less = "less" if ran.row_ms < foreseen.row_ms else "more"
     return replace(
         decision,
@@ -446,7 +448,7 @@ def _shifted(decision: Decision, ran: Offer, ticket: Ticket, result: Result) -> 
         else f"chosen when a lane came free: {less} time was left than predicted, "
         f"which was for {foreseen.name}",
         accuracy=ran.accuracy,
-        cost_usd_per_million=ran.cost_usd_per_million(ticket.request.rows),
+        cost_usd_per_million=ran.cost_usd_per_million(rows),
         allowed=(ran.name, *[name for name in decision.allowed if name != ran.name]),
         refused=tuple([refusal for refusal in decision.refused if refusal.variant != ran.name]),
     )

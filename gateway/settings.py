@@ -216,6 +216,25 @@ class Settings(BaseSettings):
         allow_inf_nan=False,
         description="How long a request may take from its first byte to its last; then 408.",
     )
+    write_timeout_seconds: float = Field(
+        60.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="How long a caller may leave an answer unread; a large one must be read at "
+        "64 KiB in that time, or the connection is cut off.",
+    )
+    idle_timeout_seconds: float = Field(
+        75.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="How long a connection is kept after an answer, for the next request.",
+    )
+    max_connections: int | None = Field(
+        None,
+        ge=1,
+        description="HTTP connections of one process, at most; more are answered 503. By default "
+        "as many as its limit of open files leaves room for.",
+    )
     memory_limit_mb: float | None = Field(
         None,
         gt=0,
@@ -229,6 +248,13 @@ class Settings(BaseSettings):
         allow_inf_nan=False,
         description="Under a memory limit, how often to look whether other variants are wanted "
         "more now; what was loaded stays for three such times.",
+    )
+    watch_seconds: float = Field(
+        1.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="How often to look for variants that came into the store, were replaced in it "
+        "or left it.",
     )
     drain_seconds: float = Field(
         30.0,

@@ -85,13 +85,14 @@ def _in_time(
     allowed: list[Option] = []
     late: list[Option] = []
     ready = snapshot.ready
-    latest_ms = None if limit_ms is None else limit_ms - wait * snapshot.caution
+    caution_ms = wait * snapshot.caution
     for offer, quote in zip(kind.choices.offers, kind.quotes, strict=True):
         if offer.name in ready:
             ms = latency_ms(offer, rows, snapshot, wait, limit_ms)
-            (allowed if latest_ms is None or ms <= latest_ms else late).append(
-                Option(offer, ms, quote)
-            )
+            if limit_ms is None or ms + caution_ms <= limit_ms:
+                allowed.append(Option(offer, ms, quote))
+            else:
+                late.append(Option(offer, ms + caution_ms, quote))
     return allowed, late
 
 
@@ -190,10 +191,11 @@ def _without(
         offers = (menu.resolve(constraints.variant),)
     elif menu.withheld:
         offers = tuple([offer for offer in offers if offer.name not in menu.withheld])
+    wait, limit_ms = snapshot.least_wait_ms, constraints.max_latency_ms
     options = [
         Option(
             offer,
-            latency_ms(offer, rows, snapshot, snapshot.least_wait_ms, constraints.max_latency_ms),
+            latency_ms(offer, rows, snapshot, wait, limit_ms) + wait * snapshot.caution,
             offer.cost_usd_per_million(rows),
         )
         for offer in offers

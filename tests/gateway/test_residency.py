@@ -266,7 +266,9 @@ def test_what_is_needed_still_is_not_closed(models: Path) -> None:
     async def test(kept: Kept) -> None:
         model = kept.fleet.model("echo")
         program = _Recorder()
-        model.loaded["int8"] = Loaded(model.cards["int8"], (program,))
+        model.loaded["int8"] = Loaded(
+            model.cards["int8"], (program,), model.menu.by_name["int8"].build
+        )
         kept.in_use.add(("echo", "int8"))
         await asyncio.sleep(STAY_S)
         kept.want(BEST, 10)

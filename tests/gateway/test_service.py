@@ -10,7 +10,6 @@ import pytest
 from gateway import catalog
 from gateway.fleet import Fleet
 from gateway.lanes import Result
-from gateway.messages import InferRequest
 from gateway.metrics import Metrics
 from gateway.service import Service, _shifted
 from gateway.settings import Settings, SettingsError
@@ -36,12 +35,12 @@ def test_a_weight_for_a_model_that_is_not_there(models: Path) -> None:
 def test_what_ran_instead_is_explained_and_described(models: Path, ran: str, left: str) -> None:
     fleet = Fleet.of(catalog.usable(models), percentile=99, usd_per_lane_hour=0.05, max_batch=32)
     served = fleet.model("echo")
+    offers = served.menu.by_name
     demands = Constraints(max_latency_ms=1.5)
     foreseen = route(demands, served.menu, idle(frozenset(served.cards)), Policy())
     assert (foreseen.variant, foreseen.allowed) == ("int8", ("int8", "small"))
-    request = InferRequest("echo", {}, 1, demands, received_s=10.0)
     result = Result({"logits": np.zeros((1, 3))}, ran, 10.004, 10.006, batch_rows=32)
-    kept = _shifted(foreseen, served, result, request)
+    kept = _shifted(foreseen, offers[ran], offers[foreseen.variant], result, 1)
     assert (kept.variant, kept.reason) == (ran, "shifted-at-dispatch")
     assert f"{left} time was left than predicted" in kept.why
     assert "int8" in kept.why

@@ -1,0 +1,91 @@
+"""Intake: a build that comes as a tar archive, checked and moved into the store; and out of it.
+
+Nothing in an archive decides where it is written: its members are plain files by name, they go into
+a hidden folder beside the place, and they are moved there only when every digest is right.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import tarfile
+import tempfile
+from pathlib import Path
+
+from gateway import catalog
+from gateway.catalog import VariantUnusable
+from router.card import NAME_PATTERN
+from router.errors import InvalidRequest, NotReady
+
+_NAME = re.compile(NAME_PATTERN)
+_FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_CHUNK_BYTES = 1 << 20
+
+
+def receive(store: Path, model: str, variant: str, archive: Path) -> None:
+    """Put the build that `archive` holds into the store, in place of the one that is there.
+
+    Raises:
+        InvalidRequest: it is no tar archive, or no whole build of that variant.
+        NotReady: the store cannot be written.
+    """
+    _check("model", model)
+    _check("variant", variant)
+    try:
+        (store / model).mkdir(exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".intake-", dir=store) as scratch:
+            # The card says which variant of which model it is, and so must the folders.
+            folder = Path(scratch) / model / variant
+            folder.mkdir(parents=True)
+            _extract(archive, folder)
+            try:
+                catalog.read_variant(folder)
+            except VariantUnusable as error:
+                raise InvalidRequest("body", str(error), f"a whole build of {variant}") from error
+            place = store / model / variant
+            if place.exists():
+                place.rename(Path(scratch) / "before")
+            folder.rename(place)
+    except OSError as error:
+        raise NotReady(f"the store cannot be written: {error.strerror}") from error
+
+
+def remove(store: Path, model: str, variant: str) -> None:
+    """Delete a variant from the store; whoever looks meanwhile sees all of it or nothing.
+
+    Raises:
+        NotReady: the store cannot be written.
+    """
+    _check("model", model)
+    _check("variant", variant)
+    try:
+        with tempfile.TemporaryDirectory(prefix=".intake-", dir=store) as scratch:
+            place = store / model / variant
+            if place.is_symlink():
+                place.unlink()
+            elif place.exists():
+                place.rename(Path(scratch) / "removed")
+    except OSError as error:
+        raise NotReady(f"the store cannot be written: {error.strerror}") from error
+
+
+def _check(field: str, name: str) -> None:
+    if not _NAME.fullmatch(name):
+        raise InvalidRequest(field, name, f"a name matching {NAME_PATTERN}")
+
+
+def _extract(archive: Path, folder: Path) -> None:
+    try:
+        with tarfile.open(archive) as tar:
+            for member in tar:
+                if member.isdir() and member.name.strip("./") == "":
+                    continue
+                name = member.name.removeprefix("./")
+                source = tar.extractfile(member) if member.isfile() else None
+                if source is None or not _FILE.fullmatch(name):
+                    raise InvalidRequest("body", member.name, "plain files without folders")
+                with (folder / name).open("xb") as target:
+                    shutil.copyfileobj(source, target, _CHUNK_BYTES)
+    except (tarfile.TarError, EOFError, FileExistsError) as error:
+        expected = "a tar archive, each file once"
+        raise InvalidRequest("body", type(error).__name__, expected) from error
