@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from asyncio import BaseTransport, TimerHandle, Transport
+from asyncio import BaseTransport, TimerHandle
 from functools import partial
 from http import HTTPStatus
-from typing import ClassVar, NamedTuple, cast
+from typing import Any, ClassVar, NamedTuple
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import (
@@ -24,6 +24,7 @@ from uvicorn.protocols.http.httptools_impl import (
 )
 
 from gateway import problems
+from gateway.http_connections import Connection
 from gateway.problems import Headers
 from gateway.shed import Held, demands_nothing
 
@@ -52,7 +53,7 @@ class _Kept(NamedTuple):
     json_length: int | None
 
 
-class LimitedHttpProtocol(HttpToolsProtocol):
+class LimitedHttpProtocol(Connection):
     """uvicorn's protocol, with limits. `limited` makes the class that a server uses."""
 
     # Answers to be written at the loop's next turn; one list for all connections of a server.
@@ -74,9 +75,14 @@ class LimitedHttpProtocol(HttpToolsProtocol):
     _packet = b""
 
     def connection_made(self, transport: BaseTransport) -> None:
-        super().connection_made(cast(Transport, transport))
         self.headers = []
-        self._timer = self.loop.call_later(self.read_timeout_s, self._too_slow)
+        super().connection_made(transport)
+        if not self._refused:
+            self._timer = self.loop.call_later(self.read_timeout_s, self._too_slow)
+
+    def too_many(self, most: int) -> None:
+        detail = f"{most} connections are open, the most there may be"
+        self._refuse(HTTPStatus.SERVICE_UNAVAILABLE, detail)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_timer()
@@ -256,14 +262,17 @@ class LimitedHttpProtocol(HttpToolsProtocol):
                 cycle.keep_alive = False
                 return
         elif cycle.response_started:
-            self.transport.close()
+            self._stop_lingering()
             return
         else:
             # The app waits for the rest of this very request, which now never comes.
             cycle.disconnected = True
             cycle.message_event.set()
         self.logger.info("refused with %d: %s", status, detail)
-        _, headers, body = problems.of_status(status, detail, [(b"connection", b"close")])
+        own = [(b"connection", b"close")]
+        if status is HTTPStatus.SERVICE_UNAVAILABLE:
+            own.append((b"retry-after", b"1"))
+        _, headers, body = problems.of_status(status, detail, own)
         self.transport.write(
             STATUS_LINE[status]
             + b"".join(
@@ -275,7 +284,11 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         if self.transport.can_write_eof():
             self.transport.write_eof()
         self.flow.resume_reading()
-        self._timer = self.loop.call_later(_LINGER_S, self.transport.close)
+        self._timer = self.loop.call_later(_LINGER_S, self._stop_lingering)
+
+    def _stop_lingering(self) -> None:
+        self.transport.close()
+        self.let_go()
 
     def _stop_timer(self) -> None:
         if self._timer is not None:
@@ -296,11 +309,19 @@ def _send_out(outbox: list[tuple[RequestResponseCycle, bytes]]) -> None:
     outbox.clear()
 
 
-def limited(max_header_bytes: int, read_timeout_seconds: float) -> type[HttpToolsProtocol]:
+def limited(
+    max_header_bytes: int,
+    read_timeout_seconds: float,
+    *,
+    write_timeout_seconds: float = 60.0,
+    max_connections: int | None = None,
+) -> type[HttpToolsProtocol]:
     """The class to give to uvicorn as `http`, with these limits."""
-    limits = {
+    limits: dict[str, Any] = {
         "max_header_bytes": max_header_bytes,
         "read_timeout_s": read_timeout_seconds,
+        "write_timeout_s": write_timeout_seconds,
+        "max_connections": max_connections,
         "outbox": [],
         "kept": {},
     }

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from gateway import ports, settings
+from gateway import open_files, ports, settings
 from gateway.catalog import StoreUnusable
 from gateway.cli.console import BAD_VALUE, STORE_PROBLEM, fail
 from gateway.cli.options import ConfigOption, LogLevelOption, with_settings
@@ -96,6 +96,7 @@ def run(
     # Here, so that the commands that serve nothing do not wait for a web framework.
     import uvicorn
 
+    from gateway.accepting import several
     from gateway.app import create_app
     from gateway.http_limits import limited
 
@@ -124,11 +125,18 @@ def run(
         listener.close()
         fail(str(error), BAD_VALUE)
     secured = app.tls
+    files = open_files.raise_limit()
     server = uvicorn.Server(
         uvicorn.Config(
             app,
             loop="uvloop",
-            http=limited(chosen.max_header_bytes, chosen.read_timeout_seconds),
+            http=limited(
+                chosen.max_header_bytes,
+                chosen.read_timeout_seconds,
+                write_timeout_seconds=chosen.write_timeout_seconds,
+                max_connections=chosen.max_connections or open_files.connections(files),
+            ),
+            timeout_keep_alive=math.ceil(chosen.idle_timeout_seconds),
             ssl_context_factory=None if secured is None else secured.accepting,
             ws="none",
             lifespan="on",
@@ -158,7 +166,7 @@ def run(
         loop = runner.get_loop()
         signal.signal(signal.SIGHUP, lambda *_: loop.call_soon_threadsafe(app.reload))
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
-        runner.run(server.serve(sockets=[listener]))
+        runner.run(server.serve(sockets=several(listener)))
     if place is None:
         typer.echo("stopped")
 

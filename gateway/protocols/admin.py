@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AbstractAsyncContextManager
@@ -25,6 +26,7 @@ from gateway.protocols import Parts
 
 # The admin API ends last: whoever drains the server wants to watch it.
 _STOP_S = 1
+_MOST_CONNECTIONS = 64
 
 
 def listen(parts: Parts) -> AbstractAsyncContextManager[None]:
@@ -101,8 +103,15 @@ async def _serving(parts: Parts, listener: socket.socket) -> AsyncIterator[None]
     guard = Guard(parts.access, parts.metrics, ports.is_loopback(settings.admin_host), admin=True)
     config = uvicorn.Config(
         partial(guard, create_admin_app(parts)),
-        http=limited(settings.max_header_bytes, settings.read_timeout_seconds),
+        http=limited(
+            settings.max_header_bytes,
+            settings.read_timeout_seconds,
+            write_timeout_seconds=settings.write_timeout_seconds,
+            max_connections=_MOST_CONNECTIONS,
+        ),
+        timeout_keep_alive=math.ceil(settings.idle_timeout_seconds),
         ssl_context_factory=None if secured is None else secured.accepting,
+        interface="asgi3",
         ws="none",
         lifespan="off",
         log_config=None,

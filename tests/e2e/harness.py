@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -44,11 +45,18 @@ class Server:
 
     Args:
         wait: a path to wait for, until it answers 200.
+        trust: whose certificates its client trusts, and which it shows.
         settings: as in `gateway.settings`, given by the environment.
     """
 
     def __init__(
-        self, models: Path, *, wait: str = "/v2/health/ready", lanes: int = 1, **settings: Any
+        self,
+        models: Path,
+        *,
+        wait: str = "/v2/health/ready",
+        lanes: int = 1,
+        trust: ssl.SSLContext | bool = True,
+        **settings: Any,
     ) -> None:
         self._wait = wait
         own = {"models": models, "port": 0, "grpc_port": "off", "lanes": lanes, **settings}
@@ -56,7 +64,7 @@ class Server:
         self._environment = inherited | {f"GEARSHIFT_{k.upper()}": str(v) for k, v in own.items()}
 
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
-        self.client = httpx.Client(timeout=PATIENCE_S, limits=limits)
+        self.client = httpx.Client(timeout=PATIENCE_S, limits=limits, verify=trust)
 
     def __enter__(self) -> Self:
         self._log = tempfile.TemporaryFile()
@@ -68,7 +76,7 @@ class Server:
         )
         try:
             self.address = until(self._listens, "it listens")
-            self.client.base_url = f"http://{self.address}"
+            self.client.base_url = f"{self.scheme}://{self.address}"
             until(self._answers, f"{self._wait} answers 200")
         except BaseException as error:
             error.add_note(self.log())
@@ -106,6 +114,13 @@ class Server:
     def grpc_address(self) -> str:
         """Where it serves gRPC: only with the setting `grpc_port`, 0 for a free one."""
         found = re.search(r"^grpc on (\S+)$", self.log(), re.MULTILINE)
+        assert found, self.log()
+        return found[1]
+
+    @property
+    def admin_url(self) -> str:
+        """Where it may be administrated."""
+        found = re.search(r"^admin on (\S+)$", self.log(), re.MULTILINE)
         assert found, self.log()
         return found[1]
 
@@ -162,8 +177,11 @@ class Server:
 
     def _listens(self) -> str:
         assert self.process.poll() is None, f"the server ended: {self.process.returncode}"
-        found = re.search(r"^listening on http://(\S+)$", self.log(), re.MULTILINE)
-        return found[1] if found else ""
+        found = re.search(r"^listening on (https?)://(\S+)$", self.log(), re.MULTILINE)
+        if found is None:
+            return ""
+        self.scheme = found[1]
+        return found[2]
 
     def _answers(self) -> bool:
         assert self.process.poll() is None, f"the server ended: {self.process.returncode}"

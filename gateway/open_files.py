@@ -1,0 +1,25 @@
+"""How many files and connections this process may have open: as many as the system lets it."""
+
+from __future__ import annotations
+
+import resource
+
+# What is open besides connections: libraries, stores, lanes, and the listeners themselves.
+_RESERVED = 512
+_LEAST = 64
+
+
+def raise_limit() -> int:
+    """Raise the soft limit of open files to the hard one; how many there may be now."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        except (OSError, ValueError):
+            return soft
+    return hard
+
+
+def connections(files: int) -> int:
+    """How many connections so many files leave room for."""
+    return max(_LEAST, files - _RESERVED) if files > 0 else 1 << 20
