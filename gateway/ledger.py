@@ -93,6 +93,7 @@ class Ledger:
         self._url = url or f"sqlite:///{folder / FILE}"
         self._process = process
         self._engine: Engine | None = None
+        self._was_there = False
         self._beat = 0
         self._heard: dict[str, tuple[int, int]] = {}
 
@@ -107,9 +108,7 @@ class Ledger:
         Raises:
             LedgerUnusable: nothing was written.
         """
-        if self._file is not None and not self._file.exists():
-            if version is not None and version > 0:
-                raise LedgerUnusable(f"{self._file} is gone")
+        if not self._is_there():
             return View(0, ())
         from gateway import ledger_tables as tables
 
@@ -200,7 +199,7 @@ class Ledger:
             self._engine = None
 
     def _change(self, name: str, values: dict[str, Any]) -> bool:
-        if self._file is not None and not self._file.exists():
+        if not self._is_there():
             return False
         from gateway import ledger_tables as tables
 
@@ -235,6 +234,7 @@ class Ledger:
 
         from gateway import ledger_tables as tables
 
+        self._is_there()
         try:
             if self._file is not None:
                 self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -243,6 +243,18 @@ class Ledger:
             tables.create(self._opened())
         except (OSError, SQLAlchemyError) as error:
             raise LedgerUnusable(f"{self._where()}: {_first_line(error)}") from error
+
+    def _is_there(self) -> bool:
+        """Whether there is a database. One that was there once may not be begun anew.
+
+        Raises:
+            LedgerUnusable: it was there, and is gone.
+        """
+        found = self._file is None or self._file.exists()
+        if self._was_there and not found:
+            raise LedgerUnusable(f"{self._file} is gone")
+        self._was_there = found
+        return found
 
     def _opened(self) -> Engine:
         if self._engine is None:
