@@ -5,6 +5,7 @@ Plain values, in the protocol's names: REST writes them as JSON, gRPC as message
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from gateway import classification
@@ -44,7 +45,7 @@ def model(served: ServedModel, version: str | None = None) -> dict[str, Any]:
         "name": served.name,
         "versions": versions,
         "platform": platform,
-        "inputs": [spec.model_dump(mode="json") for spec in served.inputs],
+        "inputs": [_input(spec, served) for spec in _inputs(served)],
         "outputs": [_output(spec, served.labels) for spec in served.outputs],
     }
 
@@ -58,10 +59,28 @@ def config(served: ServedModel, max_batch: int) -> dict[str, Any]:
         "backend": "gearshift",
         "version_policy": {"all": {}},
         "max_batch_size": max_batch,
-        "input": [_configured(spec) for spec in served.inputs],
+        "input": [_configured(spec) for spec in _inputs(served)],
         "output": [_configured(spec) for spec in served.outputs],
         "dynamic_batching": {},
     }
+
+
+def _inputs(served: ServedModel) -> Iterable[TensorSpec]:
+    """What clients send: where there is a processor, what that reads."""
+    processed = served.inputs_by_name.processed
+    return served.inputs if processed is None else processed.values()
+
+
+def _input(spec: TensorSpec, served: ServedModel) -> dict[str, Any]:
+    one = spec.model_dump(mode="json")
+    if served.door is not None and spec.name == served.door.record.input:
+        fills = [each for each in served.inputs if each.name in served.door.record.fills]
+        one["parameters"] = {
+            "processor": served.door.record.kind,
+            # What may be sent instead.
+            "instead_of": [each.model_dump(mode="json") for each in fills],
+        }
+    return one
 
 
 def _output(spec: TensorSpec, labels: tuple[str, ...] | None) -> dict[str, Any]:

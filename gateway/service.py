@@ -117,11 +117,15 @@ class Service:
         """
         ticket: Ticket | None = None
         try:
-            constraints = or_default(request.constraints, self._policy.default)
+            constraints = demanded = or_default(request.constraints, self._policy.default)
+            door = self.fleet.model(request.model).door
+            if door is not None and door.is_for(request.inputs):
+                most = self._settings.max_queue
+                request, demanded = await door.through(request, constraints, most)
             try:
-                decision = self._let_in(request.model, constraints, request.rows)
+                decision = self._let_in(request.model, demanded, request.rows)
             except NotReady as error:
-                decision = await self._once_loaded(error, request, constraints, left)
+                decision = await self._once_loaded(error, request, demanded, left)
             ticket = self._lanes.submit(request, constraints, decision)
             return self._answered(ticket, await self._result(ticket, left))
         except GearshiftError as error:

@@ -5,7 +5,7 @@ The specification: KServe's "Open Inference Protocol", REST, with the binary ten
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,6 +31,21 @@ _NOTHING: Mapping[str, Any] = {}
 # The header that tells where the JSON part of a body ends; 0 where there is none.
 JSON_LENGTH = "Inference-Header-Content-Length"
 CLASSIFICATION = "classification"
+
+
+class Inputs(dict[str, TensorSpec]):
+    """A model's inputs by name, in order.
+
+    Attributes:
+        processed: what a request may hold instead, where the model has a processor: what that
+            reads, and the inputs that it does not fill. This is what metadata shows.
+    """
+
+    def __init__(
+        self, specs: Iterable[TensorSpec], processed: Iterable[TensorSpec] | None = None
+    ) -> None:
+        super().__init__({spec.name: spec for spec in specs})
+        self.processed = None if processed is None else {spec.name: spec for spec in processed}
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +134,8 @@ def of_raw(
     Raises:
         InvalidRequest: the model has more than one input, or the body is no such tensor.
     """
+    if isinstance(inputs, Inputs) and inputs.processed is not None:
+        inputs = inputs.processed
     if len(inputs) != 1:
         raise InvalidRequest(
             JSON_LENGTH, 0, f"a JSON part, for the model's inputs are {', '.join(inputs)}"
@@ -193,6 +210,10 @@ def _json_length(header: bytes, available: int) -> int:
 def _inputs(
     raw: object, specs: Mapping[str, TensorSpec], tail: Tail, may_hold_bools: bool
 ) -> tuple[dict[str, Tensor], int]:
+    if isinstance(specs, Inputs) and specs.processed is not None and isinstance(raw, list):
+        given = {item.get("name") for item in raw if isinstance(item, dict)}
+        if given.isdisjoint(specs) or not given.isdisjoint(specs.processed.keys() - specs.keys()):
+            specs = specs.processed
     names = ", ".join(specs)
     if not isinstance(raw, list):
         raise InvalidRequest("inputs", raw, f"a list of tensors: {names}")
@@ -235,6 +256,8 @@ def check_sizes(
         InvalidRequest: two that must be equal are not; it names the input.
     """
     for (first, dimension), *others in equal:
+        if first not in inputs:
+            continue  # a processor makes them, and makes them fit
         size = inputs[first].shape[dimension]
         for name, other in others:
             shape = inputs[name].shape

@@ -7,12 +7,14 @@ fields, coerce nothing, and are frozen.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
 from router import padding
 from router.padding import Padding
+from router.processor import Digest, Positive, Processor
 
 CARD_FILE = "card.json"
 SCORES_FILE = "scores.safetensors"
@@ -21,11 +23,9 @@ SCORES_FILE = "scores.safetensors"
 NAME_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,63}$"
 
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
-Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Score = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 ScoreDifference = Annotated[float, Field(ge=-1, le=1, allow_inf_nan=False)]
 Milliseconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Positive = Annotated[int, Field(ge=1)]
 
 # Datatypes of the Open Inference Protocol v2, "Tensor Data Types".
 Datatype = Literal[
@@ -222,6 +222,8 @@ class VariantCard(_Record):
     """Engines that cannot run this variant, and why."""
     inputs: Annotated[tuple[TensorSpec, ...], Field(min_length=1)]
     outputs: Annotated[tuple[TensorSpec, ...], Field(min_length=1)]
+    processor: Processor | None = None
+    """What lets clients send text or pictures; they may send the inputs themselves all the same."""
     parameters: Positive
     bytes_on_disk: Positive
     """Weights and programs together, without the card, the scores and the manifest."""
@@ -237,17 +239,29 @@ class VariantCard(_Record):
     def equal_sizes(self) -> tuple[tuple[tuple[str, int], ...], ...]:
         """Groups of free sizes that one request must have equal, each as (input, dimension): those
         that were equal in what was measured, such as the length of a sequence and of its mask."""
-        groups: dict[int, list[tuple[str, int]]] = {}
-        for spec in self.inputs:
-            measured = self.measured_shapes.get(spec.name, ())
-            for dimension, size in enumerate(measured, 1):
-                if spec.shape[dimension] == -1:
-                    groups.setdefault(size, []).append((spec.name, dimension))
-        return tuple(tuple(group) for group in groups.values() if len(group) > 1)
+        return equal_sizes(self.inputs, self.measured_shapes)
 
     @model_validator(mode="after")
     def _padding_fits(self) -> Self:
         padding.check(self.padding, self.inputs, self.outputs, self.equal_sizes())
+        return self
+
+    @model_validator(mode="after")
+    def _processor_fits(self) -> Self:
+        processor = self.processor
+        if processor is None:
+            return self
+        ports = {spec.name: spec for spec in self.inputs}
+        if processor.input in ports:
+            raise ValueError(f"processor.input {processor.input!r} is the name of an input")
+        for name in processor.fills:
+            if name not in ports:
+                raise ValueError(f"the processor fills {name!r}; inputs are {', '.join(ports)}")
+            rank = 2 if processor.kind == "text" else 4
+            if len(ports[name].shape) != rank:
+                raise ValueError(f"the processor fills {name!r}, which must have {rank} dimensions")
+            if processor.kind == "image" and -1 in ports[name].shape[1:]:
+                raise ValueError(f"the processor fills {name!r}, which must have one size")
         return self
 
     @model_validator(mode="after")
@@ -259,3 +273,15 @@ class VariantCard(_Record):
         if beside and beside != batches:
             raise ValueError(f"yardstick must list the batches of latency, {batches}, got {beside}")
         return self
+
+
+def equal_sizes(
+    inputs: Iterable[TensorSpec], measured_shapes: Mapping[str, tuple[int, ...]]
+) -> tuple[tuple[tuple[str, int], ...], ...]:
+    """As `VariantCard.equal_sizes`, of a card that is yet to be written."""
+    groups: dict[int, list[tuple[str, int]]] = {}
+    for spec in inputs:
+        for dimension, size in enumerate(measured_shapes.get(spec.name, ()), 1):
+            if spec.shape[dimension] == -1:
+                groups.setdefault(size, []).append((spec.name, dimension))
+    return tuple(tuple(group) for group in groups.values() if len(group) > 1)

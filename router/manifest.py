@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from router.card import Digest
+from router.processor import Digest
 
 MANIFEST_FILE = "manifest.json"
 
