@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from compressors import artifact, lowering, machine, record, verify
+from compressors import artifact, lowering, machine, padded, record, verify
 from compressors.cache import Cache
 from compressors.errors import NotSupported, StoreError
 from compressors.interface import Interface, describe, run
@@ -67,6 +67,7 @@ class Asked:
         self.validation = task.samples("validation")
         with task.blamed("the network, on its validation samples"):
             self.interface: Interface = describe(task, reference, self.validation)
+            padded.check(reference, self.interface)
             task.check_splits(self.interface)
             inputs = self.validation.batch(slice(0, _CHECKED_SAMPLES)).inputs
             self.checked = Checked(inputs, run(reference, inputs, task.outputs))

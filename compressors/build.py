@@ -187,6 +187,7 @@ class _Job:
             latency=trial.latency,
             yardstick=yardstick,
             measured_shapes=asked.interface.measured_shapes,
+            padding=asked.interface.padding,
             machine=asked.machine,
             engine=EngineRecord(
                 name=trial.name,

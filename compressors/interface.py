@@ -13,6 +13,7 @@ from compressors.errors import TaskError
 from compressors.task import Array, Samples, Task
 from gateway.engines import NUMPY_TYPES
 from router.card import Datatype, TensorSpec
+from router.padding import Padding
 
 _DATATYPES = {dtype: name for name, dtype in NUMPY_TYPES.items()}
 
@@ -29,6 +30,7 @@ class Interface:
         constructor: the task as `gearshift compress` takes it, found again from any folder; None
             when the task came from no file or module.
         constructor_digest: SHA-256 of the file that it is written in; None with no constructor.
+        padding: what the task declares of its free dimensions.
     """
 
     inputs: tuple[TensorSpec, ...]
@@ -36,6 +38,7 @@ class Interface:
     example: dict[str, Array]
     constructor: str | None = None
     constructor_digest: str | None = None
+    padding: tuple[Padding, ...] = ()
 
     def tensors(self, arrays: dict[str, Array]) -> tuple[torch.Tensor, ...]:
         """The arrays as tensors, in the order of the network's `forward`."""
@@ -106,6 +109,7 @@ def describe(task: Task, module: nn.Module, samples: Samples) -> Interface:
         example,
         spec := getattr(task, "spec", None),
         getattr(task, "source_digest", None) if spec else None,
+        tuple(task.padding),
     )
     if not task.free_dimensions:
         return interface

@@ -6,11 +6,13 @@ such a program fails, or computes something else, on the first request of anothe
 
 from __future__ import annotations
 
-from compressors import verify
+from compressors import padded, verify
 from compressors.errors import BuildError
 from compressors.export import first_line
 from compressors.interface import Interface, run
+from compressors.task import Array
 from compressors.technique import Network
+from gateway import padding
 from gateway.engines import Program
 
 
@@ -25,10 +27,26 @@ def check(program: Program, network: Network, interface: Interface) -> None:
     if not interface.measured_shapes:
         return
     inputs, outputs = interface.resized(), tuple(spec.name for spec in interface.outputs)
-    sizes = ", ".join(f"{name} {array.shape}" for name, array in inputs.items())
+    _compare(program, network, inputs, outputs)
+    if interface.padding:
+        alone, filled, cuts = padded.example(interface)
+        _compare(program, network, alone, outputs, filled, cuts)
+
+
+def _compare(
+    program: Program,
+    network: Network,
+    inputs: dict[str, Array],
+    outputs: tuple[str, ...],
+    filled: dict[str, Array] | None = None,
+    cuts: tuple[padding.Cut, ...] = (),
+) -> None:
+    """Hold what the program says of `filled`, cut back, to what the network says of `inputs`."""
+    given = inputs if filled is None else filled
+    sizes = ", ".join(f"{name} {array.shape}" for name, array in given.items())
     own = run(network.module, inputs, outputs)
     try:
-        got = program.infer(inputs)
+        got = padding.cut(program.infer(given), cuts)
     except Exception as error:  # an engine's own, or its library's
         raise BuildError(f"the program does not run with {sizes}: {first_line(error)}") from error
     try:

@@ -21,6 +21,8 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from router.padding import Padding
+
 Split = Literal["train", "validation", "test"]
 Array = NDArray[Any]
 
@@ -88,6 +90,20 @@ class Task(ABC):
     """Dimensions, besides the batch, that may have any size at serving, by input: `{"ids": (1,)}`
     for a sequence. Samples are padded to one size all the same; an input with a mask says which
     part counts. A size that two inputs share must be free in both, and is taken for the same."""
+    padding: tuple[Padding, ...] = ()
+    """Free dimensions that the gateway may fill up, so that requests of several lengths run
+    together: for a network that ignores what its mask leaves out. The build holds it to that.
+
+        padding = (
+            Padding(
+                inputs=(
+                    PaddedInput(input="ids", dimension=1, value=0),
+                    PaddedInput(input="mask", dimension=1, value=0),
+                ),
+                buckets=(16, 32, 64),
+            ),
+        )
+    """
 
     @abstractmethod
     def network(self) -> nn.Module:

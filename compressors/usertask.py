@@ -28,6 +28,7 @@ from compressors.errors import BuildError, TaskError
 from compressors.interface import Interface
 from compressors.task import Array, Samples, Split, Task
 from router.card import NAME_PATTERN
+from router.padding import Padding
 
 _SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
@@ -93,6 +94,12 @@ class Guarded(Task):
         self.name, self.metric, self.outputs = name, task.metric, tuple(outputs)
         self.labels = None if task.labels is None else tuple(map(str, task.labels))
         self.free_dimensions = dict(task.free_dimensions)
+        self.padding = tuple(task.padding)
+        if not all(isinstance(each, Padding) for each in self.padding):
+            raise TaskError(
+                f"{self._file}: padding: expected a tuple of router.padding.Padding, "
+                f"got {task.padding!r}"
+            )
 
     @property
     def file(self) -> str:

@@ -29,6 +29,7 @@ from torch import nn
 
 from compressors.sources import HuggingFace, MeanPooled, huggingface, minilm, tokenizer
 from compressors.task import Array, Samples, Split, Task
+from router.padding import PaddedInput, Padding
 
 LENGTH = 64  # tokens; one passage in a hundred is longer and is cut
 TOPICS: dict[str, tuple[str, ...]] = {
@@ -64,6 +65,12 @@ class Text(Task):
     name = "text"
     labels = tuple(TOPICS)
     free_dimensions: Mapping[str, tuple[int, ...]] = {"ids": (1,), "mask": (1,)}
+    padding = (
+        Padding(
+            inputs=(PaddedInput(input="ids", dimension=1), PaddedInput(input="mask", dimension=1)),
+            buckets=(16, 32, LENGTH),
+        ),
+    )
 
     def network(self) -> nn.Module:
         return copy.deepcopy(_reference())
