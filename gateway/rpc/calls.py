@@ -113,11 +113,14 @@ class Call:
         """Let trailing metadata say so."""
         self._context.set_trailing_metadata(tuple([(key.decode(), text) for key, text in metadata]))
 
-    def packed(self, message: Any) -> bytes:
+    async def packed(self, message: Any) -> bytes:
         """An answer as bytes; compressed by gRPC where the caller asked for it."""
         raw: bytes = message.SerializeToString()
         if self._compress and len(raw) >= _COMPRESS_BYTES:
             self._context.set_compression(grpc.Compression.Gzip)
+            # It is among the initial metadata, which gRPC forgets to look at when it sends an
+            # answer and its metadata in one.
+            await self._context.send_initial_metadata(())
         return raw
 
     async def write(self, message: Any) -> None:
@@ -164,7 +167,7 @@ class Frame:
             except asyncio.CancelledError:
                 self._count(scope, CallerLeft("the caller left"), call)
                 raise
-            return call.packed(await answer(message, call))
+            return await call.packed(await answer(message, call))
 
         async def handle(_: object, context: Any) -> bytes | None:
             return await self._framed(context, scope, work)

@@ -21,7 +21,7 @@ _LOG = logging.getLogger(__name__)
 # What an answer takes on its way back once it is made. Without it the transport would end a late
 # call just before we do, and its caller would read gRPC's words and not what the matter was.
 _RETURN_MS = 2.0
-# A caller's clock runs since before ours: its deadline passes, and it cancels, up to so much sooner.
+# A caller's clock runs since before ours: its deadline passes, and it cancels, so much sooner.
 _AHEAD_MS = 10.0
 
 

@@ -1,0 +1,314 @@
+"""gRPC at its edges: callers that leave, deadlines, limits, what is no message, stops."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Self
+
+import grpc
+import psutil
+import pytest
+from tritonclient.grpc import service_pb2 as pb
+from tritonclient.grpc.service_pb2_grpc import GRPCInferenceServiceStub
+
+from tests.e2e import statuses
+from tests.e2e.harness import PATIENCE_S, Server, until
+from tests.e2e.statuses import IMAGE, Ask
+from tests.stores import write_variant
+
+BATCH_MS = 600
+LIMIT_BYTES = 1 << 20
+METHOD = "/inference.GRPCInferenceService/ModelInfer"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    models = tmp_path_factory.mktemp("models")
+    slow = {"latency_ms_at_1": BATCH_MS, "latency_ms_at_32": BATCH_MS, "delay_ms": BATCH_MS}
+    write_variant(models, "echo", "fp32", delay_after=9, **slow)
+    write_variant(models, "stalls", "fp32", latency_ms_at_1=5, delay_ms=BATCH_MS, delay_after=9)
+    write_variant(models, "quick", "fp32")
+    with Server(
+        models, max_batch=8, grpc_port=0, max_body_bytes=LIMIT_BYTES, read_timeout_seconds=0.5
+    ) as server:
+        yield server
+
+
+@pytest.fixture
+def channel(server: Server) -> Iterator[grpc.Channel]:
+    """Whatever a test does to it, afterwards the server serves and has nothing to report."""
+    with grpc.insecure_channel(server.grpc_address) as channel:
+        yield channel
+        stub = GRPCInferenceServiceStub(channel)
+        assert stub.ModelInfer(statuses.message(Ask(model="quick"))).outputs
+    assert "Traceback" not in server.log()
+
+
+@pytest.fixture
+def stub(channel: grpc.Channel) -> Any:
+    return GRPCInferenceServiceStub(channel)
+
+
+def ended(server: Server, outcome: str) -> float:
+    return server.metric("gearshift_requests_total", outcome=outcome)
+
+
+def test_who_cancels_is_never_computed(server: Server, stub: Any) -> None:
+    rows, left = server.rows(), ended(server, "caller-left")
+    running = stub.ModelInfer.future(statuses.message(Ask()))
+    server.await_busy()
+    leaving = stub.ModelInfer.future(statuses.message(Ask()))
+    staying = stub.ModelInfer.future(statuses.message(Ask()))
+    server.await_busy(queued=2)
+    leaving.cancel()
+    server.await_busy(queued=1)
+    assert running.result().outputs and staying.result().outputs
+    server.await_idle()
+    assert server.rows() == rows + 2
+    assert ended(server, "caller-left") == left + 1
+
+
+def test_who_leaves_a_stream_takes_its_requests_along(server: Server, stub: Any) -> None:
+    rows, left = server.rows(), ended(server, "caller-left")
+    running = stub.ModelInfer.future(statuses.message(Ask()))
+    server.await_busy()
+    stream = stub.ModelStreamInfer(iter([statuses.message(Ask())] * 5))
+    server.await_busy(queued=5)
+    stream.cancel()
+    until(lambda: ended(server, "caller-left") == left + 5, "all five are counted")
+    assert running.result().outputs
+    server.await_idle()
+    assert server.rows() == rows + 1
+
+
+def test_timeout_of_the_call_is_a_deadline(server: Server, stub: Any) -> None:
+    left = ended(server, "caller-left")
+    # Nobody can keep it: refused at once, in words.
+    with pytest.raises(grpc.RpcError) as caught:
+        stub.ModelInfer(statuses.message(Ask()), timeout=BATCH_MS / 3000)
+    assert statuses.refusal(caught.value).problem["status"] == 422
+    # One that was thought to be kept passes, and is counted as what it is.
+    passed = ended(server, "deadline-passed")
+    with pytest.raises(grpc.RpcError) as caught:
+        stub.ModelInfer(statuses.message(Ask(model="stalls")), timeout=BATCH_MS / 3000)
+    assert caught.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+    until(lambda: ended(server, "deadline-passed") == passed + 1, "it is counted")
+    assert ended(server, "caller-left") == left
+    # The tightest deadline wins, whoever states it.
+    with pytest.raises(grpc.RpcError) as caught:
+        ask = statuses.message(Ask(parameters={"max_latency_ms": 1}))
+        stub.ModelInfer(ask, timeout=PATIENCE_S)
+    assert statuses.refusal(caught.value).problem["status"] == 422
+
+
+@pytest.mark.parametrize("far", [False, True])
+def test_message_over_the_limit(stub: Any, far: bool) -> None:
+    rows = LIMIT_BYTES // 16 * (4 if far else 1)
+    message = statuses.message(Ask(inputs=({**IMAGE, "shape": [rows, 4], "data": []},)))
+    message.raw_input_contents.append(bytes(16 * rows))
+    with pytest.raises(grpc.RpcError) as caught:
+        stub.ModelInfer(message)
+    assert caught.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+    if far:  # gRPC does not let it come so far as to be refused by us
+        assert "larger than max" in caught.value.details()
+    else:
+        expected = f"body: expected at most {LIMIT_BYTES} bytes, got "
+        assert statuses.refusal(caught.value).problem["detail"].startswith(expected)
+
+
+def test_message_that_is_small_until_it_is_unpacked(server: Server, stub: Any) -> None:
+    process = psutil.Process(server.process.pid)
+    before = process.memory_info().rss
+    message = pb.ModelInferRequest(model_name="quick")
+    message.raw_input_contents.append(bytes(64 << 20))
+    with pytest.raises(grpc.RpcError) as caught:
+        stub.ModelInfer(message, compression=grpc.Compression.Gzip)
+    assert caught.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert process.memory_info().rss - before < 32 << 20
+
+
+@pytest.mark.parametrize(
+    "raw", [b"\xff" * 10, b"\x0a\xff\xff\xff\xff\x0f", b"\x00", bytes(100), b"\x0a\x03\xff\xfe\xfd"]
+)
+def test_what_is_no_message(channel: grpc.Channel, raw: bytes) -> None:
+    with pytest.raises(grpc.RpcError) as caught:
+        channel.unary_unary(METHOD)(raw)
+    problem = statuses.refusal(caught.value).problem
+    assert (problem["status"], problem["field"]) == (400, "body")
+    assert problem["expected"] == "a message ModelInferRequest"
+
+
+def test_a_stream_ends_at_what_is_no_message(channel: grpc.Channel) -> None:
+    stream = channel.stream_stream(METHOD.replace("ModelInfer", "ModelStreamInfer"))
+    good = statuses.message(Ask(model="quick")).SerializeToString()
+    answers = stream(iter([good, b"\xff" * 10]))
+    assert next(answers)
+    with pytest.raises(grpc.RpcError) as caught:
+        next(answers)
+    assert statuses.refusal(caught.value).problem["field"] == "body"
+
+
+@pytest.mark.parametrize(
+    ("raws", "contents", "field"),
+    [
+        ([bytes(15)], None, "raw_input_contents[0]"),
+        ([bytes(16), bytes(16)], None, "raw_input_contents"),
+        ([bytes(16)], "fp32_contents", "inputs[0].contents"),
+        ([], "fp64_contents", "inputs[0].contents"),
+        ([], None, "inputs[0].contents"),
+    ],
+)
+def test_contents_that_do_not_fit(
+    stub: Any, raws: list[bytes], contents: str | None, field: str
+) -> None:
+    message = statuses.message(Ask(model="quick", inputs=({**IMAGE, "data": []},)))
+    message.raw_input_contents.extend(raws)
+    if contents is not None:
+        getattr(message.inputs[0].contents, contents).extend([0.0] * 4)
+    with pytest.raises(grpc.RpcError) as caught:
+        stub.ModelInfer(message)
+    problem = statuses.refusal(caught.value).problem
+    assert (problem["status"], problem["field"]) == (400, field)
+    assert problem["detail"].startswith(f"{field}: expected {problem['expected']}, got ")
+
+
+def test_who_sends_too_slowly_is_cut_off(server: Server, channel: grpc.Channel) -> None:
+    left = ended(server, "caller-left")
+
+    def never() -> Iterator[bytes]:
+        time.sleep(PATIENCE_S if not done else 0)
+        yield from ()
+
+    done: list[bool] = []
+    call = channel.stream_unary(METHOD).future(never())
+    try:
+        with pytest.raises(grpc.RpcError) as caught:
+            call.result(PATIENCE_S)
+    finally:
+        done.append(True)
+    assert caught.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+    assert caught.value.details() == "the request did not arrive whole within 0.5 s"
+    assert ended(server, "caller-left") <= left + 1
+
+
+class Wire:
+    """A way to the server that counts the bytes which come back."""
+
+    def __init__(self, address: str) -> None:
+        self.came = 0
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.address = "{}:{}".format(*self._listener.getsockname())
+        host, port = address.split(":")
+        self._server = socket.create_connection((host, int(port)))
+
+    def __enter__(self) -> Self:
+        threading.Thread(target=self._carry, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown(socket.SHUT_RDWR)
+        self._server.close()
+        self._listener.close()
+
+    def _carry(self) -> None:
+        client, _ = self._listener.accept()
+        threading.Thread(target=self._pump, args=(client, self._server), daemon=True).start()
+        with client, contextlib.suppress(OSError):
+            while some := self._server.recv(1 << 16):
+                self.came += len(some)
+                client.sendall(some)
+
+    @staticmethod
+    def _pump(client: socket.socket, server: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while some := client.recv(1 << 16):
+                server.sendall(some)
+
+
+def test_large_answers_are_compressed_for_who_asks(server: Server) -> None:
+    rows = 2000
+    image = {**IMAGE, "shape": [rows, 4], "data": []}
+    message = statuses.message(Ask(model="quick", inputs=(image,)))
+    message.raw_input_contents.append(bytes(16 * rows))
+    with Wire(server.grpc_address) as wire, grpc.insecure_channel(wire.address) as channel:
+        stub = GRPCInferenceServiceStub(channel)
+        plain = stub.ModelInfer(message)
+        whole = wire.came
+        packed = stub.ModelInfer(message, metadata=[("accept-encoding", "br, gzip")])
+        assert packed.raw_output_contents == plain.raw_output_contents
+        assert wire.came - whole < 2000 < 12 * rows <= whole
+
+
+def test_a_client_that_is_killed_is_noticed(server: Server) -> None:
+    left = ended(server, "caller-left")
+    with ThreadPoolExecutor() as pool:
+        running = pool.submit(server.infer)
+        server.await_busy()
+        client = subprocess.Popen(
+            [
+                sys.executable,
+                "-c",
+                "import sys, tritonclient.grpc as t, numpy as np\n"
+                "c = t.InferenceServerClient(sys.argv[1])\n"
+                "i = t.InferInput('image', [1, 4], 'FP32')\n"
+                "c.infer('echo', [i.set_data_from_numpy(np.zeros((1, 4), np.float32))])\n",
+                server.grpc_address,
+            ]
+        )
+        try:
+            assert running.result().status_code == 200
+            running = pool.submit(server.infer)
+            server.await_busy(queued=1)
+        finally:
+            client.kill()
+            client.wait()
+        until(lambda: ended(server, "caller-left") == left + 1, "it is noticed")
+        assert running.result().status_code == 200
+
+
+def test_stop_lets_what_runs_finish_and_ends_idle_streams(tmp_path: Path) -> None:
+    write_variant(
+        tmp_path, "echo", "fp32", latency_ms_at_1=BATCH_MS, delay_ms=BATCH_MS, delay_after=5
+    )
+    with (
+        Server(tmp_path, max_batch=4, grpc_port=0) as server,
+        grpc.insecure_channel(server.grpc_address) as channel,
+    ):
+        stub = GRPCInferenceServiceStub(channel)
+        waiting: list[bool] = []
+
+        def asked() -> Iterator[Any]:
+            yield statuses.message(Ask())
+            until(lambda: waiting, "the test lets go")
+
+        try:
+            stream = stub.ModelStreamInfer(asked())
+            server.await_busy()
+            server.terminate()
+            assert next(stream).infer_response.model_version == "fp32"
+            with pytest.raises(grpc.RpcError) as caught:
+                next(stream)
+            problem = statuses.refusal(caught.value).problem
+            assert (problem["status"], problem["detail"]) == (503, "the server is stopping")
+            assert server.process.wait(PATIENCE_S) == 0
+        finally:
+            waiting.append(True)
+
+
+def test_port_in_use_and_port_that_is_off(tmp_path: Path) -> None:
+    write_variant(tmp_path, "echo", "fp32")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(AssertionError, match="the server ended: 1") as caught:
+            Server(tmp_path, grpc_port=port).__enter__()
+        assert f"cannot listen on 127.0.0.1:{port}" in caught.value.__notes__[0]
+    with Server(tmp_path, grpc_port="off") as server:
+        assert "grpc" not in server.log()
