@@ -19,12 +19,14 @@ _PORTS = 4
 
 
 @contextmanager
-def gateway(models: Path, *, lanes: int) -> Iterator[str]:
-    """`gearshift serve` with its defaults but for the lanes; yields its address when ready."""
+def gateway(models: Path, *, lanes: int, options: Sequence[str] = ()) -> Iterator[str]:
+    """`gearshift serve` with its defaults but for the lanes, and further options; yields its
+    address when ready."""
     port = free_port()
     command = [
         str(Path(sys.executable).with_name("gearshift")),
         *("serve", "--models", str(models), "--port", str(port), "--lanes", str(lanes)),
+        *options,
     ]
     with _running(command, f"http://127.0.0.1:{port}", "/v2/health/ready") as address:
         yield address
