@@ -150,13 +150,13 @@ class Infer:
         coding = own.get(CONTENT_ENCODING)
         if coding is not None and coding != codings.IDENTITY:
             content = await aside.run(codings.inflate, content, coding, self._limit_bytes)
+        else:
+            self._stands(model, version, headers, own, content, scope, received_s)
         if v2.is_long(content, length):
             body = await aside.run(
                 v2.decode, content, length, served.inputs_by_name, served.outputs_by_name
             )
         else:
-            if coding is None:
-                self._stands(model, version, headers, own, content, scope, received_s)
             body = v2.decode(content, length, served.inputs_by_name, served.outputs_by_name)
         v2.check_sizes(body.inputs, served.equal_sizes)
         demanded = demands.of(served, headers, body.parameters, version)

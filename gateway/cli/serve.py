@@ -9,6 +9,7 @@ import math
 import signal
 import socket
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -48,7 +49,7 @@ def serve(
     """
     chosen = load(options, config)
     if chosen.workers == 1:
-        run(chosen, bind(chosen), log_level)
+        run(chosen, bind(chosen), log_level, read=partial(settings.load, options, config))
         return
     _log(log_level)
     try:
@@ -84,12 +85,14 @@ def run(
     log_level: str,
     on_ready: Callable[[str], None] | None = None,
     place: Place | None = None,
+    read: Callable[[], Settings] | None = None,
 ) -> None:
     """Serve on `listener` until a signal ends it.
 
     Args:
         on_ready: called with the server's URL when every variant is settled.
         place: among the workers that share the port.
+        read: reads the settings again, when they are to be reloaded.
     """
     # It would end a process that does not know yet what to reload; one that comes now waits.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
@@ -117,7 +120,9 @@ def run(
             on_ready(url)
 
     try:
-        app = create_app(chosen, settled, place=place, ending=lambda: server.should_exit)
+        app = create_app(
+            chosen, settled, place=place, ending=lambda: server.should_exit, read=read
+        )
     except (StoreUnusable, PortUnusable) as error:
         listener.close()
         fail(str(error), STORE_PROBLEM)

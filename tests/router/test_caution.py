@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from random import Random
 
 import pytest
@@ -12,12 +13,13 @@ from hypothesis import strategies as st
 from router import policies
 from router.caution import AIM, Caution
 from router.constraints import Constraints
-from router.route import Policy
+from router.route import Policy, route
 from router.simulate import table
 from router.simulate.mix import single
 from router.simulate.replay import Machine, Model, Outcome, replay
 from router.simulate.service import Noise, noisy, service
 from router.simulate.table import Row
+from router.snapshot import Snapshot
 from router.telemetry import Telemetry
 
 LANES, MAX_BATCH, DEADLINE_MS = 2, 16, 30.0
@@ -107,3 +109,19 @@ def test_share_settles_where_as_many_are_lost_as_are_aimed_at() -> None:
         shares.append(caution.share)
     assert 0.4 < sum(shares[2000:]) / 18_000 < 0.6
     assert lost / 20_000 < 2 * AIM
+
+
+def test_who_is_refused_for_caution_is_told_when_to_come_again() -> None:
+    ((model, rows),) = table.parse(
+        json.dumps({"variants": [{"name": "one", "accuracy": 0.9, "latency_ms": {"1": 10.0}}]}), "t"
+    ).items()
+    menu = table.menu(model, tuple(rows), percentile=99, usd_per_lane_hour=0.05, max_batch=1)
+    within = Constraints(max_latency_ms=40.0)
+    waits = Snapshot(wait_ms=28.0, least_wait_ms=28.0, ready=frozenset(("one",)))
+    assert route(within, menu, waits, Policy()).verdict == "accepted"
+    refused = route(within, menu, replace(waits, caution=0.5), Policy())
+    assert (refused.verdict, refused.retry_after_ms) == ("overloaded", 12.0)
+    assert str(refused.nearest) == "max_latency_ms 52"
+    # On idle lanes caution refuses nobody.
+    idle = Snapshot(caution=2.0, ready=frozenset(("one",)))
+    assert route(Constraints(max_latency_ms=10.0), menu, idle, Policy()).verdict == "accepted"
