@@ -73,7 +73,8 @@ def running(peer: Peer, binaries: Path, work: Path) -> Iterator[Running]:
     """Start `peer`; it is ready when this yields.
 
     Raises:
-        RuntimeError: it ended, or was not ready in time; the message holds the end of its log.
+        RuntimeError: it ended, or was not ready in time, or whatever is done with it raises that;
+            the message then holds the end of its log too.
     """
     port = free_port()
     log = work / f"{peer.name.lower().replace(' ', '')}.log"
@@ -87,21 +88,22 @@ def running(peer: Peer, binaries: Path, work: Path) -> Iterator[Running]:
             start_new_session=True,
         )
     try:
-        _await(process, f"http://127.0.0.1:{port}{peer.ready}", log)
+        _await(process, f"http://127.0.0.1:{port}{peer.ready}")
         yield Running(peer, port, process)
+    except RuntimeError as error:
+        raise RuntimeError(f"{error}\n{log.read_text(errors='replace')[-3000:]}") from error
     finally:
         _end(process)
 
 
-def _await(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
+def _await(process: subprocess.Popen[bytes], url: str) -> None:
     give_up_s = time.monotonic() + _START_S
     while time.monotonic() < give_up_s and process.poll() is None:
         with contextlib.suppress(httpx.TransportError):
             if httpx.get(url, timeout=5).status_code == 200:
                 return
         time.sleep(0.1)
-    said = log.read_text(errors="replace")[-3000:]
-    raise RuntimeError(f"{url} did not answer 200 (exit code {process.poll()}): {said}")
+    raise RuntimeError(f"{url} did not answer 200 (exit code {process.poll()})")
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

@@ -1,0 +1,54 @@
+"""Which part of the gateway a stack belongs to: pure, so that it can be tested."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable
+
+# Part by file, the innermost frame that is known deciding. In the order of a request.
+PARTS = {
+    "read HTTP": ("uvicorn/", "gateway/asgi", "gateway/http", "gateway/rpc", "gateway/app"),
+    "decode": ("gateway/v2", "gateway/tensors", "gateway/infer", "gateway/processors"),
+    "decide": (
+        *("router/route", "router/feasible", "router/estimate", "router/constraints"),
+        *("router/snapshot", "router/choices", "router/menu", "router/decision", "router/policies"),
+    ),
+    "queue and dispatch": (
+        *("gateway/service", "gateway/lanes", "router/scheduler", "router/dispatch"),
+        *("router/queue", "router/pace", "router/plan", "router/admission", "gateway/residency"),
+    ),
+    "make a batch": ("gateway/batch", "gateway/hosts", "gateway/lease", "gateway/fleet"),
+    "engine": ("gateway/engines",),
+    "count": ("gateway/metrics", "router/telemetry", "prometheus_client/"),
+}
+LOOP, OTHER = "event loop", "other"
+_FRAME = re.compile(r"\(([^()]+?)(?::\d+)?\)$")
+
+
+def part_of(stack: Iterable[str]) -> str:
+    """The part of one stack, outermost frame first, each as `function (file:line)`."""
+    for frame in reversed(list(stack)):
+        found = _FRAME.search(frame)
+        file = found[1] if found else ""
+        for part, files in PARTS.items():
+            if any(name in file for name in files):
+                return part
+    return OTHER
+
+
+def by_thread(raw: str) -> dict[str, Counter[str]]:
+    """Samples by kind of thread ("event loop", "lanes", "other"), then by part, from py-spy's raw
+    format with threads: one line a stack, frames with semicolons, then the count."""
+    found: dict[str, Counter[str]] = {}
+    for line in raw.splitlines():
+        text, _, count = line.rpartition(" ")
+        frames = text.split(";")
+        thread = next((frame for frame in frames if frame.startswith("thread ")), "")
+        kind = "lanes" if "lane" in thread else LOOP if "MainThread" in thread else OTHER
+        inner = [frame for frame in frames if not frame.startswith(("thread ", "process "))]
+        part = part_of(inner)
+        if part == OTHER and kind == LOOP:
+            part = LOOP  # uvloop's and asyncio's own
+        found.setdefault(kind, Counter())[part] += int(count)
+    return found
