@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from router.card import (
 )
 from router.manifest import MANIFEST_FILE, Manifest
 from router.padding import Padding
+from router.processor import Processor
 
 IMAGE = TensorSpec(name="image", datatype="FP32", shape=(-1, 4))
 LOGITS = TensorSpec(name="logits", datatype="FP32", shape=(-1, 3))
@@ -49,6 +51,8 @@ def write_variant(
     inputs: tuple[TensorSpec, ...] = (IMAGE,),
     outputs: tuple[TensorSpec, ...] = (LOGITS,),
     labels: tuple[str, ...] | None = None,
+    processor: Processor | None = None,
+    files: Mapping[str, bytes] | None = None,
     resident_bytes: int = 4000,
     padding: tuple[Padding, ...] = (),
     **echo: Any,
@@ -61,11 +65,14 @@ def write_variant(
             difference itself.
         tail_ms: how far the 99th percentile of a batch's time is above the median; the 95th is a
             quarter of that above it.
+        files: what else lies in the folder, by name.
         echo: what `echo.json` holds, such as `delay_ms=50` or `fail_load=True`.
     """
     folder = models / model / variant
     folder.mkdir(parents=True)
     (folder / "echo.json").write_text(json.dumps(echo), encoding="utf-8")
+    for name, raw in (files or {}).items():
+        (folder / name).write_bytes(raw)
     # The first so many samples are right, so that paired scores agree with the figures.
     scores = (np.arange(_SAMPLES) < round(accuracy * _SAMPLES)).astype(np.float64)
     save_file({"scores": scores, "clusters": np.arange(_SAMPLES)}, folder / SCORES_FILE)
@@ -120,6 +127,7 @@ def write_variant(
         engine=EngineRecord(name="echo", version="1", format="echo", kernels={"fp32": 1}),
         inputs=inputs,
         outputs=outputs,
+        processor=processor,
         parameters=1000,
         bytes_on_disk=4000,
         resident_bytes=resident_bytes,

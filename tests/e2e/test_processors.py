@@ -1,0 +1,141 @@
+"""Text and pictures sent as they are: by tritonclient, by hand, and beside raw tensors."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import tritonclient.http as triton
+
+from router.card import TensorSpec
+from router.processor import ImageProcessor
+from tests.e2e.harness import Server
+from tests.e2e.problems import assert_invalid, assert_problem
+from tests.processed import picture, text_processor, tokenizer, tokens
+from tests.stores import write_variant
+
+PIXELS = TensorSpec(name="image", datatype="FP32", shape=(-1, 1, 2, 2))
+SCORES = TensorSpec(name="scores", datatype="FP32", shape=(-1, 1))
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    models = tmp_path_factory.mktemp("models")
+    ports = {"inputs": (tokens("ids"), tokens("mask")), "outputs": (SCORES,)}
+    files = {"tokenizer.json": tokenizer()}
+    for variant in ("fp32", "small"):
+        write_variant(
+            models, "words", variant, mirror=True, processor=text_processor(), files=files, **ports
+        )
+    write_variant(
+        models, "broken", "fp32", processor=text_processor(), files={"tokenizer.json": b"{}"},
+        **ports,
+    )  # fmt: skip
+    write_variant(
+        models,
+        "pictures",
+        "fp32",
+        mirror=True,
+        inputs=(PIXELS,),
+        outputs=(SCORES,),
+        processor=ImageProcessor(
+            input="file", pixels="image", mode="L", scale=1.0, max_pixels=10_000
+        ),
+    )
+    with Server(models) as server:
+        yield server
+        assert "Traceback" not in server.log()
+
+
+def test_metadata_shows_what_to_send(server: Server) -> None:
+    with triton.InferenceServerClient(server.address) as client:
+        (text,) = client.get_model_metadata("words")["inputs"]
+        assert (text["name"], text["datatype"], text["shape"]) == ("text", "BYTES", [-1])
+        assert text["parameters"]["processor"] == "text"
+        assert [each["name"] for each in text["parameters"]["instead_of"]] == ["ids", "mask"]
+        assert client.get_model_config("words")["input"][0]["data_type"] == "TYPE_STRING"
+        # Whose processor cannot be opened takes the tensors themselves.
+        assert len(client.get_model_metadata("broken")["inputs"]) == 2
+    assert "broken takes no text: tokenizer.json is not the one" in server.log()
+
+
+@pytest.mark.parametrize("binary", [True, False])
+def test_text_through_the_client(server: Server, binary: bool) -> None:
+    with triton.InferenceServerClient(server.address) as client:
+        text = triton.InferInput("text", [2], "BYTES")
+        text.set_data_from_numpy(np.array([b"the cat", b"sat"], np.object_), binary_data=binary)
+        answer = client.infer("words", [text], model_version="small")
+        assert answer.as_numpy("scores").tolist() == [[1.0], [1.0]]  # the special token's id
+        assert answer.get_response()["model_version"] == "small"
+
+
+def test_tensors_stay_possible(server: Server) -> None:
+    ids = {"name": "ids", "datatype": "INT64", "shape": [1, 2], "data": [7, 3]}
+    mask = {"name": "mask", "datatype": "INT64", "shape": [1, 2], "data": [1, 1]}
+    response = server.client.post("/v2/models/words/infer", json={"inputs": [ids, mask]})
+    assert response.json()["outputs"][0]["data"] == [7.0]
+    text = {"name": "text", "datatype": "BYTES", "shape": [1], "data": ["the"]}
+    for inputs, field in (
+        ([ids], "inputs"), ([text, ids], "inputs[1].name"), ([ids, text], "inputs[0].name"),
+        ([{**text, "data": [1]}], "inputs[0].data"),
+        ([{**text, "shape": [1, 1]}], "inputs[0].shape"),
+    ):  # fmt: skip
+        response = server.client.post("/v2/models/words/infer", json={"inputs": inputs})
+        assert_invalid(response, field, "")
+
+
+def test_a_picture_as_a_raw_body(server: Server) -> None:
+    pixels = np.array([[40, 80], [120, 160]], np.uint8)
+    response = server.client.post(
+        "/v2/models/pictures/infer",
+        content=picture(pixels),
+        headers={"Inference-Header-Content-Length": "0"},
+    )
+    length = int(response.headers["inference-header-content-length"])
+    assert np.frombuffer(response.content[length:], "<f4") == 40
+    assert json.loads(response.content[:length])["model_name"] == "pictures"
+
+
+def test_what_is_no_picture_is_refused_by_its_row(server: Server) -> None:
+    with triton.InferenceServerClient(server.address) as client:
+        good = picture(np.zeros((4, 4), np.uint8))
+        for bad, expected in (
+            (b"no picture", "a picture in PNG or JPEG"),
+            (picture(np.zeros((200, 200), np.uint8)), "at most 10000 pixels"),
+        ):
+            files = triton.InferInput("file", [2], "BYTES")
+            files.set_data_from_numpy(np.array([good, bad], np.object_))
+            with pytest.raises(triton.InferenceServerException, match=expected) as caught:
+                client.infer("pictures", [files])
+            assert caught.value.status() == "400"
+            assert "row 1" in caught.value.message()
+    assert server.metric("gearshift_requests_total", model="pictures", outcome="invalid-request")
+
+
+def test_a_deadline_counts_while_inputs_are_processed(server: Server) -> None:
+    response = server.client.post(
+        "/v2/models/words/infer",
+        json={"inputs": [
+            {"name": "text", "datatype": "BYTES", "shape": [2000], "data": ["cat " * 500] * 2000}
+        ]},
+        headers={"Gearshift-Max-Latency-Ms": "30"},
+    )  # fmt: skip
+    assert_problem(response, 504, code="deadline-passed")
+
+
+def test_many_at_once(server: Server) -> None:
+    import tritonclient.http.aio as triton_aio
+
+    async def ask() -> list[list[list[float]]]:
+        async with triton_aio.InferenceServerClient(server.address) as client:
+            asked = []
+            for number in range(40):
+                text = triton_aio.InferInput("text", [1], "BYTES")
+                text.set_data_from_numpy(np.array([b"cat " * (number % 7)], np.object_))
+                asked.append(client.infer("words", [text]))
+            return [answer.as_numpy("scores").tolist() for answer in await asyncio.gather(*asked)]
+
+    assert asyncio.run(ask()) == [[[1.0]]] * 40
