@@ -93,7 +93,7 @@ class Ledger:
         self._url = url or f"sqlite:///{folder / FILE}"
         self._process = process
         self._engine: Engine | None = None
-        self._was_there = False
+        self._was_there = self._was_made = False
         self._beat = 0
         self._heard: dict[str, tuple[int, int]] = {}
 
@@ -110,6 +110,8 @@ class Ledger:
         """
         if not self._is_there():
             return View(0, ())
+        if self._file is None and not self._was_made:
+            self._make()  # a database that was named is there for this
         from gateway import ledger_tables as tables
 
         self._beat += 1
@@ -241,6 +243,7 @@ class Ledger:
                 # Readable by its owner alone, from its first byte on.
                 os.close(os.open(self._file, os.O_CREAT | os.O_RDWR, 0o600))
             tables.create(self._opened())
+            self._was_made = True
         except (OSError, SQLAlchemyError) as error:
             raise LedgerUnusable(f"{self._where()}: {_first_line(error)}") from error
 
