@@ -20,6 +20,7 @@ from gateway.guard import Guard
 from gateway.ledger import Ledger
 from gateway.metrics import Metrics
 from gateway.protocols import Parts
+from gateway.reload import Reloaded
 from gateway.service import Service
 from gateway.settings import Settings, SettingsError
 from gateway.tls import Tls
@@ -38,6 +39,7 @@ class App(FastAPI):
     tls: Tls | None
     access: Access
     guard: Guard
+    reread: Callable[[], Reloaded]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """As FastAPI's, behind the guard and the direct routes."""
@@ -62,6 +64,12 @@ class App(FastAPI):
                 self.tls.reload()
             except SettingsError as error:
                 _LOG.error("the certificate stays as it was: %s", error)
+        try:
+            told = self.reread()
+        except SettingsError as error:
+            _LOG.error("the settings stay as they were: %s", error)
+            return
+        _LOG.warning("settings read again: %s", told)
 
     @cached_property
     def _direct(self) -> Callable[[str], tuple[ASGIApp, dict[str, str]] | None]:
@@ -90,6 +98,7 @@ def create_app(
     *,
     place: Place | None = None,
     ending: Callable[[], bool] = lambda: False,
+    read: Callable[[], Settings] | None = None,
 ) -> App:
     """The application that serves the store of `settings`.
 
@@ -99,6 +108,7 @@ def create_app(
         on_settled: called once, when every variant is loaded and warm or has failed.
         place: among the workers that share the port; it says when the port may open.
         ending: whether the server was told to end.
+        read: reads the settings again, from where they came.
 
     Raises:
         gateway.catalog.StoreUnusable: the store is missing, or nothing in it can be served.
@@ -108,7 +118,7 @@ def create_app(
     """
     secured = tls.of(settings)
     metrics = Metrics()
-    service = Service(settings, metrics)
+    service = Service(settings, metrics, read)
     ledger = Ledger(settings.database, settings.state_folder, secrets.token_hex(8))
     loopback = ports.is_loopback(settings.host)
     access = Access(ledger, metrics, require_keys=settings.require_keys, loopback=loopback)
@@ -135,8 +145,7 @@ def create_app(
             for listener in listeners:
                 await listening.enter_async_context(listener)
             yield
-            await starting
-            await service.stop()
+            await service.stop(starting)
 
     app = App(
         title="Gearshift",
@@ -150,6 +159,7 @@ def create_app(
     )
     app.tls = secured
     app.access = access
+    app.reread = service.reload
     app.guard = Guard(access, metrics, loopback, admin=False)
     protocols.mount_all(app, parts)
     http_errors.install(app)

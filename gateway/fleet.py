@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
+from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 from gateway.builds import Terms
 from gateway.catalog import Catalog
@@ -25,6 +27,9 @@ class Fleet:
         models: by name, those without any build left out.
         terms: on which what is found later is offered.
         broken: by model and variant, why nothing of a model can be served.
+
+    Attributes:
+        closing: `load` begins with no variant more.
     """
 
     def __init__(
@@ -37,6 +42,7 @@ class Fleet:
         self.terms = terms
         self.broken = {name: dict(whys) for name, whys in (broken or {}).items()}
         self._served: dict[str, ServedModel] = {}
+        self.closing = False
         self.changed()
 
     @classmethod
@@ -109,6 +115,12 @@ class Fleet:
             del self._models[model.name]
             self.changed()
 
+    def offer_anew(self, terms: Terms) -> None:
+        """Offer everything on other terms from now on; what is queued was promised the old ones."""
+        self.terms = terms
+        for model in self._models.values():
+            model.offer_anew(terms)
+
     def changed(self) -> None:
         """Let what was added, removed or withdrawn be seen."""
         self._served = {name: model for name, model in self._models.items() if model.served}
@@ -136,20 +148,26 @@ class Fleet:
         Args:
             chosen: the variants to load instead; the others count as evicted.
         """
-        with ThreadPoolExecutor(max_workers=len(hosts), thread_name_prefix="load") as pool:
-            for model in self.models():
-                for each in model.menu.offers:
-                    if chosen is not None and (model.name, each.name) not in chosen:
-                        model.rest(each.name)
-                        continue
-                    pool.submit(
-                        model.load,
-                        each.name,
-                        hosts,
-                        threads=threads,
-                        max_batch=max_batch,
-                        trust=trust,
-                    )
+        left: deque[tuple[ServedModel, str]] = deque()
+        for model in self.models():
+            for each in model.menu.offers:
+                if chosen is not None and (model.name, each.name) not in chosen:
+                    model.rest(each.name)
+                else:
+                    left.append((model, each.name))
+
+        def work() -> None:
+            while left and not self.closing:
+                with contextlib.suppress(IndexError):  # another took the last one
+                    one, variant = left.popleft()
+                    one.load(variant, hosts, threads=threads, max_batch=max_batch, trust=trust)
+
+        # The process does not wait for these when it ends: an engine may hang while it loads.
+        loaders = [threading.Thread(target=work, name="load", daemon=True) for _ in hosts]
+        for thread in loaders:
+            thread.start()
+        for thread in loaders:
+            thread.join()
 
     def close(self) -> None:
         """Free every program."""

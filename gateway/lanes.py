@@ -17,7 +17,7 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol
 
@@ -34,8 +34,8 @@ from router.constraints import Constraints
 from router.decision import Decision
 from router.dispatch import Assignment
 from router.errors import DeadlinePassed, GearshiftError, NotReady
-from router.menu import Offer
 from router.queue import Waiting
+from router.route import Policy
 from router.scheduler import Scheduler
 
 _LOG = logging.getLogger(__name__)
@@ -189,15 +189,26 @@ class Lanes:
                 for ticket in self._tickets.values()
             )
 
-    def holds(self, offer: Offer) -> bool:
-        """Whether a lane runs the build of `offer`, or a queued request may be answered by it."""
+    def holds(self, build: str) -> bool:
+        """Whether a lane runs the build of that digest, or a queued request may be answered by it.
+
+        What is about to run again counts as well.
+        """
         with self._lock:
-            return any(assignment.offer is offer for assignment in self._running()) or any(
-                offer in ticket.waiting.choices.offers for ticket in self._tickets.values()
+            waiting = [ticket.waiting for ticket in self._tickets.values()]
+            for assignment in self._running():
+                waiting += assignment.members
+            return self._unsettled > 0 or any(
+                offer.build == build for each in waiting for offer in each.choices.offers
             )
 
     def _running(self) -> list[Assignment]:
         return [lane.running.assignment for lane in self.keeper.lanes if lane.running is not None]
+
+    def govern(self, policy: Policy, weights: Mapping[str, float]) -> None:
+        """Decide by these from now on: see `Scheduler.govern`."""
+        with self._lock:
+            self._scheduler.govern(policy, weights)
 
     def change(self, alter: Callable[[], None]) -> None:
         """Alter what is served, while no lane looks; from then on requests meet the new menus."""

@@ -337,6 +337,19 @@ class Operator:
             names = ", ".join(sorted(known))
             raise UnknownVariant(f"{model} has no variant {variant!r}; there are {names}")
 
+    def _sound(self, model: str, rollout: Rollout) -> Rollout:
+        """`rollout`, which leaves a variant for requests that name none.
+
+        Raises:
+            InvalidRequest: it leaves none, and the model is not unloaded either.
+        """
+        served = self._fleet.everything().get(model)
+        left = set(served.builds if served is not None else ()) - rollout.apart()
+        if served is not None and served.builds and rollout.serves and not left:
+            expected = f"one that leaves a variant of {model} to answer; or unload the model"
+            raise InvalidRequest("rollout", "none", expected)
+        return rollout
+
     async def _direct(
         self, model: str, alter: Callable[[Rollout], Rollout], variant: str | None = None
     ) -> Rollout:
@@ -345,7 +358,9 @@ class Operator:
         elif model not in self.models():
             self._fleet.model(model)  # raises
         async with self._looking:
-            rollout = await asyncio.to_thread(self._directives.change, model, alter)
+            rollout = await asyncio.to_thread(
+                self._directives.change, model, lambda before: self._sound(model, alter(before))
+            )
             await self._apply(model, Changes())
         await self._residency.settled()
         return rollout

@@ -35,7 +35,6 @@ from gateway.metrics import Metrics
 from gateway.settings import Settings, SettingsError
 from router.constraints import Constraints
 from router.lifecycle import next_action
-from router.menu import Offer
 from router.residency import Candidate, DoesNotFit, Key, Plan, residency
 from router.route import Policy, route
 from router.snapshot import idle
@@ -88,12 +87,8 @@ class Residency:
     def __init__(self, fleet: Fleet, settings: Settings, policy: Policy, metrics: Metrics) -> None:
         self._fleet = fleet
         self._settings = settings
-        self._policy = policy
         self._metrics = metrics
-        limit_mb = settings.memory_limit_mb
-        self._limit = None if limit_mb is None else round(limit_mb * 1e6)
-        self._every_s = settings.residency_seconds
-        self._demand = Demand(_HALF_LIFE * self._every_s)
+        self._demand = Demand(_HALF_LIFE * settings.residency_seconds)
         self._since_s: dict[Key, float] = {}
         self._longest_load_s = 0.0
         self._load_s: dict[Key, float] = {}
@@ -106,13 +101,39 @@ class Residency:
         self._task: asyncio.Task[None] | None = None
         # Callers repeat themselves, and a decision costs as much as all else that is done here.
         self._ideal = lru_cache(maxsize=4096)(self._decide_ideal)
+        self._obey(settings, policy)
+        self._first = self._planned()
+
+    def govern(self, settings: Settings, policy: Policy) -> None:
+        """Keep to another limit, or look at other times, or for other wishes.
+
+        Raises:
+            SettingsError: the limit does not hold one variant of every model; the old one holds.
+        """
+        before = self._settings, self._policy
+        self._obey(settings, policy)
         try:
-            self._first = self._plan()
+            self._planned()
+        except SettingsError:
+            self._obey(*before)
+            raise
+        self._ideal.cache_clear()
+        self._wake.set()
+
+    def _obey(self, settings: Settings, policy: Policy) -> None:
+        self._settings, self._policy = settings, policy
+        limit_mb = settings.memory_limit_mb
+        self._limit = None if limit_mb is None else round(limit_mb * 1e6)
+        self._every_s = settings.residency_seconds
+
+    def _planned(self) -> Plan:
+        try:
+            return self._plan()
         except DoesNotFit as error:
-            least_mb = math.ceil(error.least_bytes / 1e3) / 1e3
+            least_mb, limit_mb = math.ceil(error.least_bytes / 1e3) / 1e3, error.limit_bytes / 1e6
             raise SettingsError(
                 f"memory_limit_mb: expected at least {least_mb:.10g}, which one variant of every "
-                f"model takes on {settings.lanes} lanes, got {limit_mb:.10g}"
+                f"model takes on {self._settings.lanes} lanes, got {limit_mb:.10g}"
             ) from error
 
     @property
@@ -188,7 +209,7 @@ class Residency:
         hosts: Sequence[Host],
         *,
         change: Callable[[Callable[[], None]], None] = lambda alter: alter(),
-        holds: Callable[[Offer], bool] = lambda _: False,
+        holds: Callable[[str], bool] = lambda _: False,
         replaced: Callable[[str, str], None] = lambda *_: None,
     ) -> None:
         """Load the first set, and from then on what the demand, the store and the operator ask for.
@@ -199,7 +220,8 @@ class Residency:
             in_use: whether a request that is queued or running was promised a variant of a model.
             hosts: where to load, one for each lane.
             change: runs what it is given while no lane looks at the fleet.
-            holds: whether a request that is queued or running may be answered by that build.
+            holds: whether a request that is queued or running may be answered by the build of that
+                digest.
             replaced: is told of a variant of a model that another build serves from now on.
         """
         self._in_use = in_use
@@ -208,7 +230,7 @@ class Residency:
         self._holds = holds
         self._replaced = replaced
         chosen = frozenset(self._first.load)
-        await asyncio.to_thread(
+        await gently.apart(
             self._fleet.load,
             self._hosts,
             threads=self._settings.threads_per_lane,
@@ -253,10 +275,9 @@ class Residency:
             await asyncio.wait({self._task}, timeout=patience_s)
 
     async def _run(self) -> None:
-        every_s = self._every_s if self._limit is not None else None
         while not self._stopping:
             try:
-                async with asyncio.timeout(every_s):
+                async with asyncio.timeout(None if self._limit is None else self._every_s):
                     await self._wake.wait()
             except TimeoutError:
                 pass
@@ -296,7 +317,7 @@ class Residency:
     async def _drain(self, model: ServedModel, build: Build) -> None:
         """See a build off that nobody's new requests go to; however long it takes."""
         while not self._stopping:
-            action = next_action(build.stage, "drop", self._holds(build.offer))
+            action = next_action(build.stage, "drop", self._holds(build.entry.digest))
             if action == "retire":
                 self._change(lambda: model.unneeded(build))
                 continue

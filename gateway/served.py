@@ -153,7 +153,7 @@ class ServedModel:
         if loaded is not None and loaded.build == offer.build:
             return loaded
         for build in self.leaving:
-            if build.offer is offer and build.loaded is not None:
+            if build.loaded is not None and build.entry.digest == offer.build:
                 return build.loaded
         raise EngineError("the build that was promised is not in memory any more")
 
@@ -363,6 +363,13 @@ class ServedModel:
             entry, self.terms.offer(entry) if fresh else before.offer, late=True
         )
         self._send_off(variant, before)
+        self.remake()
+
+    def offer_anew(self, terms: Terms) -> None:
+        """Offer every build on other terms."""
+        self.terms = terms
+        for build in (*self.builds.values(), *self.incoming.values()):
+            build.offer = terms.offer(build.entry)
         self.remake()
 
     def unneeded(self, build: Build) -> None:

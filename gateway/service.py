@@ -26,6 +26,7 @@ from gateway.lanes import Lanes
 from gateway.messages import InferRequest, InferResponse, Told
 from gateway.metrics import Metrics
 from gateway.operator import Operator
+from gateway.reload import Reloaded, merged
 from gateway.residency import Residency
 from gateway.settings import Settings, SettingsError
 from gateway.shadow import Shadows
@@ -70,10 +71,19 @@ class Service:
         catalog.StoreUnusable: the store is missing, or nothing in it can be served.
         SettingsError: the memory limit does not hold one variant of every model, or a weight is
             for none of them.
+
+    Args:
+        read: reads the settings again, from where they came.
     """
 
-    def __init__(self, settings: Settings, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        metrics: Metrics,
+        read: Callable[[], Settings] | None = None,
+    ) -> None:
         self._settings = settings
+        self._read = read or (lambda: settings)
         self._metrics = metrics
         watch = Watch(settings.models)
         self.catalog = catalog.usable(settings.models)
@@ -85,10 +95,7 @@ class Service:
             max_batch=settings.max_batch,
             rollout=directives.of,
         )
-        unknown = sorted(settings.model_weights.keys() - self.fleet.everything().keys())
-        if unknown:
-            known = ", ".join(self.fleet.names())
-            raise SettingsError(f"model_weights: expected some of {known}, got {unknown[0]!r}")
+        _weights_are_known(settings, self.fleet)
         self._policy = Policy(
             accuracy_margin=settings.accuracy_margin,
             default=settings.default_constraints,
@@ -334,6 +341,24 @@ class Service:
             told=ticket.told,
         )
 
+    def reload(self) -> Reloaded:
+        """Read the settings again and let them hold, as far as they can without a restart.
+
+        Raises:
+            SettingsError: they make no sense, by themselves or for what is served; nothing has
+                changed then.
+        """
+        settings, told = merged(self._settings, self._read())
+        _weights_are_known(settings, self.fleet)
+        policy = Policy(settings.accuracy_margin, settings.default_constraints)
+        self._residency.govern(settings, policy)
+        self._settings, self._policy = settings, policy
+        if "usd_per_lane_hour" in told.changed:
+            terms = replace(self.fleet.terms, usd_per_lane_hour=settings.usd_per_lane_hour)
+            self._lanes.change(partial(self.fleet.offer_anew, terms))
+        self._lanes.govern(policy, settings.model_weights)
+        return told
+
     @property
     def left(self) -> int:
         """A number that grows by one for each request that leaves the queue, and by a lot when it
@@ -412,22 +437,40 @@ class Service:
         self._metrics.watch_variants(model.name, model.states, healthy, breaker)
         self._shadows.tidy()
 
-    async def stop(self) -> None:
-        """Refuse new requests, let the queued ones finish, as long as the settings allow."""
-        self.stopping = True
+    async def stop(self, starting: asyncio.Task[None]) -> None:
+        """Refuse new requests, let the queued ones finish, as long as the settings allow.
+
+        Args:
+            starting: runs `start`, and may not have done so to its end: no variant more is begun.
+        """
+        self.stopping = self.fleet.closing = True
         give_up_s = time.monotonic() + self._settings.drain_seconds
+        await asyncio.wait({starting}, timeout=self._settings.drain_seconds)
+        loading = not starting.done()
+        starting.cancel()
+        if not self._started:
+            return
         self.operator.stop()
         await self._shadows.stop()
         await self._residency.stop(self._settings.drain_seconds)
         while not self._lanes.idle and time.monotonic() < give_up_s:
             await asyncio.sleep(0.01)
         self._lanes.refuse_queued()
-        if await asyncio.to_thread(self._lanes.join, _ENDING_S):
+        if loading:
+            _LOG.error("a variant is still being loaded; the process ends without it")
+        elif await asyncio.to_thread(self._lanes.join, _ENDING_S):
             self.fleet.close()
             for host in self._hosts:
                 host.close()
         else:
             _LOG.error("a lane still runs its batch; the process ends without it")
+
+
+def _weights_are_known(settings: Settings, fleet: Fleet) -> None:
+    unknown = sorted(settings.model_weights.keys() - fleet.everything().keys())
+    if unknown:
+        known = ", ".join(fleet.names())
+        raise SettingsError(f"model_weights: expected some of {known}, got {unknown[0]!r}")
 
 
 def _promised(ticket: Ticket, variant: str) -> Offer:

@@ -65,6 +65,7 @@ class DoesNotFit(Exception):
             f"one variant of every model takes {least_bytes} bytes at least, "
             f"the limit is {limit_bytes}"
         )
+        self.limit_bytes = limit_bytes
         self.least_bytes = least_bytes
 
 

@@ -128,6 +128,10 @@ class Rollout(BaseModel):
             **dict.fromkeys(self.shadows, "a shadow, which answers nobody"),
         }
 
+    def apart(self) -> set[str]:
+        """The variants that do not answer whoever names none."""
+        return {*self.disabled, *self.shadows, *self.canaries}
+
     def _changed(self, **members: object) -> Rollout:
         return Rollout.model_validate({**dict(self), **members})
 

@@ -115,6 +115,12 @@ class Scheduler:
         self.queue.forget({model.menu for model in models.values()})
         self._outlook = Outlook(NOTHING_PLANNED, -math.inf, self._shares)
 
+    def govern(self, policy: Policy, weights: Mapping[str, float]) -> None:
+        """Decide by the operator's `policy` and `weights` from now on."""
+        self._policy = policy
+        self._weights = weights
+        self._shares = shares(self._models, weights)
+
     def replaced(self, model: str, variant: str) -> None:
         """Another build of `variant` serves now: what was learnt of the one before says nothing."""
         self.telemetry.forget(model, variant)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 
 import typer
 
+from gateway import settings
 from gateway.cli.serve import load, run
 from gateway.ports import bind
 from gateway.worker import Place
@@ -21,6 +23,7 @@ def main() -> int:
             bind(chosen.host, chosen.port, shared=True),
             place.order.log_level,
             place=place,
+            read=partial(settings.load, place.order.options, place.order.config),
         )
     except typer.Exit as ended:
         return ended.exit_code
