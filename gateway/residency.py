@@ -123,17 +123,20 @@ class Residency:
     def _obey(self, settings: Settings, policy: Policy) -> None:
         self._settings, self._policy = settings, policy
         limit_mb = settings.memory_limit_mb
-        self._limit = None if limit_mb is None else round(limit_mb * 1e6)
+        # Each worker keeps its share.
+        self._limit = None if limit_mb is None else round(limit_mb * 1e6 / settings.workers)
         self._every_s = settings.residency_seconds
 
     def _planned(self) -> Plan:
         try:
             return self._plan()
         except DoesNotFit as error:
-            least_mb, limit_mb = math.ceil(error.least_bytes / 1e3) / 1e3, error.limit_bytes / 1e6
+            workers = self._settings.workers
+            least_mb = math.ceil(error.least_bytes * workers / 1e3) / 1e3
+            limit_mb = error.limit_bytes * workers / 1e6
             raise SettingsError(
                 f"memory_limit_mb: expected at least {least_mb:.10g}, which one variant of every "
-                f"model takes on {self._settings.lanes} lanes, got {limit_mb:.10g}"
+                f"model takes on {self._settings.lanes * workers} lanes, got {limit_mb:.10g}"
             ) from error
 
     @property
