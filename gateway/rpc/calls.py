@@ -17,8 +17,9 @@ from typing import Any, TypeVar
 
 import grpc
 
-from gateway import access, demands
+from gateway import access, aside, demands
 from gateway.asgi import too_large
+from gateway.long_lists import LONG_BYTES
 from gateway.metrics import Metrics
 from gateway.rpc import problems
 from gateway.rpc.infer import Asked
@@ -48,16 +49,27 @@ class Call:
     Attributes:
         headers: the metadata that may state constraints.
         came_s: monotonic time of its first byte.
+        size: bytes of the last message.
         usd: what it is charged, so far.
     """
 
-    __slots__ = ("_compress", "_context", "_limits", "authorization", "came_s", "headers", "usd")
+    __slots__ = (
+        "_compress",
+        "_context",
+        "_limits",
+        "authorization",
+        "came_s",
+        "headers",
+        "size",
+        "usd",
+    )
 
     def __init__(self, context: Any, limits: Limits) -> None:
         self._context = context
         self._limits = limits
         self._compress = False
         self.came_s = time.monotonic()
+        self.size = 0
         self.usd = 0.0
         self.authorization: bytes | None = None
         headers: list[tuple[str, str]] = []
@@ -82,7 +94,8 @@ class Call:
         limit = self._limits.message_bytes
         if len(raw) > limit:
             raise too_large(limit, f"{len(raw)} bytes")
-        return parsed(kind, raw)
+        self.size = len(raw)
+        return parsed(kind, raw) if self.size < LONG_BYTES else await aside.run(parsed, kind, raw)
 
     async def only_message(self, kind: Any) -> Any:
         """The one message of a call, if it comes in time.
@@ -101,8 +114,9 @@ class Call:
         return message
 
     def asked(self) -> Asked:
-        """What it says beside the message that has just come."""
-        return Asked(self.headers, self.remaining_ms(), self.came_s, time.monotonic())
+        """What it says beside the message that has just come, all of it now."""
+        now_s = time.monotonic()
+        return Asked(self.headers, self.remaining_ms(), now_s, self.size)
 
     def remaining_ms(self) -> float | None:
         """Until the deadline that gRPC itself carries (`grpc-timeout`); None without one."""
@@ -174,11 +188,11 @@ class Frame:
 
         return grpc.stream_unary_rpc_method_handler(handle)
 
-    def stream(self, scope: access.Scope, work: Callable[[Call], Awaitable[None]]) -> Any:
-        """A method that reads and writes messages as it likes."""
+    def stream(self, work: Callable[[Call], Awaitable[None]]) -> Any:
+        """A method that reads and writes messages as it likes, each a request of its own."""
 
         async def handle(_: object, context: Any) -> None:
-            await self._framed(context, scope, work)
+            await self._framed(context, None, work)
 
         return grpc.stream_stream_rpc_method_handler(handle)
 

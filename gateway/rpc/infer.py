@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from gateway import demands, said, v2
+from gateway import aside, demands, said, v2, v2_answer
 from gateway.messages import InferRequest, InferResponse
 from gateway.metrics import Metrics
 from gateway.rpc import messages
@@ -32,13 +32,14 @@ class Asked:
     Attributes:
         headers: metadata that may state constraints, as `constraints.parse` wants them.
         remaining_ms: until gRPC's own deadline, from `received_s`; None without one.
-        came_s, received_s: monotonic times of its first and last byte.
+        received_s: monotonic time of its last byte.
+        size: of its message, in bytes.
     """
 
     headers: demands.Headers
     remaining_ms: float | None
-    came_s: float
     received_s: float
+    size: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,16 +69,19 @@ class Infer:
         """
         model: str = message.model_name
         try:
-            request, body, explain = self._read(message, asked)
+            request, body, explain = await self._read(message, asked)
         except GearshiftError as error:
-            self._metrics.failed(model, error, time.monotonic() - asked.came_s)
+            self._metrics.failed(model, error, time.monotonic() - asked.received_s)
             raise
         except Exception:
             raise self._unexpected(model) from None
         parsed_s = time.monotonic()
         try:
             response = await self._service.infer(request, _nobody_leaves)
-            answer = self._encoded(request, body, response, explain)
+            if v2_answer.is_long(response.outputs, body.outputs):
+                answer = await aside.run(self._encoded, request, body, response, explain)
+            else:
+                answer = self._encoded(request, body, response, explain)
             self._service.sending(request, response)
         except GearshiftError:
             raise  # counted by the service
@@ -90,9 +94,13 @@ class Infer:
         words = said.of(response, (parsed_s - asked.received_s) * 1000)
         return Answered(answer, words, response.cost_usd_per_million / 1e6)
 
-    def _read(self, message: Any, asked: Asked) -> tuple[InferRequest, v2.Body, bool]:
+    async def _read(self, message: Any, asked: Asked) -> tuple[InferRequest, v2.Body, bool]:
         served = self._service.fleet.model(message.model_name)
-        body = messages.decode(message, served.inputs_by_name, served.outputs_by_name)
+        specs = served.inputs_by_name, served.outputs_by_name
+        if messages.is_long(message, asked.size):
+            body = await aside.run(messages.decode, message, *specs)
+        else:
+            body = messages.decode(message, *specs)
         v2.check_sizes(body.inputs, served.equal_sizes)
         version = message.model_version or None
         demanded = demands.of(served, asked.headers, body.parameters, version)

@@ -6,14 +6,18 @@ in the same words; where the words name a field, it is the message's own.
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import orjson
 from tritonclient.grpc import service_pb2 as pb
 
 from gateway import classification, said, v2
-from gateway.engines import Tensor
+from gateway.engines import NUMPY_TYPES, Tensor
+from gateway.long_lists import LONG_BYTES, LONG_ELEMENTS, LongList
 from gateway.tensors import BINARY_SIZE, Tail, to_bytes
 from router.card import TensorSpec
 from router.errors import InvalidRequest
@@ -35,6 +39,34 @@ _CONTENTS = {
     "BYTES": "bytes_contents",
 }
 _RAW_OUTPUTS = "binary_data_output"
+
+_PIECE_ELEMENTS = 8 << 10
+# Long enough that a thread which waits for the interpreter gets it.
+_PAUSE_S = 1e-5
+
+
+class _LongContents(LongList):
+    """Many typed elements, read piece by piece, beside the event loop."""
+
+    def __init__(self, contents: Sequence[Any]) -> None:
+        self._contents = contents
+
+    def whole(self) -> list[Any]:
+        return list(self._contents)
+
+    def tensor(self, datatype: str, shape: tuple[int, ...]) -> Tensor | None:
+        if len(self._contents) != math.prod(shape):
+            return None
+        tensor = np.empty(len(self._contents), NUMPY_TYPES[datatype])
+        try:
+            for first in range(0, tensor.size, _PIECE_ELEMENTS):
+                tensor[first : first + _PIECE_ELEMENTS] = self._contents[
+                    first : first + _PIECE_ELEMENTS
+                ]
+                time.sleep(_PAUSE_S)
+        except OverflowError:
+            return None
+        return tensor.reshape(shape)
 
 
 class _Raws(Tail):
@@ -73,6 +105,12 @@ def parsed(kind: Any, raw: bytes) -> Any:
         return kind.FromString(raw)
     except Exception as error:  # protobuf has one exception for each of its implementations
         raise InvalidRequest("body", f"{len(raw)} bytes", f"a message {kind.__name__}") from error
+
+
+def is_long(message: Any, size: int) -> bool:
+    """Whether `decode` of a message of `size` bytes may take so long that it should not run on the
+    event loop: its numbers are read one by one."""
+    return size >= LONG_BYTES and not len(message.raw_input_contents)
 
 
 def decode(
@@ -180,7 +218,9 @@ def _input(number: int, item: Any, raws: Sequence[bytes]) -> dict[str, Any]:
     if wanted is not None and filled not in ([], [wanted]):
         odd = next(name for name in filled if name != wanted)
         raise InvalidRequest(field, odd, f"{wanted}, which holds {item.datatype}")
-    one["data"] = list(getattr(item.contents, wanted)) if wanted else []
+    contents = getattr(item.contents, wanted) if wanted else ()
+    long = len(contents) >= LONG_ELEMENTS and item.datatype != "BYTES"
+    one["data"] = _LongContents(contents) if long else list(contents)
     return one
 
 

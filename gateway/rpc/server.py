@@ -43,7 +43,7 @@ def handlers(
     Of Triton's extensions, shared memory, tracing and log settings are not offered.
     """
     infer = Infer(service, metrics)
-    streams = Streams(infer)
+    streams = Streams(infer, access, metrics)
     models = Models(service, metrics.statistics.of, settings.max_batch)
     frame = Frame(access, metrics, Limits(settings.max_body_bytes, settings.read_timeout_seconds))
 
@@ -69,7 +69,7 @@ def handlers(
             pb.RepositoryModelUnloadRequest, "admin", models.repository_unload
         ),
         "ModelInfer": frame.unary(pb.ModelInferRequest, "infer", one),
-        "ModelStreamInfer": frame.stream("infer", streams),
+        "ModelStreamInfer": frame.stream(streams),
     }
     for name in pb.DESCRIPTOR.services_by_name["GRPCInferenceService"].methods_by_name:
         methods.setdefault(name, frame.missing(name))

@@ -7,12 +7,13 @@ message with `error_message`, and the stream goes on.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 from tritonclient.grpc import service_pb2 as pb
 
+from gateway.access import Access
+from gateway.metrics import Metrics
 from gateway.rpc import messages, problems
 from gateway.rpc.calls import Call
 from gateway.rpc.infer import Answered, Asked
@@ -32,8 +33,15 @@ class Streams:
         infer: answers one request.
     """
 
-    def __init__(self, infer: Callable[[Any, Asked], Awaitable[Answered]]) -> None:
+    def __init__(
+        self,
+        infer: Callable[[Any, Asked], Awaitable[Answered]],
+        access: Access,
+        metrics: Metrics,
+    ) -> None:
         self._infer = infer
+        self._access = access
+        self._metrics = metrics
         self._reading: set[asyncio.Task[None]] = set()
         self._stopping = False
 
@@ -79,9 +87,7 @@ class Streams:
         try:
             await room.acquire()
             while (message := await call.message(pb.ModelInferRequest)) is not None:
-                now_s = time.monotonic()
-                asked = Asked(call.headers, call.remaining_ms(), now_s, now_s)
-                answering = asyncio.create_task(self._answer(message, asked, call))
+                answering = asyncio.create_task(self._answer(message, call.asked(), call))
                 running.add(answering)
                 answering.add_done_callback(running.discard)
                 turn.put_nowait(answering)
@@ -98,18 +104,31 @@ class Streams:
         answer = pb.ModelStreamInferResponse()
         infer = answer.infer_response
         try:
-            answered = await self._infer(message, asked)
+            answered = await self._entered(message, asked, call)
         except GearshiftError as error:
             answer.error_message = error.detail
             infer.model_name, infer.id = message.model_name, message.id
             messages.say(infer, problems.parameters(error))
         else:
-            call.usd += answered.usd
             infer.CopyFrom(answered.message)
             messages.say(infer, messages.as_parameters(answered.said))
         # As Triton says it: nothing more follows for this request.
         infer.parameters["triton_final_response"].bool_param = True
         return answer
+
+    async def _entered(self, message: Any, asked: Asked, call: Call) -> Answered:
+        try:
+            caller = self._access.enter(call.authorization, "infer")
+        except GearshiftError as error:
+            self._metrics.failed(message.model_name, error, 0.0)
+            raise
+        usd = 0.0
+        try:
+            answered = await self._infer(message, asked)
+            usd = answered.usd
+            return answered
+        finally:
+            self._access.leave(caller, usd)
 
 
 def _stopping() -> NotReady:
