@@ -9,7 +9,7 @@ from pathlib import Path
 
 from compressors import artifact, lowering, machine, padded, record, verify
 from compressors.cache import Cache
-from compressors.errors import NotSupported, StoreError
+from compressors.errors import NotSupported, StoreError, TaskError
 from compressors.interface import Interface, describe, run
 from compressors.networks import Networks
 from compressors.recipe import DEFAULT_ENGINE, RecipeBook, VariantRecipe
@@ -18,7 +18,7 @@ from compressors.usertask import Guarded
 from gateway import evidence
 from gateway.engines import EngineError
 from gateway.engines import get as get_engine
-from router.card import Machine, TaskRecord, VariantCard
+from router.card import Machine, TaskRecord, VariantCard, misfits
 
 # Enough samples to tell a wrong program from a right one, few enough to take no time.
 _CHECKED_SAMPLES = 64
@@ -73,6 +73,10 @@ class Asked:
             self.checked = Checked(inputs, run(reference, inputs, task.outputs))
             verify.finite(self.checked.expected, "the reference network")
         self.test = task.samples("test")
+        self.processing = task.processor()
+        if self.processing is not None:
+            for problem in misfits(self.processing.record, self.interface.inputs):
+                raise TaskError(f"{task.file}: processor(): {problem}")
         self.networks = Networks(task, book, reference, options.seed, _cache(options))
         self.parent_digest = verify.weights_digest(reference)
         self.task_record: TaskRecord = record.task_record(task, self.test)
@@ -106,6 +110,7 @@ class Asked:
                 machine=self.machine,
                 seeds=self.seeds,
                 constructor_digest=self.interface.constructor_digest,
+                processor=None if self.processing is None else self.processing.record,
             )
             if not (problems := list(found)):
                 return card

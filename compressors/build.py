@@ -12,6 +12,7 @@ something differs the store is left alone and the difference is told; `replace` 
 
 from __future__ import annotations
 
+import shutil
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -153,6 +154,9 @@ class _Job:
         for each in lowered:
             self.workspace.adopt(recipe.name, each.folder)
         scores.save(folder)
+        if asked.processing is not None:
+            for file, source in asked.processing.files.items():
+                shutil.copyfile(source, folder / file)
         self.workspace.publish(recipe.name, card, replace=self.options.replace)
         return card
 
@@ -201,6 +205,7 @@ class _Job:
             refused=refused,
             inputs=asked.interface.inputs,
             outputs=asked.interface.outputs,
+            processor=None if asked.processing is None else asked.processing.record,
             parameters=sum(each.numel() for each in made.network.module.parameters()),
             bytes_on_disk=winner.bytes_on_disk,
             resident_bytes=resident_bytes,

@@ -13,6 +13,7 @@ from compressors.provenance import definition_digest, samples_digest
 from compressors.task import Samples
 from compressors.usertask import Guarded
 from router.card import Machine, Step, TaskRecord, VariantCard
+from router.processor import Processor
 
 # As a trial's name: the network as PyTorch runs it, with no engine.
 EAGER = "eager"
@@ -54,6 +55,7 @@ def differences(
     machine: Machine,
     seeds: dict[str, int],
     constructor_digest: str | None,
+    processor: Processor | None,
 ) -> Iterator[str]:
     """Why the variant of `card` is another than the one now asked for; nothing when it is not.
 
@@ -74,6 +76,8 @@ def differences(
     if card.engine.constructor_digest not in (None, constructor_digest):
         # Even by a comment: what serves it compares bytes.
         yield f"{card.engine.constructor}, which its engine runs, has changed"
+    if card.processor != processor:
+        yield "its processor is another one"
     here = (machine.cpu, machine.cores, machine.instruction_sets)
     if (card.machine.cpu, card.machine.cores, card.machine.instruction_sets) != here:
         yield f"it was measured on another machine ({card.machine.cpu}, {card.machine.cores} cores)"

@@ -21,6 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from compressors.processing import Processing
 from router.padding import Padding
 
 Split = Literal["train", "validation", "test"]
@@ -124,6 +125,11 @@ class Task(ABC):
 
     def student(self) -> nn.Module | None:
         """A new, untrained, smaller network with the same inputs and outputs, for distillation."""
+        return None
+
+    def processor(self) -> Processing | None:
+        """What lets clients send text or pictures instead of the network's inputs
+        (`compressors.processing`); None where they send those."""
         return None
 
     def score(self, outputs: dict[str, Array], targets: Array) -> Array:

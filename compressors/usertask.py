@@ -26,6 +26,7 @@ from torch import nn
 
 from compressors.errors import BuildError, TaskError
 from compressors.interface import Interface
+from compressors.processing import Processing
 from compressors.task import Array, Samples, Split, Task
 from router.card import NAME_PATTERN
 from router.padding import Padding
@@ -116,6 +117,15 @@ class Guarded(Task):
         if not isinstance(network, nn.Module):
             raise TaskError(f"{self._file}: network(): expected a torch.nn.Module, got {network!r}")
         return network.eval()
+
+    def processor(self) -> Processing | None:
+        with _blamed(self._file, "processor()"):
+            processing = self._task.processor()
+        if processing is not None and not isinstance(processing, Processing):
+            raise TaskError(
+                f"{self._file}: processor(): expected a Processing or None, got {processing!r}"
+            )
+        return processing
 
     def samples(self, split: Split) -> Samples:
         if split not in self._splits:

@@ -8,6 +8,7 @@ fields, coerce nothing, and are frozen.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from collections.abc import Iterator
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
@@ -57,6 +58,21 @@ class TensorSpec(_Record):
         if any(size < 1 and size != -1 for size in self.shape):
             raise ValueError(f"a dimension must be positive, or -1 when free, got {self.shape}")
         return self
+
+
+def misfits(processor: Processor, inputs: tuple[TensorSpec, ...]) -> Iterator[str]:
+    """Why `processor` cannot make what goes into a network with these inputs, if it cannot."""
+    ports = {spec.name: spec for spec in inputs}
+    if processor.input in ports:
+        yield f"processor.input is {processor.input!r}, which is the name of an input"
+    rank = 2 if processor.kind == "text" else 4
+    for name in processor.fills:
+        if name not in ports:
+            yield f"the processor fills {name!r}; inputs are {', '.join(ports)}"
+        elif len(ports[name].shape) != rank:
+            yield f"the processor fills {name!r}, which has not {rank} dimensions"
+        elif processor.kind == "image" and -1 in ports[name].shape[1:]:
+            yield f"the processor fills {name!r}, whose height and width must be fixed"
 
 
 class Step(_Record):
@@ -248,20 +264,9 @@ class VariantCard(_Record):
 
     @model_validator(mode="after")
     def _processor_fits(self) -> Self:
-        processor = self.processor
-        if processor is None:
-            return self
-        ports = {spec.name: spec for spec in self.inputs}
-        if processor.input in ports:
-            raise ValueError(f"processor.input {processor.input!r} is the name of an input")
-        for name in processor.fills:
-            if name not in ports:
-                raise ValueError(f"the processor fills {name!r}; inputs are {', '.join(ports)}")
-            rank = 2 if processor.kind == "text" else 4
-            if len(ports[name].shape) != rank:
-                raise ValueError(f"the processor fills {name!r}, which must have {rank} dimensions")
-            if processor.kind == "image" and -1 in ports[name].shape[1:]:
-                raise ValueError(f"the processor fills {name!r}, which must have one size")
+        if self.processor is not None:
+            for problem in misfits(self.processor, self.inputs):
+                raise ValueError(problem)
         return self
 
     @model_validator(mode="after")

@@ -38,7 +38,9 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
 from compressors import training
+from compressors.processing import Processing
 from compressors.task import Array, Samples, Split, Task
+from router.processor import ImageProcessor
 
 WEIGHTS = Path(__file__).with_suffix(".safetensors")
 
@@ -112,6 +114,9 @@ class Digits(Task):
     def training_samples(self, epoch: int) -> Samples:
         rng = np.random.default_rng([_SEED, len(_SPLITS), epoch])
         return compose(sources()["train"], _CANVASES["train"], rng)
+
+    def processor(self) -> Processing:
+        return Processing(ImageProcessor(input="picture", pixels="image", mode="L"))
 
     def student(self) -> nn.Module:
         return Residual(12, (1, 1, 1))

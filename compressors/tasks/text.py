@@ -27,6 +27,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from compressors.processing import Processing, text
 from compressors.sources import HuggingFace, MeanPooled, huggingface, minilm, tokenizer
 from compressors.task import Array, Samples, Split, Task
 from router.padding import PaddedInput, Padding
@@ -77,6 +78,9 @@ class Text(Task):
 
     def samples(self, split: Split) -> Samples:
         return _splits()[split]
+
+    def processor(self) -> Processing:
+        return text(minilm() / "tokenizer.json", max_tokens=LENGTH, ids="ids", mask="mask")
 
     def student(self) -> nn.Module:
         return shallower(_reference())
