@@ -1,1 +1,1 @@
-"""Long drills: what a server that people trust must stand. Each has a short version in the tests."""
+"""Drills: what a server that people trust must stand; each has a short version in the tests."""

@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 
-from tests.drills.openloop import LOST, UNSENT, Fate, Kind, infer, replay
+from tests.drills.openloop import UNSENT, Fate, Kind, infer, replay
 from tests.e2e.harness import Server, infer_body
 from tests.stores import write_variant
 
