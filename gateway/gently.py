@@ -25,9 +25,20 @@ _PAUSE_S = 0.001
 
 
 async def run(work: Callable[_P, _T], *args: _P.args, **more: _P.kwargs) -> _T:
-    """What `work` returns, done on a thread of its own that gives way to all others.
+    """As `apart`, on a thread that gives way to all others."""
 
-    The process does not wait for it when it ends.
+    def gently() -> _T:
+        give_way()
+        return work(*args, **more)
+
+    return await apart(gently)
+
+
+async def apart(work: Callable[_P, _T], *args: _P.args, **more: _P.kwargs) -> _T:
+    """What `work` returns, done on a thread of its own.
+
+    The process does not wait for it when it ends, as it would for `asyncio.to_thread`: an engine
+    may hang while it loads.
     """
     loop = asyncio.get_running_loop()
     done: asyncio.Future[_T] = loop.create_future()
@@ -41,7 +52,6 @@ async def run(work: Callable[_P, _T], *args: _P.args, **more: _P.kwargs) -> _T:
             done.set_result(outcome)  # type: ignore[arg-type]
 
     def thread() -> None:
-        give_way()
         outcome, failed = None, None
         try:
             outcome = work(*args, **more)
@@ -50,7 +60,7 @@ async def run(work: Callable[_P, _T], *args: _P.args, **more: _P.kwargs) -> _T:
         with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
             loop.call_soon_threadsafe(finish, outcome, failed)
 
-    threading.Thread(target=thread, name="gently", daemon=True).start()
+    threading.Thread(target=thread, name="apart", daemon=True).start()
     return await done
 
 

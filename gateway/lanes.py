@@ -303,6 +303,8 @@ class Lanes:
             return batch.Ran([error] * len(tickets), 0.0), "failure"
         # Requests of one group share their error.
         for fault in dict.fromkeys(each for each in ran.outcomes if isinstance(each, Exception)):
+            if isinstance(fault, batch.NotRun):
+                continue
             _LOG.error("%s failed on a batch: %s", name, fault, exc_info=_unexpected(fault))
         return ran, outcome
 

@@ -1,8 +1,8 @@
 """Tickets: a request's place in the queue, and whether it gets a second one when its batch failed.
 
 A request is run again where that may help and harms nobody: once on another variant that may
-answer it, after an engine failed on it; once more by itself after its lane was lost, for it may be
-what the lane died of; and as often as it takes where its turn had not come.
+answer it, after an engine failed on it; once more, by itself, after its lane was lost, for it may
+be what the lane died of; and as often as it takes where its turn had not come.
 """
 
 from __future__ import annotations
@@ -79,21 +79,22 @@ def again(ticket: Ticket, fault: Fault) -> Ticket | None:
     error = fault.error
     if isinstance(error, NotRun):
         return ticket
+    others = without(ticket.waiting.choices, fault.variant)
     if isinstance(error, LaneLost):
-        losses = ticket.losses + 1
-        return ticket._replace(losses=losses) if losses < _LOSSES else None
-    if isinstance(error, OwnFault) or ticket.fault is not None:
+        if ticket.losses + 1 == _LOSSES:
+            return None
+        # What the lane died of is not known: where another variant may answer, it is safer.
+        ticket = ticket._replace(losses=ticket.losses + 1)
+        others = others if others.offers else ticket.waiting.choices
+    elif isinstance(error, OwnFault) or ticket.fault is not None or not others.offers:
         return None
-    choices = without(ticket.waiting.choices, fault.variant)
-    if not choices.offers:
-        return None
-    return ticket._replace(waiting=ticket.waiting._replace(choices=choices), fault=fault)
+    return ticket._replace(waiting=ticket.waiting._replace(choices=others), fault=fault)
 
 
 def failed(ticket: Ticket, fault: Fault) -> EngineFailed:
     """What its caller is told. What failed first is named: what came after was a second try."""
     first = ticket.fault or fault
     why = str(first.error)
-    if isinstance(first.error, LaneLost):
-        why = f"{why}, {_LOSSES} times while it ran this request"
+    if isinstance(first.error, LaneLost) and isinstance(fault.error, LaneLost):
+        why += ", and another one after it, while it ran this request"
     return EngineFailed(f"{ticket.request.model}/{first.variant}: {why}", first.variant)

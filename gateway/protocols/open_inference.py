@@ -149,4 +149,5 @@ def _mount_metadata(app: FastAPI, parts: Parts) -> None:
         if not served.is_ready(variant):
             state = served.states[variant]
             raise NotReady(f"{model}/{variant} is {state.state}{state.why and ': '}{state.why}")
+        service.check_healthy(model, variant)
         return JSONResponse({"name": model, "version": variant, "ready": True})

@@ -29,7 +29,7 @@ class Models:
 
     async def live(self, _: Any, __: Call) -> Any:
         """Whether the process lives."""
-        return pb.ServerLiveResponse(live=True)
+        return pb.ServerLiveResponse(live=self._service.live)
 
     async def ready(self, _: Any, __: Call) -> Any:
         """Whether every model can be served."""
@@ -39,7 +39,8 @@ class Models:
         """Whether a variant can serve, or the one that the version names."""
         served = self._service.fleet.model(message.name)
         if message.version:
-            ready = served.is_ready(served.resolve(message.version).variant)
+            variant = served.resolve(message.version).variant
+            ready = self._service.healthy(message.name, variant)
         else:
             ready = bool(served.ready)
         return pb.ModelReadyResponse(ready=ready and not self._service.stopping)
