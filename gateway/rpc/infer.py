@@ -92,6 +92,8 @@ class Infer:
         except Exception:
             raise self._unexpected(model) from None
         words = said.of(response, (parsed_s - asked.received_s) * 1000)
+        # Beside the metadata, which not every client lets its callers read and a stream has once.
+        messages.say(answer, messages.as_parameters(words))
         return Answered(answer, words, response.cost_usd_per_million / 1e6)
 
     async def _read(self, message: Any, asked: Asked) -> tuple[InferRequest, v2.Body, bool]:

@@ -111,7 +111,6 @@ class Streams:
             messages.say(infer, problems.parameters(error))
         else:
             infer.CopyFrom(answered.message)
-            messages.say(infer, messages.as_parameters(answered.said))
         # As Triton says it: nothing more follows for this request.
         infer.parameters["triton_final_response"].bool_param = True
         return answer

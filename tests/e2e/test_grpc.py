@@ -174,6 +174,8 @@ def test_what_an_answer_says_about_itself(stub: Any) -> None:
     assert float(said["gearshift-cost-usd-per-million"]) > 0
     assert float(said["gearshift-predicted-latency-ms"]) > 0
     assert said["server-timing"].startswith("parse;dur=")
+    for name, text in said.items():
+        assert answer.parameters[name.replace("-", "_")].string_param == text
     decision = json.loads(answer.parameters["gearshift_decision"].string_param)
     assert decision["variant"] == "small"
 
