@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import shutil
 import subprocess
 import sys
 import threading
@@ -123,17 +124,24 @@ def test_a_steady_mixture_makes_nothing_flap(models: Path) -> None:
         assert sent.statuses.keys() == {200}
 
 
-def test_a_request_that_only_an_evicted_variant_may_answer_is_told_when_to_ask_again(
+def test_a_request_that_only_an_evicted_variant_may_answer_waits_for_it_by_its_deadline(
     models: Path,
 ) -> None:
     with Server(models, max_batch=4, memory_limit_mb=4, residency_seconds=0.5) as server:
-        first = server.infer(version="small")
-        assert (first.status_code, first.json()["code"]) == (503, "not-ready")
-        assert first.json()["retryable"] is True
-        assert int(first.headers["retry-after"]) >= 1
-        assert first.json()["retry_after_s"] >= 1
-        until(lambda: server.infer(version="small").status_code == 200, "it was loaded")
+        # There is no time for a load, so it is told at once when to ask again.
+        hurried = server.infer(version="small", headers={"Gearshift-Max-Latency-Ms": "4"})
+        assert (hurried.status_code, hurried.json()["code"]) == (503, "not-ready")
+        assert hurried.json()["retryable"] is True
+        assert int(hurried.headers["retry-after"]) >= 1
+        assert hurried.json()["retry_after_s"] >= 1
+        # There is time, or as much as it takes: it is answered when the variant is warm.
+        (gone,) = {"fp32", "int8", "small"} - loaded(server)
+        patient = server.infer(version=gone, headers={"Gearshift-Max-Latency-Ms": "20000"})
+        assert (patient.status_code, patient.headers["gearshift-variant"]) == (200, gone)
         assert len(loaded(server)) == 2
+        (gone,) = {"fp32", "int8", "small"} - loaded(server)
+        assert server.infer(version=gone).headers["gearshift-variant"] == gone
+        assert server.metric("gearshift_queued_requests") == 0
         # A decision alone runs nothing and is no demand.
         (gone,) = {"fp32", "int8", "small"} - loaded(server)
         for _ in range(500):
@@ -142,6 +150,17 @@ def test_a_request_that_only_an_evicted_variant_may_answer_is_told_when_to_ask_a
             assert decided.json()["verdict"] == "not-ready"
         time.sleep(2.5)
         assert gone not in loaded(server)
+
+
+def test_a_request_whose_deadline_passes_while_it_waits_for_a_load(models: Path) -> None:
+    for variant in ("fp32", "int8", "small"):
+        shutil.rmtree(models / "echo" / variant)
+        write_variant(models, "echo", variant, accuracy=0.95, resident_bytes=2 * MB)
+    with Server(models, max_batch=1, memory_limit_mb=4, residency_seconds=60) as server:
+        (gone,) = {"fp32", "int8", "small"} - loaded(server)
+        late = server.infer(version=gone, headers={"Gearshift-Max-Latency-Ms": "1000"})
+        assert (late.status_code, late.json()["code"]) == (504, "deadline-passed")
+        assert server.metric("gearshift_queued_requests") == 0
 
 
 def test_a_limit_that_holds_nothing_is_refused_at_once(models: Path) -> None:
