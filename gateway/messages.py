@@ -51,6 +51,7 @@ class InferResponse:
         queue_ms, infer_ms: time waited for a lane, and time of the batch on it.
         deadline_s: monotonic time after which the answer must not be sent; infinite without one.
         told: what was foreseen of its latency.
+        cached: whether it is an earlier answer to the same inputs, which no lane ran for.
     """
 
     outputs: dict[str, Tensor]
@@ -60,3 +61,4 @@ class InferResponse:
     infer_ms: float
     deadline_s: float
     told: Told
+    cached: bool = False

@@ -175,6 +175,14 @@ class Metrics:
         up = gauge("worker_up", "1 while the worker takes requests and answers the others.")
         up.set(1)
         self._restarts = counter("worker_restarts", "Times that a worker was started again.")
+        self._looked_up = counter(
+            "response_cache",
+            "Requests looked up in the response cache, by outcome: hit or miss.",
+            "model", "outcome",
+        )  # fmt: skip
+        self._cached_bytes = gauge(
+            "response_cache_bytes", "Memory that the response cache takes, about."
+        )
         info = Info("build", "What runs.", namespace="gearshift", registry=registry)
         info.info({"version": VERSION})
 
@@ -307,6 +315,16 @@ class Metrics:
         self._shadow_requests.labels(model, variant, outcome).inc()
         self._shadow_rows.labels(model, variant, "agree").inc(agree)
         self._shadow_rows.labels(model, variant, "disagree").inc(disagree)
+
+    def looked_up(self, model: str, variant: str, *, found: bool) -> None:
+        """One request that `variant` shall answer was looked up in the response cache."""
+        self._looked_up.labels(model, "hit" if found else "miss").inc()
+        if not found:
+            self.statistics.totals(model, variant).misses += 1
+
+    def watch_cache(self, kept_bytes: Callable[[], float]) -> None:
+        """Read what the response cache takes from this function at each scrape."""
+        self._cached_bytes.set_function(kept_bytes)
 
     def refused(self, decision: Decision) -> None:
         """One request was refused by a decision."""

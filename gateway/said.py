@@ -20,7 +20,7 @@ def of(response: InferResponse, parse_ms: float) -> Said:
         parse_ms: from the request's last byte until it was parsed.
     """
     decision = response.decision
-    return [
+    said = [
         *_repeated(
             decision.variant,
             f"{decision.reason}; {decision.why}",
@@ -35,6 +35,9 @@ def of(response: InferResponse, parse_ms: float) -> Said:
             % (parse_ms, max(0.0, response.queue_ms - parse_ms), response.infer_ms),
         ),
     ]
+    if response.cached:
+        said.append((b"gearshift-cache", b"hit"))
+    return said
 
 
 @lru_cache(maxsize=1024)

@@ -19,7 +19,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from functools import partial
 
-from gateway import catalog, hosts
+from gateway import answers, catalog, hosts, signature
+from gateway.answers import Answers
 from gateway.directives import Directives
 from gateway.fleet import Fleet, ServedModel
 from gateway.lanes import Lanes
@@ -85,8 +86,9 @@ class Service:
         self._settings = settings
         self._read = read or (lambda: settings)
         self._metrics = metrics
-        watch = Watch(settings.models)
-        self.catalog = catalog.usable(settings.models)
+        check = signature.checker(settings.verify_signatures)
+        watch = Watch(settings.models, check)
+        self.catalog = catalog.usable(settings.models, check)
         directives = Directives(settings.state_folder)
         self.fleet = Fleet.of(
             self.catalog,
@@ -107,6 +109,9 @@ class Service:
             watch, self.fleet, self._residency, directives, metrics, self._changed
         )
         self._shed: Shed[Overloaded] = Shed(lambda: self.left)
+        cache_bytes = int(settings.response_cache_mb * 1e6)
+        self._answers = Answers(cache_bytes) if cache_bytes else None
+        metrics.watch_cache(lambda: self._answers.bytes if self._answers else 0)
         self._left_more = 0
         self._started = False
         self.stopping = False
@@ -129,12 +134,26 @@ class Service:
             if door is not None and door.is_for(request.inputs):
                 most = self._settings.max_queue
                 request, demanded = await door.through(request, constraints, most)
+            kept, mark = self._answers, b""
+            if kept is not None:
+                mark = await kept.mark(request.inputs)
             try:
                 decision = self._let_in(request.model, demanded, request.rows)
             except NotReady as error:
-                decision = await self._once_loaded(error, request, demanded, left)
+                decision = await self._once_loaded(error, request, constraints, left)
+            if kept is not None:
+                build = self.fleet.model(request.model).menu.by_name[decision.variant].build
+                outputs = kept.find(request.model, decision.variant, build, mark)
+                self._metrics.looked_up(request.model, decision.variant, found=outputs is not None)
+                if outputs is not None:
+                    return answers.remembered(request, constraints, decision, outputs)
             ticket = self._lanes.submit(request, constraints, decision)
-            return self._answered(ticket, await self._result(ticket, left))
+            result = await self._result(ticket, left)
+            response = self._answered(ticket, result)
+            if kept is not None:
+                build = _promised(ticket, result.variant).build
+                kept.keep(request.model, result.variant, build, mark, response.outputs)
+            return response
         except GearshiftError as error:
             self._failed(request, error, ticket.told if ticket else None)
             raise
@@ -151,9 +170,10 @@ class Service:
             error = DeadlinePassed("the deadline passed before the answer could be sent")
             self._failed(request, error, response.told)
             raise error
-        total_ms = total_s * 1000
-        self._telemetry.overhead(total_ms - response.queue_ms - response.infer_ms, now_s)
-        self._telemetry.answer(*response.told, total_ms, "success", now_s)
+        if not response.cached:  # which teaches nothing of lanes
+            total_ms = total_s * 1000
+            self._telemetry.overhead(total_ms - response.queue_ms - response.infer_ms, now_s)
+            self._telemetry.answer(*response.told, total_ms, "success", now_s)
         self._metrics.answered(request, response, total_s)
 
     def _failed(self, request: InferRequest, error: GearshiftError, told: Told | None) -> None:
@@ -375,6 +395,19 @@ class Service:
         ready = served is not None and served.is_ready(variant)
         return ready and self.breaker(model, variant).state != "open"
 
+    def check_healthy(self, model: str, variant: str) -> None:
+        """Raises where requests are kept from a variant that is ready.
+
+        Raises:
+            NotReady: it failed, and is left alone for a while.
+        """
+        breaker = self.breaker(model, variant)
+        if breaker.state == "open":
+            left_s = max(0.0, breaker.until_s - time.monotonic())
+            raise NotReady(
+                f"{model}/{variant} failed too often and is left alone for {left_s:.3g} s", left_s
+            )
+
     @property
     def live(self) -> bool:
         """Whether the process can serve, or will; where not, only another one can."""
@@ -437,22 +470,23 @@ class Service:
         self._metrics.watch_variants(model.name, model.states, healthy, breaker)
         self._shadows.tidy()
 
-    async def stop(self, starting: asyncio.Task[None]) -> None:
-        """Refuse new requests, let the queued ones finish, as long as the settings allow.
+    async def stop(self, starting: asyncio.Task[None], patience_s: float) -> None:
+        """Refuse new requests, let the queued ones finish.
 
         Args:
             starting: runs `start`, and may not have done so to its end: no variant more is begun.
+            patience_s: how long all of that may take.
         """
         self.stopping = self.fleet.closing = True
-        give_up_s = time.monotonic() + self._settings.drain_seconds
-        await asyncio.wait({starting}, timeout=self._settings.drain_seconds)
+        give_up_s = time.monotonic() + patience_s
+        await asyncio.wait({starting}, timeout=patience_s)
         loading = not starting.done()
         starting.cancel()
         if not self._started:
             return
         self.operator.stop()
         await self._shadows.stop()
-        await self._residency.stop(self._settings.drain_seconds)
+        await self._residency.stop(max(0.0, give_up_s - time.monotonic()))
         while not self._lanes.idle and time.monotonic() < give_up_s:
             await asyncio.sleep(0.01)
         self._lanes.refuse_queued()

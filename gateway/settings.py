@@ -200,6 +200,18 @@ class Settings(BaseSettings):
     trust_store: bool = Field(
         False, description="Load formats that can carry code. Only for a store that is your own."
     )
+    verify_signatures: Path | None = Field(
+        None,
+        description="A public key in PEM: a variant that its owner did not sign is not loaded. By "
+        "default signatures are not asked for.",
+    )
+    response_cache_mb: float = Field(
+        0.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="Memory for answers that are given again to the same inputs, in MB, in each "
+        "process; 0 keeps none.",
+    )
     max_queue: int = Field(1024, ge=1, description="Requests that may wait for a lane.")
     max_body_bytes: int = Field(
         64 << 20, ge=1, description="The largest request body, in bytes; more is answered 413."

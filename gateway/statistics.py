@@ -135,7 +135,11 @@ class Totals:
         self.batches: dict[int, list[float]] = {}
 
     def answered(self, rows: int, response: InferResponse, total_s: float) -> None:
-        """One request was answered by a batch."""
+        """One request was answered, by a batch or from the response cache."""
+        if response.cached:
+            self.hits += 1
+            self.hit_s += total_s
+            return
         self.ran += 1
         self.rows += rows
         self.total_s += total_s
