@@ -21,8 +21,9 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from gateway.evidence import paired_lower_bounds
+from gateway.signature import Check, NotSigned, anything
 from router.card import CARD_FILE, NAME_PATTERN, SCORES_FILE, VariantCard
-from router.manifest import MANIFEST_FILE, Manifest, differences
+from router.manifest import MANIFEST_FILE, SIGNATURE_FILE, Manifest, differences
 from router.menu import Menu, Percentile, menu
 
 _NAME = re.compile(NAME_PATTERN)
@@ -77,8 +78,8 @@ class Catalog:
         )
 
 
-def read(store: Path) -> Catalog:
-    """Every variant of `store` whose digests are right.
+def read(store: Path, check: Check = anything) -> Catalog:
+    """Every variant of `store` whose digests are right, and whose signature where `check` asks.
 
     Raises:
         StoreUnusable: `store` is no readable folder.
@@ -90,7 +91,7 @@ def read(store: Path) -> Catalog:
         whys: dict[str, str] = {}
         for folder in folders(model):
             try:
-                entries[folder.name] = read_variant(folder)
+                entries[folder.name] = read_variant(folder, check)
             except VariantUnusable as error:
                 whys[folder.name] = str(error)
         kept, odd = consistent(entries)
@@ -101,13 +102,13 @@ def read(store: Path) -> Catalog:
     return Catalog(models, broken)
 
 
-def usable(store: Path) -> Catalog:
+def usable(store: Path, check: Check = anything) -> Catalog:
     """As `read`, for those that need something to serve.
 
     Raises:
         StoreUnusable: there is nothing that can be served.
     """
-    catalog = read(store)
+    catalog = read(store, check)
     if not catalog.models:
         if catalog.problems:
             raise StoreUnusable(
@@ -119,8 +120,11 @@ def usable(store: Path) -> Catalog:
     return catalog
 
 
-def read_variant(folder: Path) -> Entry:
+def read_variant(folder: Path, check: Check = anything) -> Entry:
     """One variant, with the digest of every file checked against its manifest.
+
+    Args:
+        check: of its signature, as `gateway.signature.checker` makes it.
 
     Raises:
         VariantUnusable: anything is missing, changed, or not what it should be.
@@ -136,6 +140,10 @@ def read_variant(folder: Path) -> Entry:
     wrong = differences(manifest, digests(folder))
     if wrong:
         raise VariantUnusable("; ".join(wrong))
+    try:
+        check(folder)
+    except NotSigned as error:
+        raise VariantUnusable(str(error)) from error
     if CARD_FILE not in manifest.files:
         raise VariantUnusable(f"{CARD_FILE} is missing")
     try:
@@ -165,14 +173,14 @@ def check_unchanged(entry: Entry) -> None:
 
 
 def digests(folder: Path) -> dict[str, str]:
-    """SHA-256, in hexadecimal, of every file of `folder` but its manifest.
+    """SHA-256, in hexadecimal, of every file of `folder` but its manifest and its signature.
 
     Raises:
         VariantUnusable: something in it is no plain file, or cannot be read.
     """
     found = {}
     for path in sorted(folder.iterdir()):
-        if path.name == MANIFEST_FILE:
+        if path.name in (MANIFEST_FILE, SIGNATURE_FILE):
             continue
         # A link may lead out of the store, and what it leads to may change after the check.
         if path.is_symlink() or not path.is_file():

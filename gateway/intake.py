@@ -14,6 +14,7 @@ from pathlib import Path
 
 from gateway import catalog
 from gateway.catalog import VariantUnusable
+from gateway.signature import Check, anything
 from router.card import NAME_PATTERN
 from router.errors import InvalidRequest, NotReady
 
@@ -22,7 +23,7 @@ _FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _CHUNK_BYTES = 1 << 20
 
 
-def receive(store: Path, model: str, variant: str, archive: Path) -> None:
+def receive(store: Path, model: str, variant: str, archive: Path, check: Check = anything) -> None:
     """Put the build that `archive` holds into the store, in place of the one that is there.
 
     Raises:
@@ -39,7 +40,7 @@ def receive(store: Path, model: str, variant: str, archive: Path) -> None:
             folder.mkdir(parents=True)
             _extract(archive, folder)
             try:
-                catalog.read_variant(folder)
+                catalog.read_variant(folder, check)
             except VariantUnusable as error:
                 raise InvalidRequest("body", str(error), f"a whole build of {variant}") from error
             place = store / model / variant

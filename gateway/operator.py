@@ -232,7 +232,9 @@ class Operator:
             InvalidRequest: it is no whole build of that variant; says why.
         """
         async with self._looking:
-            await asyncio.to_thread(intake.receive, self._watch.store, model, variant, archive)
+            await asyncio.to_thread(
+                intake.receive, self._watch.store, model, variant, archive, self._watch.check
+            )
         await self.rescan()
         return self._fleet.held(model).states[variant]
 

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from gateway import catalog
 from gateway.catalog import Entry, StoreUnusable, VariantUnusable
+from gateway.signature import Check, anything
 from router.manifest import MANIFEST_FILE
 
 Key = tuple[str, str]
@@ -51,10 +52,12 @@ class Watch:
 
     Args:
         store: the folder to watch. What it holds when this is made counts as seen.
+        check: of the signature of what is new.
     """
 
-    def __init__(self, store: Path) -> None:
+    def __init__(self, store: Path, check: Check = anything) -> None:
         self.store = store
+        self.check = check
         self._whole: dict[Key, Stamp] = {}
         self._broken: dict[Key, Stamp] = {}
         for key, folder in self._folders().items():
@@ -84,7 +87,7 @@ class Watch:
             if key in self._broken and self._broken[key] == files:
                 continue
             try:
-                found[key] = catalog.read_variant(folder)
+                found[key] = catalog.read_variant(folder, self.check)
             except VariantUnusable as error:
                 self._whole.pop(key, None)
                 self._broken[key] = files

@@ -10,6 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from router.processor import Digest
 
 MANIFEST_FILE = "manifest.json"
+# Beside the manifest, and no more part of it than it is of itself.
+SIGNATURE_FILE = "model.sig"
 
 # A plain file name: the manifest can name nothing outside its own folder.
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]

@@ -14,6 +14,7 @@ from gateway.cli.keys import keys
 from gateway.cli.plan import plan
 from gateway.cli.serve import serve
 from gateway.cli.show import show
+from gateway.cli.sign import sign
 from gateway.cli.simulate import simulate
 from gateway.cli.store import list_, verify
 
@@ -61,6 +62,7 @@ app.command("list", rich_help_panel="Look at a store")(list_)
 app.command(rich_help_panel="Look at a store")(show)
 app.command(rich_help_panel="Look at a store")(verify)
 app.command(rich_help_panel="Look at a store")(decide)
+app.command(rich_help_panel="Serve")(sign)
 app.command(rich_help_panel="Plan")(simulate)
 app.command(rich_help_panel="Plan")(plan)
 app.command(rich_help_panel="Serve")(serve)

@@ -7,10 +7,11 @@ from typing import Annotated, Any
 
 import typer
 
-from gateway import catalog, settings
+from gateway import catalog, settings, signature
 from gateway.catalog import Catalog, StoreUnusable
 from gateway.cli.console import BAD_VALUE, STORE_PROBLEM, fail, out, print_json, table
 from gateway.settings import Settings, SettingsError
+from gateway.signature import Check
 from router.card import VariantCard
 from router.menu import menu
 
@@ -52,15 +53,27 @@ def list_(models: ModelsArgument, json: JsonOption = False, config: ConfigOption
         fail(f"{models}: nothing here can be served", STORE_PROBLEM)
 
 
-def verify(models: ModelsArgument, json: JsonOption = False) -> None:
+def verify(
+    models: ModelsArgument,
+    json: JsonOption = False,
+    signed_by: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="A public key in PEM: check who signed each variant too."
+        ),
+    ] = None,
+) -> None:
     """Check every file of a store against its digest.
 
     Reads each variant as the server does: the SHA-256 of every file, the card, and whether the
     variants of a model can stand behind one endpoint. Names each file that differs.
 
-    Exit code: 0 when all is whole; 1 when anything is not.
+    Exit code: 0 when all is whole; 1 when anything is not; 2 for a key that is none.
     """
-    found = read(models)
+    try:
+        found = read(models, signature.checker(signed_by))
+    except SettingsError as error:
+        fail(str(error), BAD_VALUE)
     whole = [f"{model}/{name}" for model, entries in found.models.items() for name in entries]
     broken = [_broken(problem) for problem in found.problems]
     if json:
@@ -74,10 +87,10 @@ def verify(models: ModelsArgument, json: JsonOption = False) -> None:
         fail(f"{models}: {len(broken)} of {len(broken) + len(whole)} variants are not whole")
 
 
-def read(models: Path) -> Catalog:
+def read(models: Path, check: Check = signature.anything) -> Catalog:
     """The catalogue of a store that holds at least something, be it broken; else exit 1."""
     try:
-        found = catalog.read(models)
+        found = catalog.read(models, check)
         return found if found.problems else catalog.usable(models)
     except StoreUnusable as error:
         fail(str(error), STORE_PROBLEM)
