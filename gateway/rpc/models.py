@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 from google.protobuf import json_format
@@ -12,7 +13,7 @@ from gateway.rpc.calls import Call
 from gateway.rpc.messages import values
 from gateway.service import Service
 from gateway.statistics import INFER_STATISTICS, VariantStatistics
-from router.errors import InvalidRequest
+from router.errors import InvalidRequest, UnknownModel, UnknownVariant
 
 
 class Models:
@@ -36,13 +37,18 @@ class Models:
         return pb.ServerReadyResponse(ready=self._service.ready)
 
     async def model_ready(self, message: Any, _: Call) -> Any:
-        """Whether a variant can serve, or the one that the version names."""
-        served = self._service.fleet.model(message.name)
-        if message.version:
-            variant = served.resolve(message.version).variant
-            ready = self._service.healthy(message.name, variant)
-        else:
-            ready = bool(served.ready)
+        """Whether a variant can serve, or the one that the version names.
+
+        What there is not is not ready, as Triton has it: its clients ask so until a model is there.
+        """
+        ready = False
+        with contextlib.suppress(UnknownModel, UnknownVariant):
+            served = self._service.fleet.model(message.name)
+            if message.version:
+                variant = served.resolve(message.version).variant
+                ready = self._service.healthy(message.name, variant)
+            else:
+                ready = bool(served.ready)
         return pb.ModelReadyResponse(ready=ready and not self._service.stopping)
 
     async def server_metadata(self, _: Any, __: Call) -> Any:

@@ -80,8 +80,9 @@ def test_health_metadata_and_configuration(
     assert (config.name, config.max_batch_size) == ("echo", 2)
     assert [(one.name, one.dims) for one in config.input] == [("image", [4])]
     for unknown in (("absent",), ("echo", "int4")):
+        assert not client.is_model_ready(*unknown)
         with pytest.raises(InferenceServerException, match=r"unknown|no variant") as caught:
-            client.is_model_ready(*unknown)
+            client.get_model_metadata(*unknown)
         assert caught.value.status() == "StatusCode.NOT_FOUND"
 
 
@@ -100,6 +101,18 @@ def test_statistics_count_what_was_answered(client: triton.InferenceServerClient
 def test_repository(client: triton.InferenceServerClient) -> None:
     listed = client.get_model_repository_index().models
     assert ("echo", "int8", "READY") in [(one.name, one.version, one.state) for one in listed]
+    tensor = triton.InferInput("given", [2, 2], "UINT8").set_data_from_numpy(values_of("UINT8"))
+    client.unload_model("uint8")
+    assert not client.is_model_ready("uint8")
+    with pytest.raises(InferenceServerException, match="unloaded"):
+        client.infer("uint8", [tensor])
+    client.load_model("uint8")
+    assert client.is_model_ready("uint8")
+    assert client.infer("uint8", [tensor]).as_numpy("same").shape == (2, 2)
+    with pytest.raises(InferenceServerException, match="unknown model 'absent'"):
+        client.load_model("absent")
+    with pytest.raises(InferenceServerException, match=r"parameters.config: expected none"):
+        client.load_model("uint8", config="{}")
 
 
 def test_the_same_answer_as_over_rest(server: Server, client: triton.InferenceServerClient) -> None:
