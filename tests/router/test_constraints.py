@@ -219,3 +219,7 @@ def test_the_default_is_for_those_who_demand_nothing() -> None:
 def test_a_floor_reads_back_as_it_is_written() -> None:
     assert str(Floor(0.97)) == "0.97"
     assert str(Floor(0.991, relative=True)) == "99.1%"
+
+
+def test_a_timeout_longer_than_a_float_holds() -> None:
+    assert parse((), {"timeout": 10**400}).max_latency_ms == 1e15
