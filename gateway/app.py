@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from gateway import http_errors, ports, protocols, tls
 from gateway.about import VERSION
 from gateway.access import Access
+from gateway.ending import Ending
 from gateway.guard import Guard
 from gateway.ledger import Ledger
 from gateway.metrics import Metrics
@@ -97,7 +98,7 @@ def create_app(
     on_settled: Callable[[Service], None] | None = None,
     *,
     place: Place | None = None,
-    ending: Callable[[], bool] = lambda: False,
+    ending: Ending | None = None,
     read: Callable[[], Settings] | None = None,
 ) -> App:
     """The application that serves the store of `settings`.
@@ -107,7 +108,7 @@ def create_app(
     Args:
         on_settled: called once, when every variant is loaded and warm or has failed.
         place: among the workers that share the port; it says when the port may open.
-        ending: whether the server was told to end.
+        ending: knows when the server was told to end.
         read: reads the settings again, from where they came.
 
     Raises:
@@ -116,6 +117,7 @@ def create_app(
             or the certificate is not usable.
         gateway.ports.PortUnusable: a protocol's own port cannot be listened on.
     """
+    ending = ending or Ending(settings.drain_seconds)
     secured = tls.of(settings)
     metrics = Metrics()
     service = Service(settings, metrics, read)
@@ -141,11 +143,11 @@ def create_app(
             listening.push_async_callback(access.stop)
             starting = asyncio.create_task(start())
             if place is not None:
-                await place.may_open(ending)
+                await place.may_open(lambda: ending.begun)
             for listener in listeners:
                 await listening.enter_async_context(listener)
             yield
-            await service.stop(starting)
+            await service.stop(starting, ending)
 
     app = App(
         title="Gearshift",

@@ -22,6 +22,7 @@ from functools import partial
 from gateway import answers, catalog, hosts, signature
 from gateway.answers import Answers
 from gateway.directives import Directives
+from gateway.ending import Ending
 from gateway.fleet import Fleet, ServedModel
 from gateway.lanes import Lanes
 from gateway.messages import InferRequest, InferResponse, Told
@@ -470,29 +471,28 @@ class Service:
         self._metrics.watch_variants(model.name, model.states, healthy, breaker)
         self._shadows.tidy()
 
-    async def stop(self, starting: asyncio.Task[None], patience_s: float) -> None:
+    async def stop(self, starting: asyncio.Task[None], ending: Ending) -> None:
         """Refuse new requests, let the queued ones finish.
 
         Args:
             starting: runs `start`, and may not have done so to its end: no variant more is begun.
-            patience_s: how long all of that may take.
+            ending: how long all of that may take.
         """
         self.stopping = self.fleet.closing = True
-        give_up_s = time.monotonic() + patience_s
-        await asyncio.wait({starting}, timeout=patience_s)
+        await asyncio.wait({starting}, timeout=ending.left_s())
         loading = not starting.done()
         starting.cancel()
         if not self._started:
             return
         self.operator.stop()
         await self._shadows.stop()
-        await self._residency.stop(max(0.0, give_up_s - time.monotonic()))
-        while not self._lanes.idle and time.monotonic() < give_up_s:
+        await self._residency.stop(ending.left_s())
+        while not self._lanes.idle and ending.left_s():
             await asyncio.sleep(0.01)
         self._lanes.refuse_queued()
         if loading:
             _LOG.error("a variant is still being loaded; the process ends without it")
-        elif await asyncio.to_thread(self._lanes.join, _ENDING_S):
+        elif await asyncio.to_thread(self._lanes.join, min(_ENDING_S, ending.step_s())):
             self.fleet.close()
             for host in self._hosts:
                 host.close()

@@ -20,6 +20,7 @@ from gateway import open_files, ports, settings
 from gateway.catalog import StoreUnusable
 from gateway.cli.console import BAD_VALUE, STORE_PROBLEM, fail
 from gateway.cli.options import ConfigOption, LogLevelOption, with_settings
+from gateway.ending import Ending
 from gateway.ports import PortUnusable
 from gateway.settings import Settings, SettingsError
 from gateway.worker import Place
@@ -105,6 +106,7 @@ def run(
 
     _log(log_level, "" if place is None else f"worker-{place.order.number} ")
     url = ports.url_of(chosen.host, listener, tls=chosen.tls_certificate is not None)
+    ending = Ending(chosen.drain_seconds)
 
     def settled(service: Service) -> None:
         # Everything so far lives as long as the process. The collector would walk through all of
@@ -120,9 +122,7 @@ def run(
             on_ready(url)
 
     try:
-        app = create_app(
-            chosen, settled, place=place, ending=lambda: server.should_exit, read=read
-        )
+        app = create_app(chosen, settled, place=place, ending=ending, read=read)
     except (StoreUnusable, PortUnusable) as error:
         listener.close()
         fail(str(error), STORE_PROBLEM)
@@ -131,7 +131,13 @@ def run(
         fail(str(error), BAD_VALUE)
     secured = app.tls
     files = open_files.raise_limit()
-    server = uvicorn.Server(
+
+    class Server(uvicorn.Server):
+        def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+            ending.begin()
+            super().handle_exit(sig, frame)
+
+    server = Server(
         uvicorn.Config(
             app,
             loop="uvloop",
@@ -151,12 +157,13 @@ def run(
             server_header=False,
             date_header=False,
             proxy_headers=False,
-            timeout_graceful_shutdown=math.ceil(chosen.drain_seconds),
+            timeout_graceful_shutdown=ending.requests_s,  # type: ignore[arg-type]
         )
     )
 
     def stop(number: int, frame: FrameType | None) -> None:
         del number, frame
+        ending.begin()
         server.should_exit = True
 
     # uvicorn drains on these and then raises them again for the handlers that were here before
