@@ -19,6 +19,7 @@ import pytest
 from tritonclient.grpc import service_pb2 as pb
 from tritonclient.grpc.service_pb2_grpc import GRPCInferenceServiceStub
 
+from gateway.cores import usable_cores
 from tests.e2e import statuses
 from tests.e2e.harness import PATIENCE_S, Server, until
 from tests.e2e.statuses import IMAGE, Ask
@@ -312,3 +313,39 @@ def test_port_in_use_and_port_that_is_off(tmp_path: Path) -> None:
         assert f"cannot listen on 127.0.0.1:{port}" in caught.value.__notes__[0]
     with Server(tmp_path, grpc_port="off") as server:
         assert "grpc" not in server.log()
+
+
+@pytest.mark.skipif(usable_cores() < 2, reason="two workers need two cores")
+def test_workers_share_the_port(tmp_path: Path) -> None:
+    write_variant(tmp_path, "echo", "fp32")
+    with Server(tmp_path, workers=2, max_batch=4, grpc_port=0) as server:
+        until(lambda: "\nready: http://" in server.log(), "all workers have settled")
+
+        def answered() -> list[float]:
+            return [
+                server.metric("gearshift_requests_total", outcome="ok", worker=worker)
+                for worker in ("0", "1")
+            ]
+
+        def both_have_answered() -> bool:
+            # Each with a connection of its own: the system spreads those.
+            own = [("grpc.use_local_subchannel_pool", 1)]
+            with grpc.insecure_channel(server.grpc_address, options=own) as channel:
+                GRPCInferenceServiceStub(channel).ModelInfer(statuses.message(Ask()))
+            return min(answered()) > 0
+
+        until(both_have_answered, "both workers have answered")
+        assert server.log().count("grpc on") == 1
+
+
+def test_without_its_packages_the_server_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_variant(tmp_path / "models", "echo", "fp32")
+    missing = tmp_path / "missing" / "grpc"
+    missing.mkdir(parents=True)
+    (missing / "__init__.py").write_text("raise ModuleNotFoundError('no grpc')", encoding="utf-8")
+    monkeypatch.setenv("PYTHONPATH", str(missing.parent))
+    with Server(tmp_path / "models", grpc_port=0) as server:
+        assert server.infer().status_code == 200
+        assert "grpc off: no grpc; pip install 'gearshift[grpc]'\n" in server.log()
