@@ -86,10 +86,10 @@ def test_ratios_are_to_the_best_peer_of_the_same_round() -> None:
         "A": [_turn(100, 4.0, 10.0), _turn(300, 8.0, 20.0)],
         "B": [_turn(200, 2.0, 40.0), _turn(100, 4.0, 40.0)],
     }
-    assert report.ratios(turns, _target("JSON")) == [3.0, 3.0]
-    assert report.ratios(turns, _target("one connection")) == [0.5, 0.25]
-    assert report.ratios(turns, _target("p99")) == [0.5, 0.25]
-    assert report.ratios(turns, _target("binary")) == []
+    assert report.ratios(turns, "Gearshift", _target("JSON")) == [3.0, 3.0]
+    assert report.ratios(turns, "Gearshift", _target("one connection")) == [0.5, 0.25]
+    assert report.ratios(turns, "Gearshift", _target("p99")) == [0.5, 0.25]
+    assert report.ratios(turns, "Gearshift", _target("binary")) == []
 
 
 def test_a_peer_that_refuses_or_fails_is_no_measure() -> None:
@@ -99,13 +99,13 @@ def test_a_peer_that_refuses_or_fails_is_no_measure() -> None:
         "B": [_turn(200, 4.0, 20.0)],
         "C": [Turn({}, 0.0, "it ended\nwith a long log")],
     }
-    assert report.ratios(turns, _target("JSON")) == [3.0]
+    assert report.ratios(turns, "Gearshift", _target("JSON")) == [3.0]
     told = report.tables(
         [PEERS["gearshift"]],
         {**turns, "Gearshift": turns["Gearshift"]},
         [Replayed(100, 1, 2, 3, 0.1, 0.2, 0, 4)],
     )
-    assert "| requests/s, 32 connections, JSON | ≥ 3 | 3.00 [3.00, 3.00] | met |" in told
+    assert "| requests/s, 32 connections, JSON | ≥ 3 | 3.00 [3.00, 3.00] met |" in told
     assert "C, round 1: failed: it ended" in told
     assert "long log" not in told
 

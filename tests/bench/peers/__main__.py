@@ -31,9 +31,10 @@ def main() -> None:
     parser.add_argument("--install", action="store_true", help="install, and measure nothing")
     wanted = parser.parse_args()
     names = wanted.only.split(",") if wanted.only else _names()
-    peers: list[Peer] = [
-        importlib.import_module(f"{servers.__name__}.{name}").PEER for name in names
-    ]
+    peers: list[Peer] = []
+    for name in names:
+        module = importlib.import_module(f"{servers.__name__}.{name}")
+        peers += [module.PEER, module.WORKERS] if name == "gearshift" else [module.PEER]
     binaries = {peer.name: environments.binaries(peer, wanted.folder) for peer in peers}
     if wanted.install:
         return

@@ -47,18 +47,18 @@ _TARGETS = (
 )
 
 
-def ratios(turns: _Turns, target: Target) -> list[float]:
-    """Ours over the best peer's, by round; a round where we or all peers failed has none."""
+def ratios(turns: _Turns, own: str, target: Target) -> list[float]:
+    """`own`'s over the best peer's, by round; a round where it or all peers failed has none."""
     best = min if target.most else max
     found = []
-    for at, own in enumerate(turns[OURS]):
+    for at, turn in enumerate(turns[own]):
         mine = [
-            target.figure(cell) for form, cell in own.cells.items() if target.form in (None, form)
+            target.figure(cell) for form, cell in turn.cells.items() if target.form in (None, form)
         ]
         theirs = [
             target.figure(cell)
             for name, taken in turns.items()
-            if name != OURS
+            if not name.startswith(OURS)
             for cell in taken[at].cells.values()
             if _served(cell)
         ]
@@ -77,7 +77,7 @@ def tables(peers: Sequence[Peer], turns: _Turns, checks: Sequence[Replayed]) -> 
     """All tables of a run."""
     parts = [
         table(
-            ("ours to the best peer", "target", "measured [least, greatest]", ""),
+            ("ours to the best peer", "target", *_ours(turns)),
             [_judged(turns, target) for target in _TARGETS],
         ),
         "**32 connections, closed loop**\n",
@@ -125,14 +125,22 @@ def tables(peers: Sequence[Peer], turns: _Turns, checks: Sequence[Replayed]) -> 
 
 
 def _judged(turns: _Turns, target: Target) -> tuple[str, ...]:
-    found = ratios(turns, target)
     sign = "≤" if target.most else "≥"
-    if not found:
-        return target.says, f"{sign} {target.bound:g}", "not measured", ""
-    middle = statistics.median(found)
-    met = middle <= target.bound if target.most else middle >= target.bound
-    measured = f"{middle:.2f} [{min(found):.2f}, {max(found):.2f}]"
-    return target.says, f"{sign} {target.bound:g}", measured, "met" if met else "**missed**"
+    cells = []
+    for own in _ours(turns):
+        found = ratios(turns, own, target)
+        if not found:
+            cells.append("not measured")
+            continue
+        middle = statistics.median(found)
+        met = middle <= target.bound if target.most else middle >= target.bound
+        told = f"{middle:.2f} [{min(found):.2f}, {max(found):.2f}]"
+        cells.append(f"{told} met" if met else f"{told} **missed**")
+    return target.says, f"{sign} {target.bound:g}", *cells
+
+
+def _ours(turns: _Turns) -> list[str]:
+    return [name for name in turns if name.startswith(OURS)]
 
 
 def _median(taken: Sequence[Turn], form: str, figure: Callable[[Cell], float]) -> float:
@@ -151,7 +159,7 @@ def _rows(peers: Sequence[Peer], turns: _Turns) -> list[tuple[Peer, str, Sequenc
 def _many(peers: Sequence[Peer], turns: _Turns) -> list[tuple[str, ...]]:
     rows = _rows(peers, turns)
     own = max(
-        (_median(taken, form, _rate) for peer, form, taken in rows if peer.name == OURS),
+        (_median(taken, form, _rate) for peer, form, taken in rows if peer.name.startswith(OURS)),
         default=float("nan"),
     )
     return [

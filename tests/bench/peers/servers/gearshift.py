@@ -96,3 +96,11 @@ PEER = Peer(
     },
     setup="defaults; a deadline and a floor on each request",
 )
+
+# Measured as a server of its own.
+WORKERS = replace(
+    PEER,
+    name="Gearshift, 2 workers",
+    command=lambda binaries, work, port: (*_command(binaries, work, port), "--workers", "2"),
+    setup="`--workers 2`; a deadline and a floor on each request",
+)
