@@ -234,3 +234,26 @@ def test_more_workers_than_cores_are_refused(tmp_path: Path) -> None:
     assert ended.returncode == 2
     assert f"workers: expected at most {usable_cores()}" in ended.stderr
     assert f"got {many}" in ended.stderr
+
+
+def test_a_reload_reaches_every_worker(server: Server) -> None:
+    server.process.send_signal(signal.SIGHUP)
+    for number in (0, 1):
+        until(
+            lambda number=number: any(  # type: ignore[misc]
+                f"worker-{number} " in line and "settings read again" in line
+                for line in server.log().splitlines()
+            ),
+            "it has read its settings again",
+        )
+
+
+def test_one_that_is_asked_to_end_drains_and_is_replaced(server: Server) -> None:
+    before = workers(server)
+    before[1].terminate()
+    until(lambda: restarts(server) == 1, "its place is filled again")
+    assert "ended (exit code 0); it starts again in 0.0 s" in server.log()
+    now = workers(server)
+    assert now[0] == before[0] and now[1] != before[1]
+    assert os.sched_getaffinity(now[1].pid).isdisjoint(os.sched_getaffinity(now[0].pid))
+    assert set(ask(server, 8)) == {200}
