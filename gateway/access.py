@@ -86,6 +86,8 @@ class Access:
         """Read the keys, and go on telling and hearing. Where they cannot be read nobody gets in
         until they can."""
         await self._exchange()
+        if self.open and not self._loopback:
+            _LOG.warning("everybody who reaches this server may use it: there is no key yet")
         self._ticking = asyncio.create_task(self._tick())
 
     async def stop(self) -> None:

@@ -33,11 +33,9 @@ def scope_of(path: str) -> Scope | None:
     """
     if path in _FREE:
         return None
-    if path.endswith(_INFER):
-        return "infer"
-    if path.startswith(("/admin", _REPOSITORY)) and path != _INDEX:
-        return "admin"
-    return "read"
+    if path.startswith(("/admin", _REPOSITORY)):
+        return "read" if path == _INDEX else "admin"
+    return "infer" if path.endswith(_INFER) else "read"
 
 
 class Guard:

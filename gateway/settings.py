@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -359,6 +360,15 @@ def load(options: Mapping[str, Any] | None = None, config: Path | None = None) -
         raise SettingsError(
             f"{name} (from {source}): expected {expected}, got {merged[name]!r}"
         ) from error
+
+
+def shown(settings: Settings) -> dict[str, Any]:
+    """Every setting as JSON, without the password that a database's URL may hold."""
+    found = settings.model_dump(mode="json")
+    if settings.database is not None:
+        user, at, host = settings.database.rpartition("@")
+        found["database"] = re.sub(r"(//[^:/@]*):.*", r"\1:***", user) + at + host
+    return found
 
 
 def _read(config: Path) -> dict[str, Any]:

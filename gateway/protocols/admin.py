@@ -23,6 +23,7 @@ from gateway.about import VERSION
 from gateway.guard import Guard
 from gateway.http_limits import limited
 from gateway.protocols import Parts
+from gateway.settings import shown
 
 # The admin API ends last: whoever drains the server wants to watch it.
 _STOP_S = 1
@@ -49,23 +50,18 @@ def mount_admin(app: FastAPI, parts: Parts) -> None:
 
     @app.get("/admin/state", tags=["state"], summary="Everything there is to know, as JSON")
     async def state() -> JSONResponse:
-        service = parts.service
+        """Of this process: models, keys and what they used, settings. No secret is in it."""
+        service, operator = parts.service, parts.service.operator
         return JSONResponse(
             {
                 "version": VERSION,
+                "worker": None if parts.place is None else parts.place.order.number,
                 "ready": service.ready,
                 "stopping": service.stopping,
                 "left_out": list(service.catalog.problems),
-                "models": {
-                    model.name: {
-                        "reference": model.reference,
-                        "variants": {
-                            name: {"state": state.state, "why": state.why}
-                            for name, state in model.states.items()
-                        },
-                    }
-                    for model in service.fleet.models()
-                },
+                "models": {name: operator.describe(name) for name in operator.models()},
+                "keys": parts.access.report(),
+                "settings": shown(parts.settings),
             }
         )
 
