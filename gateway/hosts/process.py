@@ -31,14 +31,17 @@ from router.card import VariantCard
 
 # A process that was killed, or whose pipes were closed, has ended by then.
 _ENDING_S = 5.0
+# What loads or warms up for longer hangs. Nothing else can be loaded meanwhile.
+_LOADING_S = 600.0
 
 
 class _Channel:
     """One way to the process, used by one thread at a time."""
 
-    def __init__(self) -> None:
+    def __init__(self, patience_s: float | None = None) -> None:
         self._lock = threading.Lock()
         self._socket, self.theirs = socket.socketpair()
+        self._socket.settimeout(patience_s)
         self.arena = Arena()
 
     def call(self, *message: object) -> Any:
@@ -80,7 +83,7 @@ class _Child:
     """The process and the ways to it: the first for batches, the second for loading."""
 
     def __init__(self) -> None:
-        self.work, self.beside = _Channel(), _Channel()
+        self.work, self.beside = _Channel(), _Channel(_LOADING_S)
         watched, self._life = os.pipe()
         files = [watched]
         for channel in (self.work, self.beside):
@@ -103,11 +106,12 @@ class _Child:
 
     @property
     def how(self) -> str:
-        """How it ended, once it has."""
+        """How it ended; one that only does not answer is ended now."""
         try:
             code = self._process.wait(_ENDING_S)
         except subprocess.TimeoutExpired:
-            return "it does not answer"
+            self.kill()
+            return "for it did not answer"
         return f"by {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
 
     def kill(self) -> None:
