@@ -98,10 +98,11 @@ def _archive(name: str) -> bytes:
 
 
 def _tree(folder: Path) -> dict[str, str]:
+    """Every file by its digest, but what the server remembers for itself."""
     return {
         str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in folder.rglob("*")
-        if path.is_file() and not path.name.startswith("own.db")
+        if path.is_file() and not path.name.startswith("own.db") and "rollouts" not in path.parts
     }
 
 
