@@ -17,7 +17,7 @@ import socket
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,6 +54,12 @@ class Fate:
     sent_s: NDArray[np.float64]
     took_s: NDArray[np.float64]
     status: NDArray[np.int64]
+
+    def since(self, second: float) -> Fate:
+        """Of those that were due from then on."""
+        later = self.due_s >= second
+        columns = (getattr(self, column.name) for column in fields(self))
+        return Fate(*[column[later] for column in columns])
 
 
 def post(path: str, body: bytes, headers: Mapping[str, str]) -> bytes:

@@ -1,0 +1,92 @@
+"""Idle connections: `python -m tests.drills.idle`, or `make idle`.
+
+Ten thousand clients connect and say nothing, or one request and then nothing; those who do ask
+are answered as before.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import socket
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from gateway.open_files import raise_limit
+from tests.e2e.harness import Server
+from tests.stores import write_three
+
+_RESERVED = 600
+_GET = b"GET /healthz HTTP/1.1\r\nHost: idle\r\n\r\n"
+
+
+def possible(wanted: int) -> int:
+    """As many connections as the system lets this process, and the server, have open."""
+    return min(wanted, raise_limit() - _RESERVED)
+
+
+@contextmanager
+def connections(address: str, count: int) -> Iterator[list[socket.socket]]:
+    """Idle connections; each second one has asked something before."""
+    host, port = address.split(":")
+    with ExitStack() as stack:
+        made = []
+        for number in range(count):
+            connection = stack.enter_context(socket.create_connection((host, int(port))))
+            if number % 2:
+                connection.sendall(_GET)
+            made.append(connection)
+        for connection in made[1::2]:
+            assert connection.recv(1 << 12).startswith(b"HTTP/1.1 200")
+        yield made
+
+
+def closed(made: list[socket.socket]) -> int:
+    """How many of them the server has closed."""
+    count = 0
+    for connection in made:
+        connection.setblocking(False)
+        try:
+            count += connection.recv(1) == b""
+        except BlockingIOError:
+            pass
+        except ConnectionError:
+            count += 1
+    return count
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--connections", type=int, default=10_000)
+    parsed = parser.parse_args()
+    count = possible(parsed.connections)
+    print(f"{count:,} connections, of {parsed.connections:,} wanted; this system lets a process "
+          f"have {resource.getrlimit(resource.RLIMIT_NOFILE)[1]:,} open files")  # fmt: skip
+    with tempfile.TemporaryDirectory() as folder:
+        write_three(Path(folder))
+        with Server(Path(folder)) as server:
+
+            def live() -> tuple[int, float]:
+                took, good = [], 0
+                for _ in range(300):
+                    began_s = time.perf_counter()
+                    good += server.infer().status_code == 200
+                    took.append((time.perf_counter() - began_s) * 1000)
+                return good, statistics.median(took)
+
+            _, before_ms = live()
+            with connections(server.address, count) as made:
+                good, during_ms = live()
+                gone = closed(made)
+    print(f"answered {good} of 300 beside them; median {during_ms:.2f} ms, {before_ms:.2f} before; "
+          f"{gone} of them were closed")  # fmt: skip
+    return 0 if good == 300 and gone == 0 else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
