@@ -8,7 +8,7 @@ MODELS ?= models
 BENCH_RESULTS ?= bench-results
 PEERS ?= .peers
 
-.PHONY: help setup demo test check bench bench-live bench-compression bench-peers bench-speed bench-picture bench-tools weights clean
+.PHONY: help setup demo test check bench bench-live bench-compression bench-peers bench-speed bench-picture bench-tools fuzz soak overload idle weights clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -55,6 +55,18 @@ bench-speed: setup bench-tools  ## compute-bound networks, overhead at half load
 
 bench-picture: setup bench-tools  ## where a request's time goes, as docs/time.svg
 	$(BIN)/python -m tests.bench.profile --folder $(PEERS) $(ARGS)
+
+fuzz: setup  ## 210,000 mutated requests at every door: SEED=n to repeat one run
+	$(BIN)/python -m tests.drills.fuzz $(if $(SEED),--seed $(SEED)) $(ARGS)
+
+soak: setup  ## mixed traffic, swaps and faults for SECONDS, 1800 by default; nothing lost, no leak
+	$(BIN)/python -m tests.drills.soak $(if $(SECONDS),--seconds $(SECONDS)) $(ARGS)
+
+overload: setup  ## ten times what the lanes can do, for SECONDS, 60 by default
+	$(BIN)/python -m tests.drills.overload $(if $(SECONDS),--seconds $(SECONDS)) $(ARGS)
+
+idle: setup  ## 10,000 idle connections beside live traffic
+	$(BIN)/python -m tests.drills.idle $(ARGS)
 
 bench-tools:
 	@command -v wrk >/dev/null || { echo "make bench needs wrk: apt-get install wrk"; exit 1; }
