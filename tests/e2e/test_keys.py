@@ -234,3 +234,26 @@ def test_require_keys(tmp_path: Path) -> None:
         assert_problem(httpx.get(f"{server.admin_url}/admin/state"), 401)
         body = json.dumps(infer_body())
         assert_problem(server.client.post("/v2/models/echo/infer", content=body), 401)
+
+
+def test_workers_share_keys_and_rates(tmp_path: Path) -> None:
+    write_variant(tmp_path, "echo", "fp32")
+    with Server(tmp_path, workers=2) as server:
+        operator = Operator(server)
+        key = operator.new_key("app", requests_per_second=0.001, burst=20)
+        answers: list[int] = []
+
+        def once() -> None:
+            # A connection of its own each time: the kernel spreads connections over workers.
+            with httpx.Client(base_url=f"http://{server.address}", timeout=PATIENCE_S) as client:
+                path = "/v2/models/echo/infer"
+                answers.append(client.post(path, json=infer_body(), headers=key).status_code)
+
+        def worked() -> bool:
+            once()
+            return 401 not in answers[-8:]
+
+        until(worked, "both workers know the key")
+        until(lambda: once() or answers[-1] == 429, "one of them refuses")
+        until(lambda: once() or answers[-8:] == [429] * 8, "both of them refuse")
+        assert 20 <= answers.count(200) <= 40
