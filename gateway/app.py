@@ -13,7 +13,7 @@ from fastapi import FastAPI
 from starlette.routing import Match, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from gateway import http_errors, ports, protocols, tls
+from gateway import http_errors, openapi, ports, protocols, tls
 from gateway.about import VERSION
 from gateway.access import Access
 from gateway.ending import Ending
@@ -165,4 +165,5 @@ def create_app(
     app.guard = Guard(access, metrics, loopback, admin=False)
     protocols.mount_all(app, parts)
     http_errors.install(app)
+    openapi.install(app)
     return app
