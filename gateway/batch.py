@@ -45,10 +45,12 @@ class Ran(NamedTuple):
         outcomes: for each request, in their order, its outputs, each (rows of it, ...), or what
             its group failed with.
         failed_s: seconds that went into groups that failed.
+        failed: how many requests failed.
     """
 
     outcomes: list[Outputs | Exception]
     failed_s: float
+    failed: int
 
 
 def run(
@@ -120,7 +122,7 @@ def run(
             fault = _nan_fault(mine, nan, requests[index]) if nan else None
             outcomes[index] = mine if fault is None else fault
             answered += fault is None
-    return Ran(outcomes, failed_s)
+    return Ran(outcomes, failed_s, len(requests) - answered)
 
 
 def judged(outcomes: Sequence[Outputs | Exception], program: Program, card: VariantCard) -> Outcome:

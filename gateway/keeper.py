@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from gateway.engines import Program
 from gateway.fleet import warm_up
@@ -70,6 +70,19 @@ class Lane:
     lost_s: float = 0.0
     attempt_s: float = 0.0
     thread: threading.Thread | None = None
+
+
+class Watcher(Protocol):
+    """Who is told what happened on the lanes. All of it is called on the loop's thread."""
+
+    def batch(self, model: str, variant: str, rows: int, seconds: float) -> None:
+        """A batch answered so many rows; rows that failed, and their seconds, are not in it."""
+
+    def batch_failed(self, model: str, variant: str, retried: int) -> None:
+        """A batch failed at least in part, and so many of its requests are run again."""
+
+    def lane_lost(self) -> None:
+        """A lane's process ended, or its engine did not come back."""
 
 
 class Keeper:
@@ -152,6 +165,11 @@ class Keeper:
             _LOG.error("%s/%s failed too often: left alone for %.3g s", model, variant, left_s)
         # Requests may have waited for what this batch would show.
         self._work.notify_all()
+
+    def convict(self, model: str, variant: str) -> None:
+        """`variant` was to blame for a batch that failed earlier."""
+        with self._work:
+            self.judge(model, variant, "failure")
 
     def mark_lost(self, lane: Lane) -> None:
         """`lane` is gone until it is restored; the lock is held."""

@@ -13,45 +13,28 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import logging
 import math
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Protocol
 
 from gateway import batch
-from gateway.engines import EngineError
 from gateway.fleet import Fleet
 from gateway.hosts import Host, LaneLost, serve_lane
-from gateway.keeper import Batch, Keeper, Lane
+from gateway.keeper import Batch, Keeper, Lane, Watcher
 from gateway.messages import InferRequest, Told
-from gateway.tickets import Fault, Hung, Result, Ticket, again
-from gateway.tickets import failed as failure
-from router.breaker import Breaker, Outcome
+from gateway.running import run
+from gateway.second_runs import SecondRuns, expired, fail
+from gateway.tickets import Hung, Result, Ticket
+from router.breaker import Breaker
 from router.constraints import Constraints
 from router.decision import Decision
 from router.dispatch import Assignment
-from router.errors import DeadlinePassed, GearshiftError, NotReady
+from router.errors import NotReady
 from router.queue import Waiting
 from router.route import Policy
 from router.scheduler import Scheduler
-
-_LOG = logging.getLogger(__name__)
-
-
-class Watcher(Protocol):
-    """Who is told what happened. All of it is called on the loop's thread."""
-
-    def batch(self, model: str, variant: str, rows: int, seconds: float) -> None:
-        """A batch answered so many rows; rows that failed, and their seconds, are not in it."""
-
-    def batch_failed(self, model: str, variant: str, retried: int) -> None:
-        """A batch failed at least in part, and so many of its requests are run again."""
-
-    def lane_lost(self) -> None:
-        """A lane's process ended, or its engine did not come back."""
 
 
 class Lanes:
@@ -95,6 +78,7 @@ class Lanes:
             max_batch=max_batch,
             timeout_s=batch_timeout_s,
         )
+        self._second_runs = SecondRuns(self.keeper, self._requeue)
         self.keeper.start()
 
     @property
@@ -116,11 +100,6 @@ class Lanes:
         """The breaker of a variant, now."""
         with self._lock:
             return self._scheduler.breakers.of(model, variant, time.monotonic())
-
-    def forget(self, model: str, variant: str) -> None:
-        """Close the breaker of a variant: another build has its name now."""
-        with self._lock:
-            self._scheduler.breakers.forget(model, variant)
 
     def retry_after_s(self, model: str) -> float | None:
         """When the first variant of `model` that is left alone is tried again."""
@@ -234,13 +213,10 @@ class Lanes:
                 self._scheduler.withdraw(ticket.waiting)
             self._work.notify_all()
         for ticket in left:
-            _fail(ticket, NotReady("the server is stopping"))
+            fail(ticket, NotReady("the server is stopping"))
 
     def join(self, patience_s: float) -> bool:
-        """Whether all threads have ended within `patience_s`: an engine may hang in its own code.
-
-        Blocks; `refuse_queued` comes first.
-        """
+        """Whether all threads have ended within `patience_s`; `refuse_queued` comes first."""
         return self.keeper.join(patience_s)
 
     # From here to `_pop` everything runs on a lane's thread.
@@ -249,26 +225,26 @@ class Lanes:
         serve_lane()
         while (running := self._take(lane, stint)) is not None:
             assignment, tickets, started_s = running
-            ran, outcome = self._run(assignment, tickets, lane)
+            ran, outcome = run(self._fleet, assignment, tickets, lane, self._max_batch)
             finished_s = time.monotonic()
             took_s = finished_s - started_s - ran.failed_s
-            answered = tuple(
-                ticket.waiting
-                for ticket, each in zip(tickets, ran.outcomes, strict=True)
-                if not isinstance(each, Exception)
-            )
-            lost = len(answered) < len(tickets) and any(
-                isinstance(each, LaneLost) for each in ran.outcomes
-            )
+            learnt, lost = assignment, False
+            if ran.failed:
+                # A group that failed teaches nothing.
+                answered = [
+                    ticket.waiting
+                    for ticket, each in zip(tickets, ran.outcomes, strict=True)
+                    if not isinstance(each, Exception)
+                ]
+                learnt = replace(assignment, members=tuple(answered))
+                lost = any(isinstance(each, LaneLost) for each in ran.outcomes)
             with self._work:
                 # Before anybody is answered: who asks again at once finds the lane free.
                 if lane.stint != stint:
                     return  # given up: its requests run elsewhere
                 self._scheduler.busy_until_s[lane.number] = 0.0
                 lane.running = lane.loaded = None
-                if answered:
-                    # A group that failed teaches nothing.
-                    learnt = replace(assignment, members=answered)
+                if learnt.members:
                     self._scheduler.finished(learnt, took_s * 1000, time.monotonic())
                 self.keeper.judge(assignment.model, assignment.variant, outcome)
                 self._unsettled += 1
@@ -281,32 +257,6 @@ class Lanes:
                 self._loop.call_soon_threadsafe(self._watcher.lane_lost)
                 if not self.keeper.restored(lane, stint):
                     return
-
-    def _run(
-        self, assignment: Assignment, tickets: Sequence[Ticket], lane: Lane
-    ) -> tuple[batch.Ran, Outcome]:
-        """What came of the batch, and what that says of the variant."""
-        name = f"{assignment.model}/{assignment.variant}"
-        try:
-            model = self._fleet.held(assignment.model)
-            requests = [ticket.request for ticket in tickets]
-            alone = [ticket.losses > 0 for ticket in tickets]
-            loaded = lane.loaded = model.build(assignment.offer)
-            with loaded.lease(lane.number) as program:
-                ran = batch.run(
-                    program, requests, model.outputs, self._max_batch, alone, loaded.card.padding
-                )
-                outcome = batch.judged(ran.outcomes, program, loaded.card)
-        except Exception as error:
-            # Whatever went wrong ends this batch, not the lane.
-            _LOG.exception("%s failed on a batch", name)
-            return batch.Ran([error] * len(tickets), 0.0), "failure"
-        # Requests of one group share their error.
-        for fault in dict.fromkeys(each for each in ran.outcomes if isinstance(each, Exception)):
-            if isinstance(fault, batch.NotRun):
-                continue
-            _LOG.error("%s failed on a batch: %s", name, fault, exc_info=_unexpected(fault))
-        return ran, outcome
 
     def _take(self, lane: Lane, stint: int) -> Batch | None:
         with self._work:
@@ -322,9 +272,7 @@ class Lanes:
                 now_s = time.monotonic()
                 assignment = self._scheduler.take(lane.number, now_s)
                 if assignment.expired:
-                    self._loop.call_soon_threadsafe(
-                        self._refuse, self._pop(assignment.expired), _expired
-                    )
+                    self._loop.call_soon_threadsafe(self._refuse, self._pop(assignment.expired))
                 if assignment.members:
                     lane.running = Batch(assignment, self._pop(assignment.members), now_s)
                     return lane.running
@@ -354,77 +302,39 @@ class Lanes:
                 failed.append((ticket, outcome))
                 continue
             answered += ticket.waiting.rows
-            before = ""
-            if ticket.fault is not None:
-                before = ticket.fault.variant
-                self._blame(ticket, variant)
+            before = self._second_runs.answered(ticket, variant) if ticket.fault else ""
             if not ticket.done.done():  # its caller may have left, or its deadline passed
                 ticket.done.set_result(
                     Result(outcome, variant, started_s, finished_s, rows, before)
                 )
         if failed:
-            self._watcher.batch_failed(model, variant, self._run_again(variant, failed, judged))
+            retried = self._second_runs.give(variant, failed, judged)
+            self._watcher.batch_failed(model, variant, retried)
         with self._lock:
             self._unsettled -= 1
         if answered:
             took_s = finished_s - started_s - ran.failed_s
             self._watcher.batch(model, variant, answered, took_s)
 
-    def _run_again(
-        self, variant: str, failed: Sequence[tuple[Ticket, Exception]], judged: bool
-    ) -> int:
-        """Queue those again that something else may answer, and fail the others."""
-        faults: dict[int, Fault] = {}
-        queued = 0
-        for ticket, error in failed:
-            fault = faults.setdefault(id(error), Fault(variant, error, judged))
-            second = None if ticket.done.done() else again(ticket, fault)
-            with self._lock:
-                if second is not None and not self._stopping:
-                    self._tickets[second.waiting.ticket] = second
-                    self._scheduler.requeue(second.waiting, time.monotonic())
-                    self._announce()
-                    queued += 1
-                    continue
-            _fail(ticket, failure(ticket, fault))
-        return queued
-
-    def _blame(self, ticket: Ticket, variant: str) -> None:
-        """Another variant answered it, so what failed before was not the request's fault."""
-        fault = ticket.fault
-        assert fault is not None
-        if not fault.judged and variant != fault.variant:
-            fault.judged = True
-            with self._work:
-                self.keeper.judge(ticket.request.model, fault.variant, "failure")
+    def _requeue(self, ticket: Ticket) -> bool:
+        """Queue a request again; False where nobody is to run it any more."""
+        with self._lock:
+            if self._stopping:
+                return False
+            self._tickets[ticket.waiting.ticket] = ticket
+            self._scheduler.requeue(ticket.waiting, time.monotonic())
+            self._announce()
+        return True
 
     def _given_up(self, running: Batch | None, after_s: float) -> None:
         """A lane did not come back with this batch: it runs elsewhere."""
         self._watcher.lane_lost()
         if running is not None:
             hung = Hung(f"no answer within {after_s:g} s")
-            ran = batch.Ran([hung] * len(running.tickets), 0.0)
+            ran = batch.Ran([hung] * len(running.tickets), 0.0, len(running.tickets))
             self._unsettled += 1
             self._settle(running, ran, time.monotonic(), judged=True)
 
-    def _refuse(self, tickets: Sequence[Ticket], why: Callable[[Ticket], GearshiftError]) -> None:
+    def _refuse(self, tickets: Sequence[Ticket]) -> None:
         for ticket in tickets:
-            _fail(ticket, why(ticket))
-
-
-def _unexpected(error: Exception) -> Exception | None:
-    """What a stack trace would tell more of."""
-    return None if isinstance(error, EngineError) else error
-
-
-def _expired(ticket: Ticket) -> GearshiftError:
-    if ticket.fault is not None:
-        return failure(ticket, ticket.fault)
-    if ticket.waiting.deadline_s == math.inf:
-        return NotReady(f"no variant of {ticket.request.model} is ready")
-    return DeadlinePassed("the deadline could not be met any more; not run")
-
-
-def _fail(ticket: Ticket, error: GearshiftError) -> None:
-    if not ticket.done.done():
-        ticket.done.set_exception(error)
+            fail(ticket, expired(ticket))

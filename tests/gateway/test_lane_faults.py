@@ -258,7 +258,7 @@ def test_too_many_hanging_threads_end_the_process_s_life(models: Path, fault: Pa
             assert rig.lanes.keeper.alive
             with pytest.raises((EngineFailed, DeadlinePassed), match="no answer within"):
                 await rig.submit().done
-            rig.lanes.forget("echo", "fp32")
+            rig.lanes.replaced("echo", "fp32")
             await asyncio.sleep(0.05)
         assert not rig.lanes.keeper.alive
         fault.unlink()
