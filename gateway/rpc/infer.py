@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from gateway import aside, demands, said, v2, v2_answer
 from gateway.messages import InferRequest, InferResponse
@@ -51,6 +51,15 @@ class Answered:
     usd: float
 
 
+class _Read(NamedTuple):
+    """A request, and what its answer should look like."""
+
+    request: InferRequest
+    body: v2.Body
+    labels: tuple[str, ...] | None
+    explain: bool
+
+
 class Infer:
     """The infer path."""
 
@@ -69,68 +78,54 @@ class Infer:
         """
         model: str = message.model_name
         try:
-            request, body, explain = await self._read(message, asked)
-        except GearshiftError as error:
-            self._metrics.failed(model, error, time.monotonic() - asked.received_s)
-            raise
-        except Exception:
-            raise self._unexpected(model) from None
-        parsed_s = time.monotonic()
-        try:
-            response = await self._service.infer(request, _nobody_leaves)
-            if v2_answer.is_long(response.outputs, body.outputs):
-                answer = await aside.run(self._encoded, request, body, response, explain)
+            read = await self._read(message, asked)
+            parsed_s = time.monotonic()
+            response = await self._service.infer(read.request, _nobody_leaves)
+            if v2_answer.is_long(response.outputs, read.body.outputs):
+                answer = await aside.run(_encoded, read, response)
             else:
-                answer = self._encoded(request, body, response, explain)
-            self._service.sending(request, response)
+                answer = _encoded(read, response)
+            self._service.sending(read.request, response)
         except GearshiftError:
-            raise  # counted by the service
+            raise  # counted already
         except asyncio.CancelledError:
             age_s = time.monotonic() - asked.received_s
             self._metrics.failed(model, self._why_it_ended(asked, age_s), age_s)
             raise
         except Exception:
-            raise self._unexpected(model) from None
+            _LOG.exception("a request for %s failed", model)
+            error = GearshiftError("an unexpected error; the server's log says more")
+            self._metrics.failed(model, error, 0.0)
+            raise error from None
         words = said.of(response, (parsed_s - asked.received_s) * 1000)
         # Beside the metadata, which not every client lets its callers read and a stream has once.
         messages.say(answer, messages.as_parameters(words))
         return Answered(answer, words, response.cost_usd_per_million / 1e6)
 
-    async def _read(self, message: Any, asked: Asked) -> tuple[InferRequest, v2.Body, bool]:
-        served = self._service.fleet.model(message.model_name)
-        specs = served.inputs_by_name, served.outputs_by_name
-        if messages.is_long(message, asked.size):
-            body = await aside.run(messages.decode, message, *specs)
-        else:
-            body = messages.decode(message, *specs)
-        v2.check_sizes(body.inputs, served.equal_sizes)
-        version = message.model_version or None
-        demanded = demands.of(served, asked.headers, body.parameters, version)
-        left_ms = asked.remaining_ms
-        if left_ms is not None:
-            if left_ms <= 0:
-                raise DeadlinePassed("the deadline passed before the request had arrived")
-            demanded = constraints.tighten(demanded, left_ms - min(_RETURN_MS, left_ms / 10))
+    async def _read(self, message: Any, asked: Asked) -> _Read:
+        """The request of a message; counted, where it is none."""
+        try:
+            served = self._service.fleet.model(message.model_name)
+            specs = served.inputs_by_name, served.outputs_by_name
+            if messages.is_long(message, asked.size):
+                body = await aside.run(messages.decode, message, *specs)
+            else:
+                body = messages.decode(message, *specs)
+            v2.check_sizes(body.inputs, served.equal_sizes)
+            version = message.model_version or None
+            demanded = demands.of(served, asked.headers, body.parameters, version)
+            left_ms = asked.remaining_ms
+            if left_ms is not None:
+                if left_ms <= 0:
+                    raise DeadlinePassed("the deadline passed before the request had arrived")
+                demanded = constraints.tighten(demanded, left_ms - min(_RETURN_MS, left_ms / 10))
+            explain = demands.explained(asked.headers)
+        except GearshiftError as error:
+            age_s = time.monotonic() - asked.received_s
+            self._metrics.failed(message.model_name, error, age_s)
+            raise
         request = InferRequest(served.name, body.inputs, body.rows, demanded, asked.received_s)
-        return request, body, demands.explained(asked.headers)
-
-    def _encoded(
-        self, request: InferRequest, body: v2.Body, response: InferResponse, explain: bool
-    ) -> Any:
-        model, decision = request.model, response.decision
-        assert decision.variant is not None  # it ran
-        labels = self._service.fleet.model(model).labels
-        answer = messages.encode(body, model, decision.variant, response.outputs, labels)
-        if explain:
-            messages.explain(answer, decision.as_json())
-        return answer
-
-    def _unexpected(self, model: str) -> GearshiftError:
-        """Log and count the exception that is being handled."""
-        _LOG.exception("a request for %s failed", model)
-        error = GearshiftError("an unexpected error; the server's log says more")
-        self._metrics.failed(model, error, 0.0)
-        return error
+        return _Read(request, body, served.labels, explain)
 
     def _why_it_ended(self, asked: Asked, age_s: float) -> GearshiftError:
         if self.stopping:
@@ -139,6 +134,17 @@ class Infer:
         if left_ms is not None and age_s * 1000 > left_ms - min(_AHEAD_MS, left_ms / 2):
             return DeadlinePassed("the deadline passed before there was an answer")
         return CallerLeft("the caller left")
+
+
+def _encoded(read: _Read, response: InferResponse) -> Any:
+    decision = response.decision
+    assert decision.variant is not None  # it ran
+    answer = messages.encode(
+        read.body, read.request.model, decision.variant, response.outputs, read.labels
+    )
+    if read.explain:
+        messages.explain(answer, decision.as_json())
+    return answer
 
 
 def _nobody_leaves() -> asyncio.Future[None]:
