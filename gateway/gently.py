@@ -18,9 +18,9 @@ from typing import ParamSpec, TypeVar
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
-# As low as it goes. A nice thread that holds the interpreter's lock is waited for by lanes that
-# are not; it lets go of it in between, at each pause and in the engine's own code.
-_NICENESS = 19
+# A tenth of a core that a lane wants as well. Not as low as it goes: lanes wait for a thread that
+# holds the interpreter's lock, and where others want its core that one would wait for long.
+_NICENESS = 10
 _PAUSE_S = 0.001
 
 

@@ -431,11 +431,15 @@ class Residency:
     async def _prepared(self, model: ServedModel, build: Build) -> Loaded | None:
         """The programs of `build`, loaded as gently as can be; None where it has failed."""
         began_s = time.monotonic()
-        loaded = await gently.run(
+        threads = self._settings.threads_per_lane
+        # Threads that an engine starts for a program are as nice as the one that loads it, and
+        # would be when they serve.
+        run = gently.run if threads == 1 else asyncio.to_thread
+        loaded = await run(
             model.prepare,
             build,
             self._hosts,
-            threads=self._settings.threads_per_lane,
+            threads=threads,
             max_batch=self._settings.max_batch,
             trust=self._settings.trust_store,
             pause=gently.pause,

@@ -145,7 +145,7 @@ class Shadows:
                 load_program,
                 self._host,
                 build.entry,
-                threads=self._settings.threads_per_lane,
+                threads=1,
                 max_batch=1,
                 trust=self._settings.trust_store,
                 pause=gently.pause,
