@@ -150,6 +150,7 @@ def _options(settings: Settings, shared: bool) -> list[tuple[str, int]]:
         ("grpc.absolute_max_metadata_size", settings.max_header_bytes),
         # Of one connection no more can wait for a lane.
         ("grpc.max_concurrent_streams", settings.max_queue),
+        ("grpc.max_connection_idle_ms", round(settings.idle_timeout_seconds * 1000)),
         ("grpc.keepalive_time_ms", _PING_AFTER_MS),
         ("grpc.keepalive_timeout_ms", _PONG_WITHIN_MS),
         ("grpc.keepalive_permit_without_calls", 1),

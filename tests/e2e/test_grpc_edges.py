@@ -248,6 +248,21 @@ def test_large_answers_are_compressed_for_who_asks(server: Server) -> None:
         assert wire.came - whole < 2000 < 12 * rows <= whole
 
 
+def test_a_connection_that_idles_is_closed(tmp_path: Path) -> None:
+    write_variant(tmp_path, "echo", "fp32")
+    with (
+        Server(tmp_path, max_batch=4, grpc_port=0, idle_timeout_seconds=1) as server,
+        grpc.insecure_channel(server.grpc_address) as channel,
+    ):
+        states: list[grpc.ChannelConnectivity] = []
+        channel.subscribe(states.append)
+        stub = GRPCInferenceServiceStub(channel)
+        assert stub.ModelInfer(statuses.message(Ask())).outputs
+        until(lambda: states[-1:] == [grpc.ChannelConnectivity.IDLE] and len(states) > 1, "closed")
+        assert grpc.ChannelConnectivity.READY in states
+        assert stub.ModelInfer(statuses.message(Ask())).outputs
+
+
 def test_a_client_that_is_killed_is_noticed(server: Server) -> None:
     left = ended(server, "caller-left")
     with ThreadPoolExecutor() as pool:
