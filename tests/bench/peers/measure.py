@@ -12,8 +12,8 @@ from typing import Any
 
 from tests.bench import bare, load, replay, servers
 from tests.bench.peers import network
-from tests.bench.peers.contract import PIXELS, Form, Peer
-from tests.bench.peers.running import Running, running
+from tests.bench.peers.contract import PIXELS, Peer
+from tests.bench.peers.running import running
 
 MANY, ONE = 32, 1
 SHARE_OF_PEAK = 0.7
@@ -100,24 +100,30 @@ def _turn(
         with running(peer, binaries, work) as server:
             for form in peer.forms.values():
                 server.check(form, row, expected)
+            # What an open loop leaves behind must not meet the next form's closed one.
+            posts = {name: server.post(form.ask(row)) for name, form in peer.forms.items()}
+            closed = {name: _closed(post, plan) for name, post in posts.items()}
             cells = {
-                name: _cell(server, form, row, plan, seed) for name, form in peer.forms.items()
+                name: Cell(many, one, _replayed(posts[name], many, plan, seed))
+                for name, (many, one) in closed.items()
             }
             return Turn(cells, server.memory_mb())
     except (RuntimeError, OSError) as error:  # the others are measured all the same
         return Turn({}, 0.0, str(error))
 
 
-def _cell(server: Running, form: Form, row: bytes, plan: Plan, seed: int) -> Cell:
-    post = server.post(form.ask(row))
+def _closed(post: load.Post, plan: Plan) -> tuple[load.Figures, load.Figures]:
     load.run(post, connections=MANY, seconds=plan.warm_s)
     many = load.run(post, connections=MANY, seconds=plan.closed_s)
-    one = load.run(post, connections=ONE, seconds=plan.closed_s)
-    rate = max(1.0, SHARE_OF_PEAK * many.requests_per_second)
-    return Cell(many, one, _replayed(post, rate, plan.open_s, seed))
+    return many, load.run(post, connections=ONE, seconds=plan.closed_s)
 
 
-def _replayed(post: load.Post, rate: float, seconds: float, seed: int) -> replay.Replayed:
+def _replayed(post: load.Post, peak: load.Figures, plan: Plan, seed: int) -> replay.Replayed:
+    rate = max(1.0, SHARE_OF_PEAK * peak.requests_per_second)
+    return _sent(post, rate, plan.open_s, seed)
+
+
+def _sent(post: load.Post, rate: float, seconds: float, seed: int) -> replay.Replayed:
     host, _, path = post.url.removeprefix("http://").partition("/")
     name, _, port = host.partition(":")
     request = replay.post(name, int(port), "/" + path, post.body, dict(post.headers))
@@ -130,7 +136,7 @@ def _check(rate: float, plan: Plan, seed: int) -> replay.Replayed:
     with servers.bare("starlette_app") as address:
         post = load.Post(address + bare.PATH, b"0" * (PIXELS * 4), {})
         load.run(post, connections=MANY, seconds=1)
-        return _replayed(post, rate, min(3.0, plan.open_s), seed)
+        return _sent(post, rate, min(3.0, plan.open_s), seed)
 
 
 def _short(turn: Turn) -> str:
