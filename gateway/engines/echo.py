@@ -28,7 +28,7 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from gateway.engines import EngineError, Tensor, Tensors, blank
+from gateway.engines import NUMPY_TYPES, EngineError, Tensor, Tensors, blank
 from router.card import VariantCard
 
 OPTIONS_FILE = "echo.json"
@@ -72,6 +72,7 @@ class _Program:
                 spec.name,
                 tuple(1 if size == -1 else size for size in spec.shape[1:]),
                 spec.datatype,
+                NUMPY_TYPES[spec.datatype],
             )
             for spec in card.outputs
         ]
@@ -93,7 +94,13 @@ class _Program:
         given = inputs[self._input]
         fault, hit = self._fault(given) if options.fault_file else ("", slice(None))
         rows = len(given) + (options.wrong_shape or fault == "shape")
-        outputs = {name: blank(kind, (rows, *shape)) for name, shape, kind in self._outputs}
+        outputs = {
+            # Twice as fast as `blank`, for what measures the gateway alone.
+            name: blank(kind, (rows, *shape))
+            if kind == "BYTES"
+            else np.zeros((rows, *shape), plain)
+            for name, shape, kind, plain in self._outputs
+        }
         if options.mirror and rows == len(given):
             for output in outputs.values():
                 output.T[:] = _firsts(given)
