@@ -74,6 +74,7 @@ class Operator:
         self._looking = asyncio.Lock()
         self._unreadable = ""
         self._task: asyncio.Task[None] | None = None
+        self._change: Callable[[Callable[[], None]], None] = _too_early
 
     def start(self, change: Callable[[Callable[[], None]], None], every_s: float) -> None:
         """Look at the store, and at what other processes were told, again and again.
@@ -217,6 +218,7 @@ class Operator:
             UnknownModel, UnknownVariant: the store holds none of that name.
             NotReady: the folder cannot be removed.
         """
+        self._check_started()
         self._known(model, variant)
         async with self._looking:
             await asyncio.to_thread(intake.remove, self._watch.store, model, variant)
@@ -231,6 +233,7 @@ class Operator:
         Raises:
             InvalidRequest: it is no whole build of that variant; says why.
         """
+        self._check_started()
         async with self._looking:
             await asyncio.to_thread(
                 intake.receive, self._watch.store, model, variant, archive, self._watch.check
@@ -252,6 +255,7 @@ class Operator:
                 _LOG.exception("the store could not be looked at")
 
     async def _look(self) -> None:
+        self._check_started()
         async with self._looking:
             changes = await gently.run(self._watch.look)
             self._say(changes.unreadable)
@@ -339,6 +343,15 @@ class Operator:
             names = ", ".join(sorted(known))
             raise UnknownVariant(f"{model} has no variant {variant!r}; there are {names}")
 
+    def _check_started(self) -> None:
+        """Make sure that what is to be changed is there.
+
+        Raises:
+            NotReady: the first variants are still being loaded.
+        """
+        if self._task is None:
+            raise NotReady("the server is still starting")
+
     def _sound(self, model: str, rollout: Rollout) -> Rollout:
         """`rollout`, which leaves a variant for requests that name none.
 
@@ -355,6 +368,7 @@ class Operator:
     async def _direct(
         self, model: str, alter: Callable[[Rollout], Rollout], variant: str | None = None
     ) -> Rollout:
+        self._check_started()
         if variant is not None:
             self._known(model, variant)
         elif model not in self.models():
@@ -366,6 +380,10 @@ class Operator:
             await self._apply(model, Changes())
         await self._residency.settled()
         return rollout
+
+
+def _too_early(_: Callable[[], None]) -> None:
+    raise NotReady("the server is still starting")
 
 
 _LISTED: dict[str, ListedState] = {"ready": "READY", "loading": "LOADING", "draining": "UNLOADING"}

@@ -27,14 +27,13 @@ from dataclasses import replace
 from functools import lru_cache, partial
 
 from gateway import gently, memory
-from gateway.builds import Build
-from gateway.fleet import Fleet, ServedModel
+from gateway.demand import Demand
+from gateway.fleet import Fleet
 from gateway.hosts import Host
-from gateway.lease import Loaded
+from gateway.loader import POLL_S, Loader
 from gateway.metrics import Metrics
 from gateway.settings import Settings, SettingsError
 from router.constraints import Constraints
-from router.lifecycle import next_action
 from router.residency import Candidate, DoesNotFit, Key, Plan, residency
 from router.route import Policy, route
 from router.snapshot import idle
@@ -54,27 +53,6 @@ _SOONEST_S = 1.0
 # An evicted variant that is still needed after this long, because the queue is that long, is kept:
 # under such a load no change would help.
 _DRAIN_S = 10.0
-_POLL_S = 0.01
-
-
-class Demand:
-    """How often each variant was wanted lately. An old request counts less, by its age."""
-
-    def __init__(self, half_life_s: float) -> None:
-        self._half_life_s = half_life_s
-        self._counts: dict[Key, tuple[float, float]] = {}
-
-    def count(self, key: Key, now_s: float, weight: float = 1.0) -> None:
-        """One request wanted the variant `key`."""
-        self._counts[key] = self._now(key, now_s) + weight, now_s
-
-    def rate(self, key: Key, now_s: float) -> float:
-        """Requests a second that wanted the variant `key`, each by its weight."""
-        return self._now(key, now_s) * math.log(2) / self._half_life_s
-
-    def _now(self, key: Key, now_s: float) -> float:
-        count, at_s = self._counts.get(key, (0.0, now_s))
-        return count * math.exp2((at_s - now_s) / self._half_life_s)
 
 
 class Residency:
@@ -90,14 +68,12 @@ class Residency:
         self._metrics = metrics
         self._demand = Demand(_HALF_LIFE * settings.residency_seconds)
         self._since_s: dict[Key, float] = {}
-        self._longest_load_s = 0.0
-        self._load_s: dict[Key, float] = {}
         self._wake = asyncio.Event()
         self._looked: list[asyncio.Future[None]] = []
-        self._drains: dict[Build, asyncio.Task[None]] = {}
         self._arrivals: list[asyncio.Future[None]] = []
         self._waiting = 0
         self._stopping = False
+        self._loader: Loader | None = None
         self._task: asyncio.Task[None] | None = None
         # Callers repeat themselves, and a decision costs as much as all else that is done here.
         self._ideal = lru_cache(maxsize=4096)(self._decide_ideal)
@@ -140,6 +116,11 @@ class Residency:
             ) from error
 
     @property
+    def _loading(self) -> Loader:
+        assert self._loader is not None, "it has not been started"
+        return self._loader
+
+    @property
     def loaded_bytes(self) -> int:
         """What takes memory now, by the cards, one that is leaving included."""
         lanes = self._settings.lanes
@@ -153,7 +134,7 @@ class Residency:
     def patience_s(self) -> float:
         """How long a request without a deadline waits for a variant, at most: what was loaded stays
         for a while, and then this one must be loaded."""
-        return (_LEAST_STAY + 2) * self._every_s + _SOONEST_S + 2 * self._longest_load_s
+        return (_LEAST_STAY + 2) * self._every_s + _SOONEST_S + 2 * self._loading.longest_s
 
     @property
     def waiting(self) -> int:
@@ -175,7 +156,7 @@ class Residency:
         if self._limit is None or self._ideal(model, constraints, rows) is None:
             return None
         self._wake.set()
-        return _SOONEST_S + self._longest_load_s
+        return _SOONEST_S + self._loading.longest_s
 
     async def awaited(
         self, model: str, constraints: Constraints, rows: int, until_s: float
@@ -192,7 +173,7 @@ class Residency:
         if ideal is None or self._stopping:
             return False
         now_s = time.monotonic()
-        load_s = self._load_s.get(ideal[0], self._longest_load_s)
+        load_s = self._loading.load_s(ideal[0])
         if now_s + load_s >= until_s:
             return False
         self._waiting += 1
@@ -228,14 +209,12 @@ class Residency:
             replaced: is told of a variant of a model that another build serves from now on.
         """
         self._in_use = in_use
-        self._hosts = hosts
-        self._change = change
-        self._holds = holds
         self._replaced = replaced
+        self._loader = Loader(self._fleet, self._metrics, hosts, change, holds, self.look)
         chosen = frozenset(self._first.load)
         await gently.apart(
             self._fleet.load,
-            self._hosts,
+            hosts,
             threads=self._settings.threads_per_lane,
             max_batch=self._settings.max_batch,
             trust=self._settings.trust_store,
@@ -261,8 +240,7 @@ class Residency:
         self._looked.append(looked)
         self._wake.set()
         await looked
-        if self._drains:
-            await asyncio.wait(list(self._drains.values()))
+        await self._loading.seen_off()
 
     async def stop(self, patience_s: float) -> None:
         """Change nothing any more; returns when what is being loaded is loaded, or out of patience.
@@ -270,6 +248,8 @@ class Residency:
         An engine may hang in its own code.
         """
         self._stopping = True
+        if self._loader is not None:
+            self._loader.stopping = True
         self._wake.set()
         for future in self._arrivals:
             if not future.done():
@@ -303,10 +283,7 @@ class Residency:
         """Change what is loaded until there is nothing to change, or no change is possible now."""
         while not self._stopping:
             self._ideal.cache_clear()
-            for model in self._fleet.everything().values():
-                for build in model.leaving:
-                    if build not in self._drains:
-                        self._drains[build] = asyncio.create_task(self._drain(model, build))
+            self._loading.see_off()
             if await self._replace():
                 continue
             try:
@@ -317,27 +294,6 @@ class Residency:
             if not any(plan) or not await self._carry_out(plan):
                 return
 
-    async def _drain(self, model: ServedModel, build: Build) -> None:
-        """See a build off that nobody's new requests go to; however long it takes."""
-        while not self._stopping:
-            action = next_action(build.stage, "drop", self._holds(build.entry.digest))
-            if action == "retire":
-                self._change(lambda: model.unneeded(build))
-                continue
-            if action == "free":
-                assert build.loaded is not None
-                if await asyncio.to_thread(build.loaded.close):
-                    build.move("free")
-                    self._change(lambda: model.freed(build))
-                    self._metrics.freed(model.name, build.offer.name)
-                    break
-            await asyncio.sleep(_POLL_S)
-        del self._drains[build]
-        await asyncio.to_thread(memory.trim)
-        if not (model.builds or model.broken or model.held):
-            self._change(partial(self._fleet.remove, model))
-        self._wake.set()  # there is room
-
     async def _replace(self) -> bool:
         """Let one incoming build take its place, or give it up; False where there is none."""
         for model in self._fleet.models():
@@ -346,10 +302,10 @@ class Residency:
                 current = model.builds[variant]
                 if self._limit is not None and self.loaded_bytes + need > self._limit:
                     # Without room for both the old one goes first.
-                    self._change(partial(model.withdraw, variant))
+                    self._loading.change(partial(model.withdraw, variant))
                     self._since_s.pop((model.name, variant), None)
                     return True
-                loaded = await self._prepared(model, build)
+                loaded = await self._loading.prepared(model, build, self._settings)
                 if model.incoming.get(variant) is not build or model.builds[variant] is not current:
                     if loaded is not None:  # the store or the operator changed its mind meanwhile
                         await asyncio.to_thread(loaded.close)
@@ -359,7 +315,7 @@ class Residency:
                     model.keep(variant, build.why)
                     return True
                 model.not_worse = await gently.run(model.evidence_with, variant)
-                self._change(partial(model.switch, variant, loaded))
+                self._loading.change(partial(model.switch, variant, loaded))
                 self._replaced(model.name, variant)
                 self._since_s[model.name, variant] = time.monotonic()
                 self._metrics.loaded(model.name, variant)
@@ -419,38 +375,14 @@ class Residency:
         name, variant = key
         model = self._fleet.model(name)
         build = model.builds[variant]
-        loaded = await self._prepared(model, build)
+        loaded = await self._loading.prepared(model, build, self._settings)
         if loaded is None:
             return self._loaded(key)
         if model.builds.get(variant) is not build:  # it was removed, or taken off, meanwhile
             await asyncio.to_thread(loaded.close)
             return True
-        self._change(lambda: model.adopt(variant, loaded))
+        self._loading.change(partial(model.adopt, variant, loaded))
         return self._loaded(key)
-
-    async def _prepared(self, model: ServedModel, build: Build) -> Loaded | None:
-        """The programs of `build`, loaded as gently as can be; None where it has failed."""
-        began_s = time.monotonic()
-        threads = self._settings.threads_per_lane
-        # Threads that an engine starts for a program are as nice as the one that loads it, and
-        # would be when they serve.
-        run = gently.run if threads == 1 else asyncio.to_thread
-        loaded = await run(
-            model.prepare,
-            build,
-            self._hosts,
-            threads=threads,
-            max_batch=self._settings.max_batch,
-            trust=self._settings.trust_store,
-            pause=gently.pause,
-        )
-        await asyncio.to_thread(memory.trim)
-        took_s = time.monotonic() - began_s
-        self._longest_load_s = max(self._longest_load_s, took_s)
-        self._load_s[model.name, build.offer.name] = took_s
-        if loaded is None:
-            self._metrics.load_failed(model.name, build.offer.name)
-        return loaded
 
     def _loaded(self, key: Key) -> bool:
         name, variant = key
@@ -482,7 +414,7 @@ class Residency:
                 if self._stopping or time.monotonic() > give_up_s:
                     model.reinstate(variant)
                     return False
-                await asyncio.sleep(_POLL_S)
+                await asyncio.sleep(POLL_S)
         del self._since_s[key]
         await asyncio.to_thread(model.free, variant)
         await asyncio.to_thread(memory.trim)

@@ -355,7 +355,7 @@ class ServedModel:
         Where a newer build was to take its place, that one is what stays.
         """
         before = self.builds[variant]
-        if before.stage not in lifecycle.HELD:
+        if before.stage in ("waiting", "failed"):
             return
         entry = (self.incoming.pop(variant, None) or before).entry
         fresh = entry is not before.entry

@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 
 from gateway import catalog, hosts, residency
+from gateway.demand import Demand
 from gateway.engines import Tensor, Tensors
 from gateway.fleet import Fleet
 from gateway.lease import Loaded
 from gateway.metrics import Metrics
-from gateway.residency import Demand, Residency
+from gateway.residency import Residency
 from gateway.settings import Settings, SettingsError
 from router.constraints import Constraints, Floor
 from router.errors import NotReady
