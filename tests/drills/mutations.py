@@ -98,20 +98,25 @@ def altered(dice: Random, document: Any) -> Any:
         places: list[tuple[Any, Any]] = []
         _places(document, places)
         if not places:
-            return dice.choice(VALUES)
+            return _any(dice)
         holder, key = dice.choice(places)
         match dice.randrange(6):
             case 0 | 1:
-                holder[key] = dice.choice(VALUES)
+                holder[key] = _any(dice)
             case 2:
                 del holder[key]
             case 3 if isinstance(holder, dict):
-                holder[dice.choice(NAMES)] = dice.choice(VALUES)
+                holder[dice.choice(NAMES)] = _any(dice)
             case 4 if isinstance(holder, list):
                 holder.append(copy.deepcopy(dice.choice(holder)))
             case _:
                 holder[key] = copy.deepcopy(dice.choice(places)[0])
     return document
+
+
+def _any(dice: Random) -> Any:
+    """A copy: what becomes of it in one case is none of the next one's."""
+    return copy.deepcopy(dice.choice(VALUES))
 
 
 def _places(value: Any, places: list[tuple[Any, Any]]) -> None:
@@ -162,7 +167,7 @@ def stated(dice: Random) -> list[tuple[str, str]]:
 
 def parameters(dice: Random) -> dict[str, Any]:
     """Parameters of constraints, some good and some not."""
-    return {dice.choice(NAMES): dice.choice(VALUES) for _ in range(dice.choice((0, 1, 2, 3)))}
+    return {dice.choice(NAMES): _any(dice) for _ in range(dice.choice((0, 1, 2, 3)))}
 
 
 def _value(dice: Random) -> str:
