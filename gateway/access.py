@@ -85,7 +85,7 @@ class Access:
     async def start(self) -> None:
         """Read the keys, and go on telling and hearing. Where they cannot be read nobody gets in
         until they can."""
-        await self._exchange()
+        await self.exchange()
         if self.open and not self._loopback:
             _LOG.warning("everybody who reaches this server may use it: there is no key yet")
         self._ticking = asyncio.create_task(self._tick())
@@ -93,11 +93,14 @@ class Access:
     async def stop(self) -> None:
         """Tell what was not told yet, and close the ledger."""
         if self._ticking is not None:
-            self._ticking.cancel()
             with contextlib.suppress(TimeoutError, LedgerUnusable):
                 async with asyncio.timeout(_LAST_WORDS_S):
-                    await self._exchange()
+                    # Not in the middle of an exchange: what it told would be told again.
+                    async with self._exchanging:
+                        self._ticking.cancel()
+                    await self.exchange()
                     await self._aside(self._books.forget_process)
+            self._ticking.cancel()
         self._thread.submit(self._books.close)
         self._thread.shutdown(wait=False)
 
@@ -210,9 +213,14 @@ class Access:
     async def _tick(self) -> None:
         while True:
             await asyncio.sleep(_EXCHANGE_EVERY_S)
-            await self._exchange()
+            try:
+                await self.exchange()
+            except Exception:  # such as a row that somebody wrote by hand
+                _LOG.exception("what the ledger holds cannot be understood")
+                self._metrics.ledger_up(False)
 
-    async def _exchange(self) -> None:
+    async def exchange(self) -> None:
+        """Tell the ledger what was used, and hear what the others did, and which keys there are."""
         async with self._exchanging:
             now_s, unix_s = time.monotonic(), time.time()
             day, used = self._accounts.told(now_s, unix_s)
@@ -243,7 +251,7 @@ class Access:
             result = await self._aside(act, *args)
         except LedgerUnusable as error:
             raise NotReady(f"the ledger cannot be written: {error}", 1.0) from error
-        await self._exchange()
+        await self.exchange()
         return result
 
     async def _aside(self, act: Callable[..., _Result], *args: Any) -> _Result:

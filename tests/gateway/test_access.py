@@ -117,6 +117,22 @@ def test_open_until_there_is_a_key_and_never_again_after(doors: Doors) -> None:
     run(test)
 
 
+def test_a_database_that_lost_its_keys_opens_nothing(doors: Doors) -> None:
+    async def test() -> None:
+        _, authorization = made(doors.ledger)
+        async with doors.open() as access:
+            other = sqlite3.connect(doors.folder / FILE)
+            other.execute("DELETE FROM gearshift_keys")
+            other.commit()
+            other.close()
+            await access.exchange()
+            assert not access.open
+            assert not admits(access, None)
+            assert admits(access, authorization)  # as last known
+
+    run(test)
+
+
 def test_what_is_open_without_keys(doors: Doors) -> None:
     async def test() -> None:
         async with doors.open(loopback=False) as access:
