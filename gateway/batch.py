@@ -27,6 +27,8 @@ from router.padding import Padding
 
 Outputs = dict[str, Tensor]
 
+# Larger ones would have the linear algebra library start threads of its own.
+_SMALL = 4096
 _FLOATS = frozenset({"FP16", "BF16", "FP32", "FP64"})
 
 
@@ -75,7 +77,7 @@ def run(
     names = list(requests[0].inputs)
     fits = [padding.fit(each.inputs, names, paddings) for each in requests] if paddings else None
     groups = _alike(requests, fits)
-    if any(alone):
+    if True in alone:
         groups = [part for group in groups for part in _apart(group, alone)]
     groups.reverse()
     # Finds two culprits among all of them. An engine that fails on everything is soon known:
@@ -120,7 +122,7 @@ def run(
         nan = _with_nan(outputs, specs)
         for index, mine in zip(group, shares, strict=True):
             fault = _nan_fault(mine, nan, requests[index]) if nan else None
-            outcomes[index] = mine if fault is None else fault
+            outcomes[index] = fault or mine
             answered += fault is None
     return Ran(outcomes, failed_s, len(requests) - answered)
 
@@ -167,16 +169,22 @@ def control(program: Program, card: VariantCard) -> None:
 def _with_nan(outputs: Outputs, specs: tuple[TensorSpec, ...]) -> list[str]:
     """The outputs that hold NaN. Infinities pass: a mask of logits is made of them."""
     return [
-        spec.name
-        for spec in specs
-        if spec.datatype in _FLOATS and np.isnan(outputs[spec.name]).any()
+        spec.name for spec in specs if spec.datatype in _FLOATS and _has_nan(outputs[spec.name])
     ]
+
+
+def _has_nan(tensor: Tensor) -> bool:
+    if tensor.size <= _SMALL and tensor.dtype.char in "fd":
+        # A sum of squares, infinities among them, is NaN where one of them is: half the time.
+        squares = np.vdot(tensor, tensor)
+        return bool(squares != squares)
+    return bool(np.isnan(tensor).any())
 
 
 def _nan_fault(mine: Outputs, names: Sequence[str], request: InferRequest) -> EngineError | None:
     """What is wrong with these outputs of one request, of which some hold NaN in some row."""
     for name in names:
-        if not np.isnan(mine[name]).any():
+        if not _has_nan(mine[name]):
             continue
         for given, tensor in request.inputs.items():
             if tensor.dtype.kind in "fV" and not np.isfinite(tensor).all():
