@@ -9,9 +9,12 @@ import pytest
 
 from gateway import cores, worker_process
 from gateway.cores import Share
+from gateway.metrics import Metrics
 from gateway.ports import reserve
+from gateway.service import Service
 from gateway.settings import Settings, SettingsError
 from gateway.workers import Supervisor
+from tests.stores import write_variant
 
 _DIES = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
 _FAILS = "import sys; sys.exit(2)"
@@ -50,3 +53,14 @@ def test_ports_that_the_workers_share_are_bound_before_any_of_them_starts(tmp_pa
         Supervisor(
             Settings(models=tmp_path, port=0, workers=1024), {}, None, "warning", lambda _: None
         )
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_memory_limit_is_for_all_workers_together(tmp_path: Path, workers: int) -> None:
+    write_variant(tmp_path, "echo", "fp32", resident_bytes=4000)
+    chosen = Settings(models=tmp_path, lanes=1, workers=workers, memory_limit_mb=0.006)
+    if workers == 1:
+        Service(chosen, Metrics())
+        return
+    with pytest.raises(SettingsError, match=r"at least 0.008, .* on 2 lanes, got 0.006"):
+        Service(chosen, Metrics())
