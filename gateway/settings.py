@@ -273,7 +273,8 @@ class Settings(BaseSettings):
         30.0,
         ge=0,
         allow_inf_nan=False,
-        description="How long running requests may take to finish when the server is stopped.",
+        description="How long the server may take to stop; running requests have all but the last "
+        "second.",
     )
 
     @classmethod
