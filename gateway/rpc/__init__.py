@@ -6,6 +6,7 @@ may not be installed.
 
     calls       the frame of every call: who calls, its message in time and within its limit, errors
     messages    requests and answers between protobuf and the values that REST reads too
+    long_messages  long requests, whose tensors are views
     infer       one infer request: message in, message out
     stream      ModelStreamInfer: many of them, answered in order
     models      what is not inference: health, metadata, statistics, the repository

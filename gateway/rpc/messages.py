@@ -18,6 +18,7 @@ from tritonclient.grpc import service_pb2 as pb
 from gateway import classification, said, v2
 from gateway.engines import NUMPY_TYPES, Tensor
 from gateway.long_lists import LONG_BYTES, LONG_ELEMENTS, LongList
+from gateway.rpc import long_messages
 from gateway.tensors import BINARY_SIZE, Tail, to_bytes
 from router.card import TensorSpec
 from router.errors import InvalidRequest
@@ -73,7 +74,7 @@ class _Raws(Tail):
     """`raw_input_contents`, each the bytes of the next input."""
 
     def __init__(self, raws: Sequence[bytes]) -> None:
-        self._raws = raws
+        self._raws = raws  # or views of them
         self._taken = 0
 
     def take(self, field: str, _: object, spec: TensorSpec, shape: tuple[int, ...]) -> Tensor:
@@ -102,6 +103,8 @@ def parsed(kind: Any, raw: bytes) -> Any:
         InvalidRequest: it is none.
     """
     try:
+        if kind is pb.ModelInferRequest and len(raw) >= LONG_BYTES:
+            return long_messages.parsed(raw)
         return kind.FromString(raw)
     except Exception as error:  # protobuf has one exception for each of its implementations
         raise InvalidRequest("body", f"{len(raw)} bytes", f"a message {kind.__name__}") from error

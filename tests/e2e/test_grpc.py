@@ -5,7 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import queue
+import re
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -282,3 +286,19 @@ def test_extensions_that_are_not_offered_say_so(client: triton.InferenceServerCl
     tensor.set_shared_memory("region", 32)
     with pytest.raises(InferenceServerException, match="shared memory extensions are not offered"):
         client.infer("echo", [tensor])
+
+
+def test_the_example_of_the_page(tmp_path: Path) -> None:
+    write_variant(
+        tmp_path,
+        "digits",
+        "fp32",
+        inputs=(TensorSpec(name="image", datatype="FP32", shape=(-1, 1, 24, 24)),),
+        outputs=(TensorSpec(name="logits", datatype="FP32", shape=(-1, 10)),),
+    )
+    page = (Path(__file__).parents[2] / "docs" / "grpc.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    with Server(tmp_path, max_batch=2, grpc_port=0) as server:
+        code = example.replace("127.0.0.1:8081", server.grpc_address)
+        ran = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+    assert ran.stdout.decode().split() == [*["[[0."], *["0."] * 8, "0.]]", "fp32"]

@@ -8,14 +8,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from google.protobuf.message import DecodeError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tritonclient.grpc import service_pb2 as pb
 
 from gateway import v2
 from gateway.engines import NUMPY_TYPES
-from gateway.long_lists import LONG_ELEMENTS
-from gateway.rpc import messages
+from gateway.long_lists import LONG_BYTES, LONG_ELEMENTS
+from gateway.rpc import long_messages, messages
 from gateway.tensors import to_bytes
 from router.card import TensorSpec
 from router.errors import InvalidRequest
@@ -146,6 +147,47 @@ def test_contents_that_do_not_fit(
     assert caught.value.members["field"] == "inputs[0].contents"
     assert received in str(caught.value.members["received"])
     assert caught.value.detail.startswith("inputs[0].contents: expected ")
+
+
+def as_parsed(message: Any) -> tuple[bytes, list[bytes]]:
+    """A message without its raw tensors, and those."""
+    rest = pb.ModelInferRequest()
+    rest.CopyFrom(getattr(message, "_message", message))
+    del rest.raw_input_contents[:]
+    raws = [bytes(raw) for raw in message.raw_input_contents]
+    return rest.SerializeToString(deterministic=True), raws
+
+
+@given(
+    raws=st.lists(st.binary(max_size=300), max_size=4),
+    parameters=PARAMETERS,
+    more=st.binary(max_size=20),
+    damage=st.one_of(st.none(), st.tuples(st.integers(0, 500), st.integers(0, 255))),
+)
+def test_a_long_message_is_the_message_that_protobuf_reads(
+    raws: list[bytes], parameters: dict[str, Any], more: bytes, damage: tuple[int, int] | None
+) -> None:
+    message = message_of("INT32", [1, 2], [1, 2], parameters)
+    message.raw_input_contents.extend(raws)
+    raw = bytearray(message.SerializeToString() + more)
+    if damage is not None:
+        raw[damage[0] % len(raw)] = damage[1]
+    try:
+        expected = pb.ModelInferRequest.FromString(bytes(raw))
+    except DecodeError:
+        with pytest.raises(DecodeError):
+            long_messages.parsed(bytes(raw))
+        return
+    assert as_parsed(long_messages.parsed(bytes(raw))) == as_parsed(expected)
+
+
+def test_tensors_of_a_long_message_are_views_of_what_came() -> None:
+    message = message_of("FP32", [LONG_BYTES, 2], [], {})
+    message.raw_input_contents.append(bytes(8 * LONG_BYTES))
+    raw = message.SerializeToString()
+    known = specs("FP32")
+    got = messages.decode(messages.parsed(pb.ModelInferRequest, raw), known, known)
+    assert np.shares_memory(got.inputs["given"], np.frombuffer(raw, np.uint8))
 
 
 @given(st.binary(max_size=200))
