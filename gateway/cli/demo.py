@@ -54,7 +54,8 @@ def demo(
 
     Exit code: as of `serve`; or of `compress`, when nothing was built that can be served.
     """
-    chosen = load(options, config)
+    # One process builds and serves, whatever the environment says of others.
+    chosen = load(options, config).model_copy(update={"workers": 1})
     # Before minutes of building: a port in use is better known now.
     listener = bind(chosen)
     sample = chosen.models / _MODEL / _SAMPLE_FILE
