@@ -74,7 +74,7 @@ def run(
     """
     outcomes: list[Outputs | Exception] = [{} for _ in requests]
     failed_s = 0.0
-    names = list(requests[0].inputs)
+    names = list(requests[0].inputs) if paddings else []
     fits = [padding.fit(each.inputs, names, paddings) for each in requests] if paddings else None
     groups = _alike(requests, fits)
     if True in alone:
