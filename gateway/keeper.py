@@ -142,6 +142,13 @@ class Keeper:
         limit_s = time.monotonic() - _RESTORE_LIMIT_S
         return not (self._stuck or all(0 < lane.lost_s < limit_s for lane in self.lanes))
 
+    def report(self) -> dict[str, object]:
+        """What the lanes do, and the breakers that are not closed, by MODEL/VARIANT."""
+        with self._work:
+            breakers = self._scheduler.breakers.report(time.monotonic())
+        lanes = len(self.lanes)
+        return {"lanes": lanes, "busy": self.busy, "lost": self.lost, "breakers": breakers}
+
     def end(self) -> None:
         """Restore no lane any more."""
         self._ending.set()

@@ -13,13 +13,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-import random
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from functools import partial
 
 from gateway import answers, catalog, hosts, signature
+from gateway.admission import Admission
 from gateway.answers import Answers
 from gateway.directives import Directives
 from gateway.ending import Ending
@@ -32,24 +32,19 @@ from gateway.reload import Reloaded, merged
 from gateway.residency import Residency
 from gateway.settings import Settings, SettingsError
 from gateway.shadow import Shadows
-from gateway.shed import Shed
 from gateway.tickets import Result, Ticket
 from gateway.watch import Watch
 from router import policies
-from router.admission import admits
 from router.breaker import Breaker, Breakers, Terms
 from router.constraints import Constraints, or_default
-from router.decision import Decision, nearest_json
+from router.decision import Decision
 from router.errors import (
     CallerLeft,
     DeadlinePassed,
     GearshiftError,
     NotReady,
-    Overloaded,
-    Unsatisfiable,
 )
 from router.menu import Offer
-from router.rollout import pick
 from router.route import Policy
 from router.scheduler import Scheduler
 from router.telemetry import Telemetry
@@ -60,8 +55,6 @@ _LOG = logging.getLogger(__name__)
 # costs a task, a tenth of what the whole request does. One that leaves sooner is noticed when the
 # watch begins.
 _WATCH_AFTER_S = 0.01
-# More requests than are ever refused by a refusal that is out of date.
-_EVERYBODY = 1 << 30
 # How long an idle lane may take to end. One that runs a batch still has been waited for already.
 _ENDING_S = 1.0
 
@@ -105,17 +98,15 @@ class Service:
         )
         self._telemetry = Telemetry(settings.latency_percentile)
         self._residency = Residency(self.fleet, settings, self._policy, metrics)
+        self._admission = Admission(self.fleet, self._residency, settings, metrics)
         self._shadows = Shadows(self.fleet, settings, metrics, lambda: self._lanes.idle)
         self.operator = Operator(
             watch, self.fleet, self._residency, directives, metrics, self._changed
         )
-        self._shed: Shed[Overloaded] = Shed(lambda: self.left)
         cache_bytes = int(settings.response_cache_mb * 1e6)
         self._answers = Answers(cache_bytes) if cache_bytes else None
         metrics.watch_cache(lambda: self._answers.bytes if self._answers else 0)
-        self._left_more = 0
         self._started = False
-        self.stopping = False
 
     async def infer(
         self, request: InferRequest, left: Callable[[], Awaitable[None]]
@@ -139,9 +130,9 @@ class Service:
             if kept is not None:
                 mark = await kept.mark(request.inputs)
             try:
-                decision = self._let_in(request.model, demanded, request.rows)
+                decision = self._admission.let_in(request.model, demanded, request.rows)
             except NotReady as error:
-                decision = await self._once_loaded(error, request, constraints, left)
+                decision = await self._admission.once_loaded(error, request, constraints, left)
             if kept is not None:
                 build = self.fleet.model(request.model).menu.by_name[decision.variant].build
                 outputs = kept.find(request.model, decision.variant, build, mark)
@@ -191,117 +182,7 @@ class Service:
             UnknownModel, UnknownVariant: there is none.
             NotReady: the server is stopping.
         """
-        return self._decide(model, or_default(constraints, self._policy.default), rows)
-
-    def _decide(self, model: str, constraints: Constraints, rows: int) -> Decision:
-        if self.stopping:
-            raise NotReady("the server is stopping")
-        served = self.fleet.model(model)  # raises where there is none
-        if served.steered and constraints.variant is None:
-            return self._steered(served, constraints, rows)
-        return self._lanes.route(model, constraints, rows)
-
-    def _steered(self, served: ServedModel, constraints: Constraints, rows: int) -> Decision:
-        """The decision where the operator has pinned a variant, or tries canaries."""
-        rollout, route = served.rollout, self._lanes.route
-        if rollout.pinned in served.menu.by_name:
-            decision = route(served.name, replace(constraints, variant=rollout.pinned), rows)
-            return replace(decision, why=decision.why.replace("by the request", "by the operator"))
-        picked = pick(rollout.canaries, random.random())
-        if picked in served.menu.by_name:
-            own = replace(constraints, variant=picked, relax=())
-            decision = route(served.name, own, rows)
-            if decision.verdict == "accepted":
-                share = rollout.canaries[decision.variant]
-                why = f"{picked} is a canary, which gets {share:.4g} of the requests it may answer"
-                return replace(decision, reason="canary", why=why)
-            if decision.verdict == "not-ready":
-                self._residency.wanted(served.name, own, rows)
-        return route(served.name, constraints, rows)
-
-    async def _once_loaded(
-        self,
-        error: NotReady,
-        request: InferRequest,
-        constraints: Constraints,
-        left: Callable[[], Awaitable[None]],
-    ) -> Decision:
-        """The decision once what the request needs is in memory, where that is soon enough.
-
-        Raises:
-            NotReady: `error`, where it is not.
-        """
-        if self._residency.waiting >= self._settings.max_queue:
-            raise error
-        deadline_s = math.inf
-        if constraints.max_latency_ms is not None and "latency" not in constraints.relax:
-            deadline_s = request.received_s + constraints.max_latency_ms / 1000
-        served = self.fleet.model(request.model)
-        needs = constraints
-        if constraints.variant is None and served.rollout.pinned in served.menu.by_name:
-            needs = replace(constraints, variant=served.rollout.pinned)
-        until_s = min(deadline_s, time.monotonic() + self._residency.patience_s)
-        gone = asyncio.ensure_future(left())
-        try:
-            while True:
-                came = asyncio.ensure_future(
-                    self._residency.awaited(request.model, needs, request.rows, until_s)
-                )
-                await asyncio.wait((gone, came), return_when=asyncio.FIRST_COMPLETED)
-                if not came.done():
-                    came.cancel()
-                    raise CallerLeft("the caller left")
-                if not came.result():
-                    if time.monotonic() >= deadline_s:
-                        raise DeadlinePassed("the deadline passed before the variant was loaded")
-                    raise error
-                try:
-                    return self._let_in(request.model, constraints, request.rows)
-                except NotReady as again:
-                    error = again
-        finally:
-            gone.cancel()
-
-    def _let_in(self, model: str, constraints: Constraints, rows: int) -> Decision:
-        """As `_accepted`; refused without a decision while one stands that refused the same."""
-        now_s, shed, kind = time.monotonic(), self._shed, (model, constraints, rows)
-        refusing = shed.any(now_s)
-        held = shed.find(kind, now_s) if refusing and not self.stopping else None
-        if held is not None:
-            held.count()
-            old = held.answer
-            raise Overloaded(old.detail, old.retry_after_s, **old.members)
-        try:
-            decision = self._accepted(model, constraints, rows)
-        except Overloaded as error:
-            shed.keep(kind, error, error, self._metrics.undecided(model).inc, now_s)
-            raise
-        if refusing and shed.is_over(kind):
-            self._left_more += _EVERYBODY
-        return decision
-
-    def _accepted(self, model: str, constraints: Constraints, rows: int) -> Decision:
-        decision = self._decide(model, constraints, rows)
-        self._residency.wanted(model, constraints, rows)
-        if decision.verdict == "accepted":
-            if admits(self._lanes.queued, self._settings.max_queue, constraints.priority):
-                return decision
-            raise Overloaded(
-                f"{self._lanes.queued} requests are queued, the most for priority "
-                f"{constraints.priority}",
-                retry_after_s=decision.predicted_latency_ms / 1000,
-            )
-        self._metrics.refused(decision)
-        members = nearest_json(decision.nearest)
-        if decision.verdict == "overloaded":
-            raise Overloaded(decision.why, retry_after_s=decision.retry_after_ms / 1000, **members)
-        if decision.verdict == "not-ready":
-            again_s = self._residency.hurry(model, constraints, rows)
-            if again_s is None:
-                again_s = self._lanes.retry_after_s(model)
-            raise NotReady(decision.why, again_s)
-        refused = [refusal.as_json() for refusal in decision.refused]
-        raise Unsatisfiable(decision.why, refused=refused, **members)
+        return self._admission.decide(model, or_default(constraints, self._policy.default), rows)
 
     async def _result(self, ticket: Ticket, left: Callable[[], Awaitable[None]]) -> Result:
         """The lane's result, unless the deadline passes or the caller leaves first."""
@@ -374,6 +255,7 @@ class Service:
         policy = Policy(settings.accuracy_margin, settings.default_constraints)
         self._residency.govern(settings, policy)
         self._settings, self._policy = settings, policy
+        self._admission.govern(settings)
         if "usd_per_lane_hour" in told.changed:
             terms = replace(self.fleet.terms, usd_per_lane_hour=settings.usd_per_lane_hour)
             self._lanes.change(partial(self.fleet.offer_anew, terms))
@@ -382,9 +264,13 @@ class Service:
 
     @property
     def left(self) -> int:
-        """A number that grows by one for each request that leaves the queue, and by a lot when it
-        turns out that there is room."""
-        return self._lanes.left + self._left_more
+        """A number that grows when a refusal may be out of date: see `Admission.left`."""
+        return self._admission.left
+
+    @property
+    def stopping(self) -> bool:
+        """Whether nobody is let in any more."""
+        return self._admission.stopping
 
     def breaker(self, model: str, variant: str) -> Breaker:
         """Whether requests are kept from a variant that failed, and until when."""
@@ -408,6 +294,10 @@ class Service:
             raise NotReady(
                 f"{model}/{variant} failed too often and is left alone for {left_s:.3g} s", left_s
             )
+
+    def lanes_report(self) -> dict[str, object]:
+        """What the lanes do now, and which variants are left alone after they failed."""
+        return self._lanes.keeper.report() if self._started else {}
 
     @property
     def live(self) -> bool:
@@ -444,6 +334,7 @@ class Service:
             max_batch=settings.max_batch,
             batch_timeout_s=settings.batch_timeout_seconds,
         )
+        self._admission.open(self._lanes)
         self._metrics.watch(
             queued=lambda: self._lanes.queued + self._residency.waiting,
             busy_lanes=lambda: self._lanes.busy,
@@ -478,7 +369,7 @@ class Service:
             starting: runs `start`, and may not have done so to its end: no variant more is begun.
             ending: how long all of that may take.
         """
-        self.stopping = self.fleet.closing = True
+        self._admission.stopping = self.fleet.closing = True
         await asyncio.wait({starting}, timeout=ending.left_s())
         loading = not starting.done()
         starting.cancel()

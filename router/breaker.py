@@ -156,6 +156,15 @@ class Breakers:
             return _NOBODY
         return frozenset(v for v, breaker in known.items() if breaker.at(now_s).probed)
 
+    def report(self, now_s: float) -> dict[str, str]:
+        """The state of those that are not closed, by MODEL/VARIANT."""
+        found = {
+            f"{model}/{variant}": breaker.at(now_s).state
+            for model, known in self._known.items()
+            for variant, breaker in known.items()
+        }
+        return {name: state for name, state in found.items() if state != "closed"}
+
     def retry_after_s(self, model: str, variants: Iterable[str], now_s: float) -> float | None:
         """How long until the first of `variants` that is shut out is tried again."""
         known = self._known.get(model, {})

@@ -58,6 +58,7 @@ def mount_admin(app: FastAPI, parts: Parts) -> None:
                 "worker": None if parts.place is None else parts.place.order.number,
                 "ready": service.ready,
                 "stopping": service.stopping,
+                "lanes": service.lanes_report(),
                 "left_out": list(service.catalog.problems),
                 "models": {name: operator.describe(name) for name in operator.models()},
                 "keys": parts.access.report(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import subprocess
 import sys
@@ -161,6 +162,10 @@ def test_a_single_variant_that_fails_is_left_alone_as_well(models: Path, fault: 
         assert "echo/fp32" in ready.json()["detail"]
         assert server.metric("gearshift_variant_ready", variant="fp32") == 0
         assert server.infer().headers["gearshift-variant"] == "int8"
+        admin = re.search(r"^admin on (http://\S+)$", server.log(), re.MULTILINE)
+        assert admin is not None
+        told = httpx.get(f"{admin[1]}/admin/state").json()["lanes"]
+        assert told == {"lanes": 1, "busy": 0, "lost": 0, "breakers": {"echo/fp32": "open"}}
         assert server.client.get("/v2/health/ready").status_code == 200
 
 

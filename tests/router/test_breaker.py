@@ -116,6 +116,8 @@ def test_half_open_lets_one_batch_through_at_a_time() -> None:
     for _ in range(3):
         breakers.ended("echo", "fp32", "failure", 0.0)
     assert breakers.shut_out("echo", 0.9) == {"fp32"}
+    assert breakers.report(0.9) == {"echo/fp32": "open"}
+    assert breakers.report(1.0) == {"echo/fp32": "half-open"}
     assert breakers.retry_after_s("echo", ("fp32", "int8"), 0.25) == 0.75
     assert breakers.shut_out("echo", 1.0) == breakers.probed("echo", 1.0) == frozenset()
     breakers.taken("echo", "fp32", 1.0)
@@ -126,6 +128,7 @@ def test_half_open_lets_one_batch_through_at_a_time() -> None:
     breakers.taken("echo", "fp32", 1.3)
     breakers.ended("echo", "fp32", "success", 1.4)
     assert breakers.of("echo", "fp32", 1.4).state == "closed"
+    assert not breakers.report(1.4)
 
 
 def test_variants_are_judged_apart() -> None:
