@@ -14,12 +14,11 @@ import logging
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from gateway import keys
-from gateway.accounts import Accounts
+from gateway.accounts import Accounts, Caller
 from gateway.keys import Key, Scope
 from gateway.ledger import Ledger, LedgerUnusable, NameTaken
 from gateway.metrics import Metrics
@@ -43,14 +42,6 @@ _EXCHANGE_EVERY_S = 1.0
 _LAST_WORDS_S = 3.0
 
 _Result = TypeVar("_Result")
-
-
-@dataclass(frozen=True, slots=True)
-class Caller:
-    """Whose request this is: the name of the key, for metrics, logs and budgets."""
-
-    name: str
-    id: str = ""
 
 
 ANYBODY = Caller("")
@@ -141,7 +132,7 @@ class Access:
         if refusal is not None:
             raise self._over(key, refusal)
         self._metrics.key_entered(key.name)
-        return Caller(key.name, key.id)
+        return account.caller
 
     def leave(self, caller: Caller, usd: float = 0.0) -> None:
         """The request has ended, and `usd` was charged for it."""
@@ -161,6 +152,7 @@ class Access:
             await self._change(self._books.insert, key)
         except NameTaken as error:
             raise InvalidRequest("name", key.name, "a name that no key in use has") from error
+        _LOG.info("key %s (%s) was made", key.name, key.id)
         return key, text
 
     async def change_key(self, name: str, raw: dict[str, Any]) -> Key | None:
@@ -189,7 +181,10 @@ class Access:
         Raises:
             NotReady: the ledger cannot be written.
         """
-        return await self._change(self._books.revoke, name, _now())
+        found = await self._change(self._books.revoke, name, _now())
+        if found:
+            _LOG.info("key %s was revoked", name)
+        return found
 
     def key(self, name: str) -> Key | None:
         """The key in use that has this name or id."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from gateway.keys import Key
@@ -11,16 +12,25 @@ from router import quota
 from router.quota import Bucket, Refusal
 
 
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Whose request this is: the name of the key, for metrics, logs and budgets."""
+
+    name: str
+    id: str = ""
+
+
 class Account:
     """One key and what it uses. Seconds are monotonic unless they say Unix."""
 
     __slots__ = (
         "_bucket", "_elsewhere", "_known_requests", "_running", "_spent_usd", "_told_running",
-        "_unsaid_requests", "_unsaid_usd", "key",
+        "_unsaid_requests", "_unsaid_usd", "caller", "key",
     )  # fmt: skip
 
     def __init__(self, key: Key, bucket: Bucket) -> None:
         self.key = key
+        self.caller = Caller(key.name, key.id)
         self._bucket = bucket
         self._running = self._told_running = self._elsewhere = 0
         self._spent_usd = self._unsaid_usd = 0.0
@@ -30,12 +40,14 @@ class Account:
     def enter(self, now_s: float, unix_s: float) -> Refusal | None:
         """One request more, unless a limit keeps it out."""
         limits = self.key.limits
-        self._bucket = quota.refilled(self._bucket, limits, now_s)
+        if limits.requests_per_second is not None:
+            self._bucket = quota.refilled(self._bucket, limits, now_s)
         running = self._running + self._elsewhere
         spent_usd = self._spent_usd + self._unsaid_usd
         refusal = quota.refusal(limits, self._bucket, running, spent_usd, unix_s)
         if refusal is None:
-            self._bucket = quota.taken(self._bucket, 1)
+            if limits.requests_per_second is not None:
+                self._bucket = quota.taken(self._bucket, 1)
             self._running += 1
             self._unsaid_requests += 1
         return refusal

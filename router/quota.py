@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Literal, NamedTuple
 
 _DAY_S = 86_400
 
@@ -39,8 +39,7 @@ class Limits:
         return max(1.0, self.requests_per_second or 1.0)
 
 
-@dataclass(frozen=True, slots=True)
-class Bucket:
+class Bucket(NamedTuple):
     """How many tokens there were at a moment."""
 
     level: float

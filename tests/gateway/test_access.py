@@ -133,9 +133,10 @@ def test_a_database_that_lost_its_keys_opens_nothing(doors: Doors) -> None:
     run(test)
 
 
-def test_what_is_open_without_keys(doors: Doors) -> None:
+def test_what_is_open_without_keys(doors: Doors, caplog: pytest.LogCaptureFixture) -> None:
     async def test() -> None:
         async with doors.open(loopback=False) as access:
+            assert "everybody who reaches this server may use it" in caplog.text
             assert access.enter(None, "infer") is ANYBODY
             with pytest.raises(Unauthorized, match="from another machine"):
                 access.enter(None, "admin")
