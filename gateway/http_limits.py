@@ -14,7 +14,7 @@ import time
 from asyncio import BaseTransport, TimerHandle
 from functools import partial
 from http import HTTPStatus
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import (
@@ -25,32 +25,20 @@ from uvicorn.protocols.http.httptools_impl import (
 
 from gateway import problems
 from gateway.http_connections import Connection
+from gateway.http_refusals import Refusals
 from gateway.problems import Headers
-from gateway.shed import Held, demands_nothing
 
 # The key of an ASGI scope under which the monotonic time of the request's last byte stands.
 RECEIVED_S = "gearshift.received_s"
 # The key under which a function stands that writes a whole answer at once; see `_answer`.
 ANSWER = "gearshift.answer"
 
-# The key under which a function stands that keeps a refusal for the same bytes; see `_keep`.
+# The key under which a function stands that keeps a refusal; see `gateway.http_refusals`.
 KEEP = "gearshift.keep"
-
-# Heads whose refusals are kept.
-_MOST_KEPT = 1024
 
 # A refused client may be sending still. Closing at once would reset the connection, and the
 # answer could be lost with it; what it sends meanwhile is thrown away.
 _LINGER_S = 2.0
-
-
-class _Kept(NamedTuple):
-    """A refusal of requests with one head: what is written, and what their bodies must be."""
-
-    held: Held[tuple[int, Headers, bytes]]
-    written: bytes
-    body_bytes: int
-    json_length: int | None
 
 
 class LimitedHttpProtocol(Connection):
@@ -59,7 +47,7 @@ class LimitedHttpProtocol(Connection):
     # Answers to be written at the loop's next turn; one list for all connections of a server.
     outbox: ClassVar[list[tuple[RequestResponseCycle, bytes]]] = []
     # Refusals that may still stand, by a request's whole head; for all connections likewise.
-    kept: ClassVar[dict[bytes, _Kept]] = {}
+    refusals: ClassVar[Refusals] = Refusals()
     max_header_bytes = 64 << 10
     read_timeout_s = 60.0
 
@@ -91,7 +79,7 @@ class LimitedHttpProtocol(Connection):
     def data_received(self, data: bytes) -> None:
         self._unset_keepalive_if_required()
         if self._in_head and not self._counted and not self._refused:
-            if self.kept and self._refused_again(data):
+            if self.refusals and self._refused_again(data):
                 return
             self._packet = data
         left: bytes | memoryview = data
@@ -143,7 +131,7 @@ class LimitedHttpProtocol(Connection):
         self._in_head, self._got_on = True, True
         self.scope[RECEIVED_S] = time.monotonic()  # type: ignore[literal-required]
         if self._packet:
-            self.scope[KEEP] = partial(self._keep, self._packet, self.cycle)  # type: ignore[literal-required]
+            self.scope[KEEP] = partial(self.refusals.keep, self._packet, self.cycle)  # type: ignore[literal-required]
             self._packet = b""
         super().on_message_complete()
 
@@ -171,44 +159,16 @@ class LimitedHttpProtocol(Connection):
         await asyncio.sleep(0)  # by the next turn it is written
         return True
 
-    def _keep(
-        self,
-        packet: bytes,
-        cycle: RequestResponseCycle,
-        held: Held[tuple[int, Headers, bytes]],
-        json_length: int | None,
-    ) -> None:
-        """Keep the refusal of the request that began `packet`, for those with the same head.
-
-        It holds only where the packet is that one request: what was once parsed needs no parsing
-        again, byte for byte.
-        """
-        head = packet.find(b"\r\n\r\n") + 4
-        length = [value for name, value in cycle.scope["headers"] if name == b"content-length"]
-        if len(length) != 1 or len(packet) != head + int(length[0]) or not cycle.keep_alive:
-            return
-        status, headers, body = held.answer
-        lines = [b"%b: %b\r\n" % header for header in (*cycle.default_headers, *headers)]
-        if len(self.kept) >= _MOST_KEPT:
-            self.kept.clear()
-        written = b"".join((STATUS_LINE[status], *lines, b"\r\n", body))
-        self.kept[packet[:head]] = _Kept(held, written, int(length[0]), json_length)
-
     def _refused_again(self, data: bytes) -> bool:
         """Answer a request like one that was refused, if that refusal still stands."""
-        head = data.find(b"\r\n\r\n") + 4
-        kept = self.kept.get(data[:head])
-        if kept is None or len(data) != head + kept.body_bytes:
-            return False
         cycle = self.cycle
         if self.flow.write_paused or not (cycle is None or cycle.response_complete):
             return False
-        body = memoryview(data)[head:]
-        if not (demands_nothing(body, kept.json_length) and kept.held.stands(time.monotonic())):
+        written = self.refusals.find(data, self.loop)
+        if written is None:
             return False
-        kept.held.count()
         self._stop_timer()
-        self.transport.write(kept.written)
+        self.transport.write(written)
         self.on_response_complete()
         return True
 
@@ -323,6 +283,6 @@ def limited(
         "write_timeout_s": write_timeout_seconds,
         "max_connections": max_connections,
         "outbox": [],
-        "kept": {},
+        "refusals": Refusals(),
     }
     return type("LimitedHttpProtocol", (LimitedHttpProtocol,), limits)

@@ -27,6 +27,8 @@ _LONGEST_S = 0.01
 _PROBE_S = 0.001
 # One that was not decided anew for this long refuses nobody.
 _FORGOTTEN_S = 0.1
+# But while others are being decided already, one may be as old as this.
+_CROWDED_S = 1.0
 # Kinds of request whose refusals are kept.
 _KINDS = 1024
 
@@ -72,8 +74,14 @@ class Held(Generic[Answer]):
         """The same, which lets others through by itself."""
         return replace(self)
 
-    def stands(self, now_s: float) -> bool:
-        """Whether it refuses one more; if not, that one must be decided anew."""
+    def stands(self, now_s: float, *, crowded: bool = False) -> bool:
+        """Whether it refuses one more; if not, that one must be decided anew.
+
+        Args:
+            crowded: whether as many are being decided already as can be.
+        """
+        if crowded and now_s < self.ends_s + _CROWDED_S:
+            return True
         if self.left < self.left_now():
             self.left += 1
             return False

@@ -100,3 +100,11 @@ def test_a_body_that_demands_something_is_told(key: str) -> None:
 def test_a_body_too_long_to_look_through_may_demand_anything() -> None:
     assert demands_nothing(b" " * (256 << 10))
     assert not demands_nothing(b" " * ((256 << 10) + 1))
+
+
+def test_while_many_are_being_decided_an_older_refusal_stands() -> None:
+    it = Clockwork()
+    it.left += 5
+    assert it.held.stands(0.5, crowded=True)
+    assert not it.held.stands(0.5)
+    assert not it.held.stands(1.2, crowded=True)
