@@ -184,11 +184,11 @@ def _compared(
     best = max(_BATCHES, key=lambda batch: speeds[batch])
     loops, served = [], []
     for _ in range(rounds):
-        loops.append(_loop(program, subject, best, seconds / 2))
+        loops.append(_loop(program, subject, best, seconds / 4))
         served.append(
             steady.rate(post, connections=_CONNECTIONS, seconds=seconds, skip=_CONNECTIONS)
         )
-        loops[-1] = (loops[-1] + _loop(program, subject, best, seconds / 2)) / 2
+        loops[-1] = (loops[-1] + _loop(program, subject, best, seconds / 4)) / 2
     ratios = [mine / bare for mine, bare in zip(served, loops, strict=True)]
     return {
         "best_batch": best,

@@ -16,12 +16,14 @@ from hypothesis import strategies as st
 from tests.bench import replay
 from tests.bench.replay import Answer
 
+_PAUSE = b"<pause>"
 _ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nX-Number: %d\r\n\r\nok"
 
 
 @contextmanager
 def _server(answer: Callable[[int], bytes | None]) -> Iterator[tuple[str, int]]:
-    """Answers the nth request with `answer(n)`; closes the connection where that is None."""
+    """Answers the nth request with `answer(n)`, in pieces where it pauses; closes the connection
+    where that is None."""
     count, lock = iter(range(1_000_000)), threading.Lock()
 
     class Handler(socketserver.StreamRequestHandler):
@@ -38,7 +40,9 @@ def _server(answer: Callable[[int], bytes | None]) -> Iterator[tuple[str, int]]:
                     said = answer(next(count))
                 if said is None:
                     return
-                self.wfile.write(said)
+                for number, piece in enumerate(said.split(_PAUSE)):
+                    time.sleep(0.02 if number else 0)
+                    self.wfile.write(piece)
 
     class Server(socketserver.ThreadingTCPServer):
         daemon_threads = True
@@ -128,10 +132,19 @@ def test_an_answer_that_never_comes_is_not_waited_for_for_ever() -> None:
 
 
 def test_chunked_answers_are_read_to_their_end() -> None:
-    chunked = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n"
+    chunked = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n<pause>0\r\n\r\n"
     with _server(lambda _: chunked) as address:
         answers = _run(address, [0.0, 0.01, 0.02])
     assert [each.status for each in answers] == [200] * 3
+    assert all(each.done_s - each.sent_s >= 0.02 for each in answers)
+
+
+def test_answers_that_come_in_pieces_are_read_to_their_end() -> None:
+    answer = b"HTTP/1.1 200 OK\r\nContent-<pause>Length: 4\r\n\r\nab<pause>cd"
+    with _server(lambda _: answer) as address:
+        answers = _run(address, [0.0, 0.01, 0.02])
+    assert [each.status for each in answers] == [200] * 3
+    assert all(each.done_s - each.sent_s >= 0.04 for each in answers)
 
 
 @given(st.lists(st.floats(0, 1e6), min_size=1, max_size=50), st.floats(0.01, 1.0))
