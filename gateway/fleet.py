@@ -100,6 +100,16 @@ class Fleet:
         known = ", ".join(self.names())
         raise UnknownModel(f"unknown model {name!r}; there are {known}")
 
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """For each folder of the store that cannot be served as it is, which and why."""
+        broken = {**self.broken, **{name: model.broken for name, model in self._models.items()}}
+        return tuple(
+            f"{name}/{variant}: {why}"
+            for name, whys in sorted(broken.items())
+            for variant, why in sorted(whys.items())
+        )
+
     def held(self, name: str) -> ServedModel:
         """As `model`, for what was promised already: of one that is leaving, too."""
         return self._models[name]

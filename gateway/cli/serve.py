@@ -191,11 +191,11 @@ def _log(level: str, who: str = "") -> None:
 
 def _announce(service: Service) -> None:
     """Say what serves and what does not. Flushed: whoever waits for it may read a pipe."""
-    for problem in service.catalog.problems:
+    for problem in service.fleet.problems:
         typer.echo(f"left out: {problem}")
     for model in service.fleet.models():
-        for state in model.states.values():
-            if state.state == "failed":
+        for name, state in model.states.items():
+            if state.state == "failed" and name in model.builds:
                 typer.echo(f"failed: {model.name}/{state.variant}: {state.why}")
         serving = ", ".join(sorted(model.ready)) or "nothing"
-        typer.echo(f"{model.name}: {len(model.ready)} of {len(model.states)} serve: {serving}")
+        typer.echo(f"{model.name}: {len(model.ready)} of {len(model.builds)} serve: {serving}")

@@ -59,7 +59,7 @@ def mount_admin(app: FastAPI, parts: Parts) -> None:
                 "ready": service.ready,
                 "stopping": service.stopping,
                 "lanes": service.lanes_report(),
-                "left_out": list(service.catalog.problems),
+                "left_out": list(service.fleet.problems),
                 "models": {name: operator.describe(name) for name in operator.models()},
                 "keys": parts.access.report(),
                 "settings": shown(parts.settings),

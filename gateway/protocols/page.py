@@ -70,7 +70,7 @@ def mount(app: FastAPI, parts: Parts) -> None:
 def render(service: Service, store: Path, url: str) -> str:
     """The page as it is now; `url` is where the reader found it."""
     models = service.fleet.models()
-    states = [state for model in models for state in model.states.values()]
+    states = [model.states[name] for model in models for name in model.builds]
     settled = sum(state.state != "loading" for state in states)
     refresh = ""
     if service.stopping:
@@ -85,7 +85,7 @@ def render(service: Service, store: Path, url: str) -> str:
         idle = ", ".join(model.name for model in models if not model.ready)
         tone, status = "bad", f"Not ready: nothing of {idle} serves"
     body = [_model(model, store, url) for model in models]
-    body.append(_left_out(service.catalog.problems))
+    body.append(_left_out(service.fleet.problems))
     return _PAGE.substitute(
         title="Gearshift: " + escape(", ".join(model.name for model in models)),
         refresh=refresh,
@@ -206,7 +206,7 @@ def _body_command(model: ServedModel) -> str:
     tensors = []
     for spec in model.inputs:
         shape = [1, *(max(size, 1) for size in spec.shape[1:])]
-        zero = "False" if spec.datatype == "BOOL" else "0"
+        zero = {"BOOL": "False", "BYTES": '""'}.get(spec.datatype, "0")
         product = "*".join(str(size) for size in shape)
         tensors.append(
             f'{{"name": {json.dumps(spec.name)}, "datatype": "{spec.datatype}",\n'
