@@ -65,9 +65,12 @@ def test_variant_that_failed_is_kept_out_and_shown(server: Server, variant: str,
 
 @pytest.mark.parametrize("variant", ["corrupt", "card", "bare"])
 def test_variant_that_is_not_whole_is_left_out_and_named(server: Server, variant: str) -> None:
-    assert f"left out: mixed/{variant}: " in server.log()
+    until(lambda: f"left out: mixed/{variant}: " in server.log(), "it is named")
     assert variant not in server.client.get("/v2/models/mixed").json()["versions"]
-    assert server.infer("mixed", version=variant).status_code == 404
+    pinned = server.infer("mixed", version=variant)
+    assert (pinned.status_code, pinned.json()["code"]) == (503, "not-ready")
+    why = "manifest.json cannot be read" if variant == "bare" else "has digest"
+    assert why in pinned.json()["detail"]
 
 
 def test_the_others_serve(server: Server) -> None:
