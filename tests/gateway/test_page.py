@@ -67,7 +67,9 @@ def serving(models: Path, settled: bool = True) -> Iterator[TestClient]:
     """A client of an app over `models`, once every variant is loaded or has failed."""
     done: list[bool] = []
     app = create_app(
-        Settings(models=models, lanes=1, max_batch=1, drain_seconds=0, admin_port="off"),
+        Settings(
+            models=models, lanes=1, max_batch=1, drain_seconds=0, admin_port="off", grpc_port="off"
+        ),
         lambda _: done.append(True),
     )
     with TestClient(app, base_url="http://127.0.0.1:8080") as client:
