@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import httpx
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
@@ -169,6 +170,11 @@ def test_a_server_loads_signed_variants_alone(tmp_path: Path, signer: Signer) ->
         until(lambda: said in server.log(), "the reason is told")
         assert server.infer(version="fp32").status_code == 200
         assert server.infer(version="int8").status_code == 503
+        # Nor is one that is dropped into the store later.
+        write_variant(models, "echo", "small", accuracy=0.9)
+        until(lambda: server.infer(version="small").status_code == 503, "it is found")
+        variants = httpx.get(f"{server.admin_url}/admin/models/echo").json()["variants"]
+        assert variants["small"]["why"] == "it is not signed: model.sig is missing"
         # Signing it is all that it takes.
         signature.sign(unsigned, signer.private)
         until(lambda: server.infer(version="int8").status_code == 200, "it is served")
