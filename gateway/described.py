@@ -18,6 +18,7 @@ _EXTENSIONS = (
     "binary_tensor_data",
     "classification",
     "model_configuration",
+    "model_repository",
     "statistics",
 )
 

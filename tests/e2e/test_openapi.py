@@ -51,7 +51,7 @@ def test_whatever_is_asked_is_answered_as_promised(
 
         @given(found.ok().as_strategy(generation_mode=mode))
         @settings(
-            max_examples=10 if mode is GenerationMode.POSITIVE else 4,
+            max_examples=8 if mode is GenerationMode.POSITIVE else 3,
             deadline=None,
             derandomize=True,
             database=None,
@@ -69,7 +69,7 @@ def test_whatever_is_asked_is_answered_as_promised(
 
         with contextlib.suppress(Unsatisfiable):  # some paths leave nothing to get wrong
             ask()
-    assert asked >= 20
+    assert asked >= 15
 
 
 def test_every_path_of_the_protocol_is_in_it(server: Server) -> None:

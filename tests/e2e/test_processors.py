@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
+import tritonclient.grpc as triton_grpc
 import tritonclient.http as triton
 
 from router.card import TensorSpec
@@ -45,7 +46,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
             input="file", pixels="image", mode="L", scale=1.0, max_pixels=10_000
         ),
     )
-    with Server(models) as server:
+    with Server(models, grpc_port=0) as server:
         yield server
         assert "Traceback" not in server.log()
 
@@ -70,6 +71,19 @@ def test_text_through_the_client(server: Server, binary: bool) -> None:
         answer = client.infer("words", [text], model_version="small")
         assert answer.as_numpy("scores").tolist() == [[1.0], [1.0]]  # the special token's id
         assert answer.get_response()["model_version"] == "small"
+
+
+def test_text_and_pictures_over_grpc(server: Server) -> None:
+    with triton_grpc.InferenceServerClient(server.grpc_address) as client:
+        (described,) = client.get_model_metadata("words").inputs
+        assert (described.name, described.datatype) == ("text", "BYTES")
+        text = triton_grpc.InferInput("text", [1], "BYTES")
+        text.set_data_from_numpy(np.array([b"the cat"], np.object_))
+        assert client.infer("words", [text]).as_numpy("scores").tolist() == [[1.0]]
+        file = triton_grpc.InferInput("file", [1], "BYTES")
+        file.set_data_from_numpy(np.array([b"no picture"], np.object_))
+        with pytest.raises(triton.InferenceServerException, match=r"inputs\.file: expected a pict"):
+            client.infer("pictures", [file])
 
 
 def test_tensors_stay_possible(server: Server) -> None:
