@@ -60,6 +60,7 @@ class Place:
         self.order = order
         self._link = link
         self._may_open = threading.Event()
+        self._forsaken = False
 
     @classmethod
     def taken(cls) -> Self:
@@ -101,6 +102,12 @@ class Place:
         """Where the worker of that number tells the others its metrics."""
         return self.order.folder / f"{number}.sock"
 
+    def leave(self) -> None:
+        """This worker has ended. The last one clears up after a supervisor that was killed."""
+        if self._forsaken:
+            with contextlib.suppress(OSError):  # others are still there, or were first
+                self.order.folder.rmdir()
+
     def _say(self, **event: bool) -> None:
         # Where the supervisor has ended, `_hear` notices.
         with contextlib.suppress(OSError):
@@ -111,6 +118,7 @@ class Place:
             while line := readline():
                 if line == OPEN:
                     self._may_open.set()
+        self._forsaken = True
         # Nobody reads what is said any more, and saying it would raise.
         nothing = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nothing, _STDOUT)

@@ -8,8 +8,9 @@ from functools import partial
 import typer
 
 from gateway import settings
+from gateway.cli.console import STORE_PROBLEM
 from gateway.cli.serve import load, run
-from gateway.ports import bind
+from gateway.ports import PortUnusable, bind
 from gateway.worker import Place
 
 
@@ -17,18 +18,21 @@ def main() -> int:
     """Take the place that this process was started for, and serve; the exit code."""
     try:
         place = Place.taken()
-        chosen = load(place.order.options, place.order.config)
-        run(
-            chosen,
-            bind(chosen.host, chosen.port, shared=True),
-            place.order.log_level,
-            place=place,
-            read=partial(settings.load, place.order.options, place.order.config),
-        )
+    except EOFError:  # the supervisor was quicker to end
+        return 0
+    order = place.order
+    try:
+        chosen = load(order.options, order.config)
+        listener = bind(chosen.host, chosen.port, shared=True)
+        read = partial(settings.load, order.options, order.config)
+        run(chosen, listener, order.log_level, place=place, read=read)
+    except PortUnusable as error:
+        typer.echo(f"error: {error}", err=True)
+        return STORE_PROBLEM
     except typer.Exit as ended:
         return ended.exit_code
-    except EOFError:
-        return 0
+    finally:
+        place.leave()
     return 0
 
 

@@ -193,9 +193,11 @@ def test_workers_do_not_outlive_a_supervisor_that_is_killed(tmp_path: Path) -> N
     with Server(tmp_path, workers=2) as server:
         until(lambda: "\nready: http://" in server.log(), "all workers have settled")
         left = workers(server)
+        folder = f"gearshift-{server.process.pid}-"
         server.process.kill()
         gone, alive = psutil.wait_procs(left, timeout=PATIENCE_S)
         assert (len(gone), alive) == (2, [])
+        assert not list(Path(tempfile.gettempdir()).glob(folder + "*"))
         assert "Traceback" not in server.log()
         server.process.wait()
         server.process.returncode = 0
