@@ -5,8 +5,8 @@ moments are counted least: coordinated omission. Here a request that is due is s
 connection or on a new one, and its latency is counted from when it was due, so whatever kept it
 from being sent is in it. `late` says how much of that was the generator's own doing.
 
-One thread, plain sockets and epoll: 70 µs of processor time a request at thousands a second, most of
-it the kernel's; 10,000 a second were sent at most 1 ms late, 99 times in 100, on a busy machine.
+One thread, plain sockets and epoll: 70 µs of processor time a request at thousands a second, most
+of it the kernel's; 99 in 100 of 10,000 a second were sent within 1 ms of when they were due.
 """
 
 from __future__ import annotations
