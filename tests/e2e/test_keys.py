@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +11,9 @@ import httpx
 import pytest
 from tritonclient.grpc import InferenceServerClient
 from tritonclient.utils import InferenceServerException
+from typer.testing import CliRunner, Result
 
+from gateway.cli import app
 from tests.e2e.harness import PATIENCE_S, Server, infer_body, until
 from tests.e2e.problems import assert_problem
 from tests.stores import write_variant
@@ -21,9 +21,8 @@ from tests.stores import write_variant
 FREE = {"/healthz", "/readyz", "/v2/health/live", "/v2/health/ready", "/openapi.json"}
 
 
-def keys_command(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "gateway.cli", "keys", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S)
+def keys_command(*arguments: str) -> Result:
+    return CliRunner().invoke(app, ["keys", *arguments])
 
 
 def bearer(text: str) -> dict[str, str]:
@@ -209,7 +208,7 @@ def test_the_command_line_and_a_restart(tmp_path: Path) -> None:
     with Server(tmp_path, admin_port="off") as server:
         assert server.infer().status_code == 200
         made = keys_command("create", "acme", "--requests-per-second", "0.001", *where)
-        assert made.returncode == 0, made.stderr
+        assert made.exit_code == 0, made.stderr
         key = bearer(made.stdout.strip())
         until(lambda: server.infer().status_code == 401, "the server is closed")
         assert server.infer(headers=key).status_code == 200
@@ -219,7 +218,7 @@ def test_the_command_line_and_a_restart(tmp_path: Path) -> None:
     with Server(tmp_path, admin_port="off") as server:
         assert_problem(server.infer(), 401)
         assert_problem(server.infer(headers=key), 429, code="rate-limited")
-        assert keys_command("revoke", "acme", *where).returncode == 0
+        assert keys_command("revoke", "acme", *where).exit_code == 0
         until(lambda: server.infer(headers=key).status_code == 401, "the key is revoked")
     listed = json.loads(keys_command("list", "--json", *where).stdout)["keys"]
     assert [key["name"] for key in listed] == ["acme"]

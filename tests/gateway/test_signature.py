@@ -13,8 +13,10 @@ import httpx
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from typer.testing import CliRunner, Result
 
 from gateway import catalog, signature
+from gateway.cli import app
 from gateway.settings import SettingsError
 from gateway.signature import NotSigned
 from router.manifest import SIGNATURE_FILE
@@ -148,17 +150,16 @@ def test_commands(tmp_path: Path, signer: Signer, other: Signer) -> None:
     models = tmp_path / "models"
     write_variant(models, "echo", "fp32")
 
-    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "gateway.cli", *arguments]
-        return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S)
+    def run(*arguments: str) -> Result:
+        return CliRunner().invoke(app, arguments)
 
     unsigned = run("verify", str(models), "--signed-by", str(signer.public))
-    assert unsigned.returncode == 1
+    assert unsigned.exit_code == 1
     assert "BROKEN  echo/fp32: it is not signed" in unsigned.stdout
     signed = run("sign", str(models), "--key", str(signer.private))
-    assert (signed.returncode, signed.stdout) == (0, "signed  echo/fp32\n")
-    assert run("verify", str(models), "--signed-by", str(signer.public)).returncode == 0
-    assert run("verify", str(models), "--signed-by", str(other.public)).returncode == 1
+    assert (signed.exit_code, signed.stdout) == (0, "signed  echo/fp32\n")
+    assert run("verify", str(models), "--signed-by", str(signer.public)).exit_code == 0
+    assert run("verify", str(models), "--signed-by", str(other.public)).exit_code == 1
 
 
 def test_a_server_loads_signed_variants_alone(tmp_path: Path, signer: Signer) -> None:
