@@ -359,3 +359,15 @@ def test_without_its_packages_the_server_says_so(
     with Server(tmp_path / "models", grpc_port=0) as server:
         assert server.infer().status_code == 200
         assert "grpc off: no grpc; pip install 'gearshift[grpc]'\n" in server.log()
+
+
+def test_callers_that_leave_at_any_moment_leave_no_trace(server: Server, stub: Any) -> None:
+    message = statuses.message(Ask(model="quick"))
+    for number in range(400):
+        call = stub.ModelInfer.future(message)
+        leaves_s = time.monotonic() + (number % 40) * 1e-4
+        while time.monotonic() < leaves_s:
+            pass
+        call.cancel()
+    server.await_idle()
+    # What is left in the log, the fixture looks at.
