@@ -8,6 +8,7 @@ import pytest
 
 from gateway.messages import InferRequest, InferResponse, Told
 from gateway.metrics import Metrics
+from router.breaker import Breaker
 from router.constraints import Constraints
 from router.decision import Decision, Refusal
 from router.errors import DeadlinePassed, UnknownModel
@@ -27,8 +28,16 @@ RESPONSE = InferResponse(
 @pytest.fixture
 def metrics() -> Metrics:
     made = Metrics()
-    made.watch(queued=lambda: 3, busy_lanes=lambda: 1, loaded_bytes=lambda: 5e6, lanes=2)
-    made.watch_variants("m", ["fp32", "int8"], lambda variant: variant == "int8")
+    made.watch(
+        queued=lambda: 3,
+        busy_lanes=lambda: 1,
+        lost_lanes=lambda: 0,
+        loaded_bytes=lambda: 5e6,
+        lanes=2,
+    )
+    made.watch_variants(
+        "m", ["fp32", "int8"], lambda variant: variant == "int8", lambda _: Breaker()
+    )
     return made
 
 
