@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 FILE = "gearshift.db"
 
-# How long a lock of another process is waited for, and a database across a network.
+# How long a lock of another process is waited for, and a database across a network, in seconds.
 _LOCK_S = 2
 _CONNECT_S = 3
 # A process that has not told anything for so many exchanges of another is gone.
@@ -271,10 +271,14 @@ class Ledger:
                 )
                 event.listen(self._engine, "connect", _shared_by_processes)
             else:
+                waits = {
+                    "connect_timeout": _CONNECT_S,
+                    "tcp_user_timeout": int(1000 * _CONNECT_S),
+                    "options": f"-c statement_timeout={int(1000 * _LOCK_S)}",
+                }
                 self._engine = create_engine(
-                    self._url, pool_size=1, pool_pre_ping=True,
-                    connect_args={"connect_timeout": _CONNECT_S},
-                )  # fmt: skip
+                    self._url, pool_size=1, pool_pre_ping=True, connect_args=waits
+                )
         return self._engine
 
     @contextmanager

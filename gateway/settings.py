@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, ValidationError, field_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
@@ -62,6 +62,17 @@ def _own_port(raw: object) -> object:
     return port
 
 
+def _database(url: str) -> str:
+    if re.match(r"(sqlite|postgresql)(\+[a-z0-9]+)?://", url) is None:
+        raise ValueError("a URL of SQLite or PostgreSQL")
+    return url
+
+
+def _without_password(url: object) -> str:
+    user, at, host = str(url).rpartition("@")
+    return re.sub(r"(//[^:/@]*):.*", r"\1:***", user) + at + host
+
+
 # A port beside the main one: 0 for a free one.
 OwnPort = Annotated[int | Literal["off"] | None, BeforeValidator(_own_port)]
 
@@ -91,7 +102,7 @@ class Settings(BaseSettings):
         description="The folder for what the server must remember, such as keys and what they "
         "spent; by default .gearshift in the store.",
     )
-    database: str | None = Field(
+    database: Annotated[str, AfterValidator(_database)] | None = Field(
         None,
         description="The database of the keys and of what they spent, as an SQLAlchemy URL of "
         "SQLite or PostgreSQL; by default the file gearshift.db in the state folder.",
@@ -358,17 +369,15 @@ def load(options: Mapping[str, Any] | None = None, config: Path | None = None) -
             known = ", ".join(Settings.model_fields)
             raise SettingsError(f"{source}: unknown setting {name!r}; there are {known}") from error
         expected = problem["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
-        raise SettingsError(
-            f"{name} (from {source}): expected {expected}, got {merged[name]!r}"
-        ) from error
+        came = _without_password(merged[name]) if name == "database" else merged[name]
+        raise SettingsError(f"{name} (from {source}): expected {expected}, got {came!r}") from error
 
 
 def shown(settings: Settings) -> dict[str, Any]:
     """Every setting as JSON, without the password that a database's URL may hold."""
     found = settings.model_dump(mode="json")
     if settings.database is not None:
-        user, at, host = settings.database.rpartition("@")
-        found["database"] = re.sub(r"(//[^:/@]*):.*", r"\1:***", user) + at + host
+        found["database"] = _without_password(settings.database)
     return found
 
 

@@ -182,6 +182,23 @@ def test_nothing_is_lost_where_processes_write_at_once(ledger: Open) -> None:
     assert books[0].exchange(DAY, {}, None).totals[made.id] == Total(40, 5.0, 0)
 
 
+def test_a_lock_of_somebody_else_is_not_waited_out(
+    ledger: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.ledger._LOCK_S", 0.2)
+    made = key("acme")
+    ledger("first").insert(made)
+    holder, other = ledger("holder"), ledger("other")
+    with holder._transaction() as connection:
+        sqlite = connection.dialect.name == "sqlite"
+        connection.exec_driver_sql(
+            "BEGIN EXCLUSIVE" if sqlite else "LOCK TABLE gearshift_keys, gearshift_spent"
+        )
+        with pytest.raises(LedgerUnusable, match=r"locked|timeout"):
+            other.exchange(DAY, {made.id: used(1, 1.0)}, None)
+    assert other.exchange(DAY, {made.id: used(1, 0.5)}, None).totals[made.id] == Total(1, 0.5, 0)
+
+
 def test_before_the_first_key_nothing_is_made(tmp_path: Path) -> None:
     books = Ledger(None, tmp_path / "state", "p")
     assert books.exchange(DAY, {}, None).version == 0

@@ -70,6 +70,8 @@ def test_an_empty_variable_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
         ("model_weights", '{"digits": 0}', "greater than 0"),
         ("trust_store", "perhaps", "boolean"),
         ("lanes", "0", "greater than or equal to 1"),
+        ("admin_port", "on", "a port from 0 to 65535, or off"),
+        ("database", "mysql://db/x", "a URL of SQLite or PostgreSQL"),
         ("max_header_bytes", "10", "1024"),
     ],
 )
@@ -84,6 +86,15 @@ def test_a_bad_value_names_setting_source_what_came_and_what_was_expected(
     assert value in line
     assert said in line
     assert "\n" not in line
+
+
+def test_the_password_of_a_database_is_not_told() -> None:
+    with pytest.raises(SettingsError) as error:
+        load({"database": "mysql://user:hidden@db/x"})
+    assert "hidden" not in str(error.value)
+    found = settings.shown(Settings(database="postgresql://user:hid:d@en@db/x"))
+    assert found["database"] == "postgresql://user:***@db/x"
+    assert settings.shown(Settings())["database"] is None
 
 
 def test_the_source_is_told(tmp_path: Path) -> None:
