@@ -7,6 +7,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
 
+from gateway import change
 from gateway.builds import Terms
 from gateway.catalog import Catalog
 from gateway.hosts import Host
@@ -129,7 +130,7 @@ class Fleet:
         """Offer everything on other terms from now on; what is queued was promised the old ones."""
         self.terms = terms
         for model in self._models.values():
-            model.offer_anew(terms)
+            change.offer_anew(model, terms)
 
     def changed(self) -> None:
         """Let what was added, removed or withdrawn be seen."""

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from gateway import gently, memory
+from gateway import change, gently, memory
 from gateway.builds import Build
 from gateway.fleet import Fleet, ServedModel
 from gateway.hosts import Host
@@ -103,13 +103,13 @@ class Loader:
         while not self.stopping:
             action = next_action(build.stage, "drop", self._holds(build.entry.digest))
             if action == "retire":
-                self.change(partial(model.unneeded, build))
+                self.change(partial(change.unneeded, model, build))
                 continue
             if action == "free":
                 assert build.loaded is not None
                 if await asyncio.to_thread(build.loaded.close):
                     build.move("free")
-                    self.change(partial(model.freed, build))
+                    self.change(partial(change.freed, model, build))
                     self._metrics.freed(model.name, build.offer.name)
                     break
             await asyncio.sleep(POLL_S)

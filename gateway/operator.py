@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from gateway import catalog, gently, intake
+from gateway import catalog, change, gently, intake
 from gateway.directives import Directives
 from gateway.fleet import Fleet, ServedModel, VariantState
 from gateway.metrics import Metrics
@@ -300,7 +300,7 @@ class Operator:
             else:
                 self._fleet.broken.pop(name, None)
         else:
-            evidence = await gently.run(model.evidence_after, found, gone)
+            evidence = await gently.run(change.evidence_after, model, found, gone)
             self._change(partial(self._alter, model, found, broken, gone, rollout, evidence))
         if model is not None:
             for variant in gone:
@@ -320,12 +320,12 @@ class Operator:
         evidence: dict[str, dict[str, float]],
     ) -> None:
         for variant, entry in found.items():
-            model.found(variant, entry)
+            change.found(model, variant, entry)
         for variant, why in broken.items():
-            model.spoilt(variant, why)
+            change.spoilt(model, variant, why)
         for variant in gone:
-            model.gone(variant)
-        model.direct(rollout, evidence)
+            change.gone(model, variant)
+        change.direct(model, rollout, evidence)
         self._fleet.changed()
 
     def _known(self, model: str, variant: str) -> None:

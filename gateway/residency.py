@@ -26,7 +26,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import lru_cache, partial
 
-from gateway import gently, memory
+from gateway import change, gently, memory
 from gateway.demand import Demand
 from gateway.fleet import Fleet
 from gateway.hosts import Host
@@ -302,7 +302,7 @@ class Residency:
                 current = model.builds[variant]
                 if self._limit is not None and self.loaded_bytes + need > self._limit:
                     # Without room for both the old one goes first.
-                    self._loading.change(partial(model.withdraw, variant))
+                    self._loading.change(partial(change.withdraw, model, variant))
                     self._since_s.pop((model.name, variant), None)
                     return True
                 loaded = await self._loading.prepared(model, build, self._settings)
@@ -312,10 +312,10 @@ class Residency:
                     return True
                 if loaded is None:
                     del model.incoming[variant]
-                    model.keep(variant, build.why)
+                    change.keep(model, variant, build.why)
                     return True
-                model.not_worse = await gently.run(model.evidence_with, variant)
-                self._loading.change(partial(model.switch, variant, loaded))
+                model.not_worse = await gently.run(change.evidence_with, model, variant)
+                self._loading.change(partial(change.switch, model, variant, loaded))
                 self._replaced(model.name, variant)
                 self._since_s[model.name, variant] = time.monotonic()
                 self._metrics.loaded(model.name, variant)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -188,26 +188,7 @@ class ServedModel:
             self.loaded[variant] = loaded
             build.move("warmed")
             build.resting = False
-            self._publish()
-
-    def evidence_with(self, variant: str) -> dict[str, dict[str, float]]:
-        """What the menu's scores will prove once the incoming build of `variant` is on it."""
-        entries = {name: build.entry for name, build in self.builds.items()}
-        return catalog.evidence({**entries, variant: self.incoming[variant].entry})
-
-    def evidence_after(
-        self, found: Mapping[str, Entry], gone: Collection[str]
-    ) -> dict[str, dict[str, float]]:
-        """What they will prove once these were found and those are gone; slow where any are."""
-        if not (found or gone):
-            return self.not_worse
-        entries = {name: build.entry for name, build in self.builds.items() if name not in gone}
-        fresh = {name: entry for name, entry in found.items() if not self._is_held(name)}
-        return catalog.evidence({**entries, **fresh})
-
-    def _is_held(self, variant: str) -> bool:
-        build = self.builds.get(variant)
-        return build is not None and build.stage not in ("waiting", "failed")
+            self.publish()
 
     def prepare(
         self,
@@ -276,111 +257,10 @@ class ServedModel:
             build.move("free")
             build.resting = True
             loaded = self.loaded.pop(variant)
-            self._publish()
+            self.publish()
         loaded.close()
 
-    # Change: what the store and the operator bring.
-
-    def found(self, variant: str, entry: Entry) -> None:
-        """A build of `variant` lies in the store that was not there before."""
-        self.broken.pop(variant, None)
-        self.incoming.pop(variant, None)
-        current = self.builds.get(variant)
-        if current is not None and current.entry.digest == entry.digest:
-            if current.stage == "failed":
-                current.move("retry")
-            current.why = ""
-            return
-        if catalog.kind(entry) != self.kind:
-            self.spoilt(variant, catalog.DISAGREES)
-            return
-        build = Build(entry, self.terms.offer(entry), late=True)
-        if current is None or current.stage in ("waiting", "failed"):
-            build.resting = current is not None and current.resting
-            self.builds[variant] = build
-        else:
-            self.incoming[variant] = build
-
-    def spoilt(self, variant: str, why: str) -> None:
-        """What lies in the store of `variant` cannot be served; what is in memory can."""
-        self.incoming.pop(variant, None)
-        current = self.builds.get(variant)
-        if current is not None and current.stage not in ("waiting", "failed"):
-            self.keep(variant, why)
-            return
-        self.builds.pop(variant, None)
-        self.broken[variant] = why
-        _LOG.error("%s/%s will not serve: %s", self.name, variant, why)
-
-    def keep(self, variant: str, why: str) -> None:
-        """The current build of `variant` serves on: the one that came after it cannot."""
-        why = f"a newer build cannot be served, so the one before it serves: {why}"
-        self.builds[variant].why = why
-        _LOG.error("%s/%s: %s", self.name, variant, why)
-
-    def gone(self, variant: str) -> None:
-        """`variant` is not in the store any more."""
-        self.broken.pop(variant, None)
-        self.incoming.pop(variant, None)
-        build = self.builds.pop(variant, None)
-        if build is not None:
-            self._send_off(variant, build)
-
-    def switch(self, variant: str, loaded: Loaded) -> None:
-        """Let the incoming build of `variant`, loaded and warm, take the current one's place."""
-        build = self.incoming.pop(variant)
-        before = self.builds[variant]
-        self.builds[variant] = build
-        self._send_off(variant, before)
-        self.loaded[variant] = loaded
-        build.move("warmed")
-        self.remake()
-
-    def direct(self, rollout: Rollout, not_worse: dict[str, dict[str, float]]) -> None:
-        """Let `rollout` hold, and what the scores of what there is now prove.
-
-        What it takes off the menu leaves; what it does not is loaded when its turn comes.
-        """
-        self.rollout = rollout
-        self.not_worse = not_worse
-        absent = rollout.absent()
-        for variant in list(self.builds):
-            if variant in absent or not rollout.serves:
-                self.withdraw(variant)
-        self.remake()
-
-    def withdraw(self, variant: str) -> None:
-        """Take `variant` out of memory, once what was promised it has run; it stays in the store.
-
-        Where a newer build was to take its place, that one is what stays.
-        """
-        before = self.builds[variant]
-        if before.stage in ("waiting", "failed"):
-            return
-        entry = (self.incoming.pop(variant, None) or before).entry
-        fresh = entry is not before.entry
-        self.builds[variant] = Build(
-            entry, self.terms.offer(entry) if fresh else before.offer, late=True
-        )
-        self._send_off(variant, before)
-        self.remake()
-
-    def offer_anew(self, terms: Terms) -> None:
-        """Offer every build on other terms."""
-        self.terms = terms
-        for build in (*self.builds.values(), *self.incoming.values()):
-            build.offer = terms.offer(build.entry)
-        self.remake()
-
-    def unneeded(self, build: Build) -> None:
-        """Let no lane start a batch of `build`, which is leaving, any more."""
-        build.move("retire")
-        self._publish()
-
-    def freed(self, build: Build) -> None:
-        """`build`, which was leaving, is out of memory."""
-        self.leaving.remove(build)
-        self._publish()
+    # What `gateway.change` is made of.
 
     def remake(self) -> None:
         """Make the menu anew, of what there is and what the operator wants."""
@@ -399,9 +279,9 @@ class ServedModel:
         )
         pinned = self.rollout.pinned in self.menu.by_name
         self.steered = pinned or any(name in self.menu.by_name for name in canaries)
-        self._publish()
+        self.publish()
 
-    def _send_off(self, variant: str, build: Build) -> None:
+    def send_off(self, variant: str, build: Build) -> None:
         """`build` is nobody's current one any more; it leaves when nothing needs it."""
         if build.stage in lifecycle.HELD:
             build.loaded = self.loaded.pop(variant)
@@ -414,9 +294,9 @@ class ServedModel:
             build = self.builds[variant]
             build.move(event)
             build.resting = event != "stay"
-            self._publish()
+            self.publish()
 
-    def _publish(self) -> None:
+    def publish(self) -> None:
         """Make it known what is ready and runnable, by replacing both sets."""
         stages = {name: build.stage for name, build in self.builds.items()}
         on_menu = self.menu.by_name
