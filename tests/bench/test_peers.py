@@ -140,6 +140,7 @@ def test_a_stack_belongs_to_its_innermost_known_part() -> None:
     raw = (
         "thread (1): MainThread;run (uvloop/x.py:1) 3\n"
         "thread (1): MainThread;route (router/route.py:1) 4\n"
+        "thread (2): lane-0;_take (gateway/lanes.py:9);Condition.wait (threading.py:3) 9\n"
         "thread (2): lane-0;_serve (gateway/lanes.py:1);infer (gateway/engines/echo.py:2) 5\n"
     )
     found = parts.by_thread(raw)

@@ -58,9 +58,9 @@ def main() -> None:
                 wanted.stacks.mkdir(parents=True, exist_ok=True)
                 (wanted.stacks / f"{form}.txt").write_text(raw)
             print(f"{called.says}: {rate:,.0f} requests/s while sampled")
-            for kind, counted in parts.by_thread(raw).items():
-                if kind != parts.OTHER:
-                    shares[f"{called.says}: {kind}"] = counted
+            counted = parts.by_thread(raw)
+            for kind in (parts.LOOP, parts.LANES):
+                shares[f"{called.says}: {kind}"] = counted.get(kind, Counter())
     samples = round(wanted.seconds * _RATE)
     draw(wanted.picture, shares, samples)
     text = _table(shares, samples)

@@ -22,7 +22,9 @@ PARTS = {
     "engine": ("gateway/engines",),
     "count": ("gateway/metrics", "router/telemetry", "prometheus_client/"),
 }
-LOOP, OTHER = "event loop", "other"
+LOOP, LANES, OTHER = "event loop", "lanes", "other"
+# A lane that waits for work, or for the interpreter's lock after it was woken.
+_WAITS = re.compile(r"wait \([^()]*threading\.py(:\d+)?\)$")
 _FRAME = re.compile(r"\(([^()]+?)(?::\d+)?\)$")
 
 
@@ -39,14 +41,17 @@ def part_of(stack: Iterable[str]) -> str:
 
 def by_thread(raw: str) -> dict[str, Counter[str]]:
     """Samples by kind of thread ("event loop", "lanes", "other"), then by part, from py-spy's raw
-    format with threads: one line a stack, frames with semicolons, then the count."""
+    format with threads: one line a stack, frames with semicolons, then the count. A thread that
+    waits does not count, though the sampler may take one that is being woken for a running one."""
     found: dict[str, Counter[str]] = {}
     for line in raw.splitlines():
         text, _, count = line.rpartition(" ")
         frames = text.split(";")
         thread = next((frame for frame in frames if frame.startswith("thread ")), "")
-        kind = "lanes" if "lane" in thread else LOOP if "MainThread" in thread else OTHER
+        kind = LANES if "lane" in thread else LOOP if "MainThread" in thread else OTHER
         inner = [frame for frame in frames if not frame.startswith(("thread ", "process "))]
+        if inner and _WAITS.search(inner[-1]):
+            continue
         part = part_of(inner)
         if part == OTHER and kind == LOOP:
             part = LOOP  # uvloop's and asyncio's own
