@@ -288,7 +288,7 @@ def _timeout(raw: object) -> tuple[float, ...]:
         return ()
     if isinstance(raw, bool) or not isinstance(raw, int) or raw < 0:
         raise InvalidRequest(field, raw, "a whole number of microseconds")
-    # 0 is how Triton's clients say "no timeout". A JSON integer may be longer than a float can hold.
+    # 0 is how Triton's clients say "no timeout"; and some integers are longer than a float holds.
     return (min(raw, 10**18) / 1000,) if raw else ()
 
 

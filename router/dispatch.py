@@ -35,6 +35,10 @@ REACH = 256
 # A batch takes at most this share of the tightest deadline that keeps arriving: a request that
 # finds every lane busy has to wait for one of them, and then takes its own time.
 BRIEF = 0.5
+# A request that is held for company runs by so much before it has to, at least.
+_WAKES_MS = 2.0
+# How long nobody looks whether company is still likely.
+_LOOK_S = 0.1
 # Rows that must be likely to come for a request to be held for their company: one might be the
 # caller's own next.
 COMPANY = 2
@@ -168,7 +172,8 @@ def _hurried(reachable: Sequence[Waiting], moment: Moment) -> tuple[int, float]:
         if hold_s <= moment.now_s:
             return at, 0.0
         until_s = min(until_s, hold_s)
-    return 0, until_s
+    # By then it may be known that nobody comes.
+    return 0, min(until_s, moment.now_s + _LOOK_S)
 
 
 def _hold_s(waiting: Waiting, moment: Moment, pace: Pace) -> float:
@@ -178,8 +183,12 @@ def _hold_s(waiting: Waiting, moment: Moment, pace: Pace) -> float:
         return 0.0
     offer = pace.tariff(choices).offers[0]
     rows = max(waiting.rows, offer.efficient_rows)
-    # Once for its own batch, once for the one that may run when the time has come.
-    window_ms = _slack_ms(waiting, moment) - 2 * pace.promised_ms(offer, rows)
+    # Once for its own batch, once for the one that may run when the time has come; and a lane does
+    # not wake on the dot.
+    until_ms = max(_WAKES_MS, 2 * pace.promised_ms(offer, rows))
+    # Who has a long deadline wants an answer sooner all the same.
+    due_ms = (waiting.due_s - moment.now_s) * 1000 - moment.overhead_ms
+    window_ms = min(_slack_ms(waiting, moment), due_ms) - until_ms
     coming = sum([k.rows_per_ms for k in moment.expected if k.choices.model == choices.model])
     return moment.now_s + window_ms / 1000 if coming * window_ms >= COMPANY else 0.0
 

@@ -250,6 +250,13 @@ def test_one_that_optimises_cost_waits_for_company() -> None:
     assert run(waiting(0, 100, thrifty)).variant == "fast"
     assert run(waiting(0, 2 * full_ms, thrifty), moment=coming).variant == "fast"
     assert run(waiting(0, choices=thrifty), moment=coming).variant == "fast"
+    # Nor does one longer than anybody's patience, nor without looking again whether company comes.
+    long = replaced(waiting(0, 60_000, thrifty), due_s=1.0)
+    rare = replace(MOMENT, expected=(Expected(thrifty, 60_000.0, 0.001),))
+    assert run(long, moment=rare).variant == "fast"
+    often = replace(MOMENT, expected=(Expected(thrifty, 60_000.0, 0.05),))
+    assert run(long, moment=often).wait_until_s == 0.1
+    assert run(long, moment=replace(often, now_s=0.999)).variant == "fast"
     # A full batch waits for nobody; one of another mind takes those along that it suits.
     full = [waiting(n, 100, thrifty) for n in range(8)]
     assert len(run(*full, moment=coming).members) == 8
