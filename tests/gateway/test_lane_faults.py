@@ -208,9 +208,7 @@ def test_tried_again_by_one_batch_and_back_when_that_succeeds(models: Path, faul
 
 def test_those_behind_the_trial_wait_for_it(models: Path, fault: Path) -> None:
     """Nobody is refused because somebody else's batch is the one that tries."""
-    write_variant(
-        models, "only", "fp32", delay_ms=200, delay_after=MAX_BATCH + 5, fault_file=str(fault)
-    )
+    write_variant(models, "only", "fp32", delay_ms=60, fault_file=str(fault))
     terms = Terms(first_s=0.2)
 
     async def test(rig: Rig) -> None:

@@ -247,11 +247,11 @@ def test_a_variant_that_cannot_be_loaded_again_keeps_no_other_from_serving(
     run(models, test, kind="process", terms=LONG)
 
 
-@pytest.mark.parametrize("fault_kind", ["hang", ""])
+@pytest.mark.parametrize("fault_kind", ["seize", ""])
 def test_no_process_outlives_a_gateway_that_was_killed(
     models: Path, fault: Path, fault_kind: str
 ) -> None:
-    """Not even one that hangs in a batch."""
+    """Not even one whose engine hangs and lets no other thread run."""
     code = (
         "import os, sys, threading\n"
         "import numpy as np\n"
