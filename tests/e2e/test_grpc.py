@@ -39,6 +39,13 @@ DATATYPES = (
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     models = tmp_path_factory.mktemp("models")
     write_three(models, labels=("low", "middle", "high"))
+    write_variant(
+        models,
+        "digits",
+        "fp32",
+        inputs=(TensorSpec(name="image", datatype="FP32", shape=(-1, 1, 24, 24)),),
+        outputs=(TensorSpec(name="logits", datatype="FP32", shape=(-1, 10)),),
+    )
     for datatype in DATATYPES:
         write_variant(
             models,
@@ -239,7 +246,7 @@ def test_stream_is_answered_in_order_and_outlives_a_bad_request(
     client.stop_stream()
     result, error = came.pop(50)
     assert result is None and error.message() == "unknown model 'absent'; there are " + (
-        ", ".join(sorted(["echo", *(datatype.lower() for datatype in DATATYPES)]))
+        ", ".join(sorted(["digits", "echo", *(datatype.lower() for datatype in DATATYPES)]))
     )
     assert all(error is None for _, error in came)
     responses = [result.get_response() for result, _ in came]
@@ -288,17 +295,9 @@ def test_extensions_that_are_not_offered_say_so(client: triton.InferenceServerCl
         client.infer("echo", [tensor])
 
 
-def test_the_example_of_the_page(tmp_path: Path) -> None:
-    write_variant(
-        tmp_path,
-        "digits",
-        "fp32",
-        inputs=(TensorSpec(name="image", datatype="FP32", shape=(-1, 1, 24, 24)),),
-        outputs=(TensorSpec(name="logits", datatype="FP32", shape=(-1, 10)),),
-    )
+def test_the_example_of_the_page(server: Server) -> None:
     page = (Path(__file__).parents[2] / "docs" / "grpc.md").read_text(encoding="utf-8")
     (example,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
-    with Server(tmp_path, max_batch=2, grpc_port=0) as server:
-        code = example.replace("127.0.0.1:8081", server.grpc_address)
-        ran = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+    code = example.replace("127.0.0.1:8081", server.grpc_address)
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
     assert ran.stdout.decode().split() == [*["[[0."], *["0."] * 8, "0.]]", "fp32"]
