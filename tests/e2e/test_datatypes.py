@@ -4,9 +4,11 @@ binary, raw requests, classification, statistics, configuration."""
 from __future__ import annotations
 
 import asyncio
+import json
 import struct
 from collections.abc import Iterator
 
+import httpx
 import ml_dtypes
 import numpy as np
 import pytest
@@ -100,7 +102,7 @@ def test_bfloat16_is_two_bytes(server: Server) -> None:
     assert response.content[length:] == values[:, :1].repeat(2, axis=1).tobytes()
 
 
-def raw(server: Server, model: str, body: bytes) -> object:
+def raw(server: Server, model: str, body: bytes) -> httpx.Response:
     return server.client.post(
         f"/v2/models/{model}/infer", content=body, headers={"Inference-Header-Content-Length": "0"}
     )
@@ -123,6 +125,21 @@ def test_raw_requests_that_are_no_tensor(server: Server) -> None:
     assert_invalid(raw(server, "bool", b"\0\2"), "body", "2")
     assert_invalid(raw(server, "bytes", b"text"), "body", "4 bytes")
     assert_invalid(raw(server, "two", bytes(8)), "Inference-Header-Content-Length", "0")
+
+
+def test_bytes_that_are_no_text_need_a_binary_answer(server: Server) -> None:
+    counted = {"model": "text", "outcome": "invalid-request"}
+    before = server.metric("gearshift_requests_total", **counted)
+    one = {"name": "x", "datatype": "BYTES", "shape": [1], "parameters": {"binary_data_size": 5}}
+    body = json.dumps({"inputs": [one]}).encode()
+    response = server.client.post(
+        "/v2/models/text/infer",
+        content=body + b"\1\0\0\0\xff",
+        headers={"Inference-Header-Content-Length": str(len(body))},
+    )
+    assert_invalid(response, "outputs.y", "JSON")
+    assert server.metric("gearshift_requests_total", **counted) == before + 1
+    assert raw(server, "text", b"\xff").content.endswith(b"\1\0\0\0\xff")
 
 
 def test_classification_as_the_client_asks_for_it(client: triton.InferenceServerClient) -> None:
