@@ -23,6 +23,7 @@ from gateway.hosts import LaneLost
 from gateway.messages import InferRequest
 from router.breaker import Outcome
 from router.card import TensorSpec, VariantCard
+from router.errors import InvalidRequest
 from router.padding import Padding
 
 Outputs = dict[str, Tensor]
@@ -37,7 +38,16 @@ class NotRun(EngineError):
 
 
 class OwnFault(EngineError):
-    """The request's own inputs are to blame: no engine could answer it."""
+    """The request's own inputs are to blame: no engine could answer it.
+
+    Attributes:
+        refusal: what its caller is told.
+    """
+
+    def __init__(self, given: str, output: str) -> None:
+        expected = f"finite numbers, as output {output!r} holds NaN otherwise"
+        self.refusal = InvalidRequest(f"inputs.{given}", "NaN or infinity", expected)
+        super().__init__(self.refusal.detail)
 
 
 class Ran(NamedTuple):
@@ -188,7 +198,7 @@ def _nan_fault(mine: Outputs, names: Sequence[str], request: InferRequest) -> En
             continue
         for given, tensor in request.inputs.items():
             if tensor.dtype.kind in "fV" and not np.isfinite(tensor).all():
-                return OwnFault(f"output {name!r} holds NaN, where input {given!r} is not finite")
+                return OwnFault(given, name)
         return EngineError(f"output {name!r} holds NaN")
     return None
 

@@ -17,7 +17,7 @@ from gateway.hosts import LaneLost
 from gateway.messages import InferRequest, Told
 from router.choices import without
 from router.decision import Decision
-from router.errors import EngineFailed
+from router.errors import EngineFailed, InvalidRequest
 from router.queue import Waiting
 
 # A lane that dies twice under the same request, of which the second time it ran by itself, dies of
@@ -91,8 +91,10 @@ def again(ticket: Ticket, fault: Fault) -> Ticket | None:
     return ticket._replace(waiting=ticket.waiting._replace(choices=others), fault=fault)
 
 
-def failed(ticket: Ticket, fault: Fault) -> EngineFailed:
+def failed(ticket: Ticket, fault: Fault) -> EngineFailed | InvalidRequest:
     """What its caller is told. What failed first is named: what came after was a second try."""
+    if isinstance(fault.error, OwnFault):
+        return fault.error.refusal
     first = ticket.fault or fault
     why = str(first.error)
     if isinstance(first.error, LaneLost) and isinstance(fault.error, LaneLost):

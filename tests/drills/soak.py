@@ -8,6 +8,7 @@ processes are killed. Afterwards nothing has leaked, and the clients' counts are
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import shutil
 import signal
@@ -108,16 +109,13 @@ def disturbing(
         while not ended.wait(every_s):
             number += 1
             kinds = ["swap", "raise", "nan", "shape", "hang"]
-            lanes = [
-                child
-                for child in processes(server)[1:]
-                if "gateway.lane_process" in " ".join(child.cmdline())
-            ]
+            lanes = [child for child in processes(server)[1:] if _runs_a_lane(child)]
             kind = dice.choice([*kinds, "kill", "kill"] if lanes else kinds)
             if kind == "swap":
                 swap(models, number)
             elif kind == "kill":
-                os.kill(dice.choice(lanes).pid, signal.SIGKILL)
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(dice.choice(lanes).pid, signal.SIGKILL)
             else:
                 fault.write_text(kind)
                 ended.wait(0.3)
@@ -132,6 +130,13 @@ def disturbing(
         ended.set()
         thread.join()
         fault.unlink(missing_ok=True)
+
+
+def _runs_a_lane(process: psutil.Process) -> bool:
+    try:
+        return "gateway.lane_process" in " ".join(process.cmdline())
+    except psutil.Error:  # it was killed already
+        return False
 
 
 def counted(server: Server, *, leaving: bool = False) -> dict[str, int]:

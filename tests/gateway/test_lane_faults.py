@@ -10,7 +10,7 @@ import pytest
 
 from gateway.tickets import Ticket
 from router.breaker import State, Terms
-from router.errors import DeadlinePassed, EngineFailed, NotReady
+from router.errors import DeadlinePassed, EngineFailed, InvalidRequest, NotReady
 from tests.gateway.lane_rig import MAX_BATCH, Rig, assert_own, run
 from tests.stores import write_variant
 
@@ -148,7 +148,7 @@ def test_nan_that_a_caller_sent_is_its_own(models: Path) -> None:
                 if value == np.inf:  # which says something, and is answered as it is
                     assert_own(ticket, await ticket.done)
                     continue
-                with pytest.raises(EngineFailed, match="where input 'image' is not finite"):
+                with pytest.raises(InvalidRequest, match=r"inputs\.image: expected finite numbers"):
                     await ticket.done
         assert state(rig) == "closed"
         assert {retried for _, _, retried in rig.told.failed} == {0}
