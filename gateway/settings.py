@@ -7,15 +7,13 @@ table is one in TOML, and JSON elsewhere.
 
 from __future__ import annotations
 
-import json
 import os
-import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, field_validator
+from pydantic import Field, ValidationError
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
@@ -25,9 +23,16 @@ from pydantic_settings import (
 )
 
 from gateway.cores import usable_cores
-from router import policies
+from gateway.setting_types import (
+    Database,
+    FloorText,
+    Number,
+    OwnPort,
+    PolicyName,
+    Table,
+    without_password,
+)
 from router.constraints import NONE, Constraints, Objective, floor
-from router.errors import InvalidRequest
 from router.menu import Percentile
 
 PREFIX = "GEARSHIFT_"
@@ -36,45 +41,6 @@ CONFIG_VARIABLE = PREFIX + "CONFIG"
 
 class SettingsError(Exception):
     """A setting is not usable. The message names it, where it came from and what was expected."""
-
-
-def _number(raw: object) -> object:
-    # The environment holds text, and a Literal of numbers takes none.
-    return int(raw) if isinstance(raw, str) and raw.strip().isdecimal() else raw
-
-
-def _table(raw: object) -> object:
-    try:
-        return json.loads(raw) if isinstance(raw, str) else raw
-    except ValueError:
-        return raw
-
-
-def _own_port(raw: object) -> object:
-    if raw is None or raw == "off":
-        return raw
-    try:
-        port = int(str(raw))
-    except ValueError:
-        port = -1
-    if not 0 <= port <= 65535:
-        raise ValueError("a port from 0 to 65535, or off")
-    return port
-
-
-def _database(url: str) -> str:
-    if re.match(r"(sqlite|postgresql)(\+[a-z0-9]+)?://", url) is None:
-        raise ValueError("a URL of SQLite or PostgreSQL")
-    return url
-
-
-def _without_password(url: object) -> str:
-    user, at, host = str(url).rpartition("@")
-    return re.sub(r"(//[^:/@]*):.*", r"\1:***", user) + at + host
-
-
-# A port beside the main one: 0 for a free one.
-OwnPort = Annotated[int | Literal["off"] | None, BeforeValidator(_own_port)]
 
 
 class Settings(BaseSettings):
@@ -102,7 +68,7 @@ class Settings(BaseSettings):
         description="The folder for what the server must remember, such as keys and what they "
         "spent; by default .gearshift in the store.",
     )
-    database: Annotated[str, AfterValidator(_database)] | None = Field(
+    database: Database | None = Field(
         None,
         description="The database of the keys and of what they spent, as an SQLAlchemy URL of "
         "SQLite or PostgreSQL; by default the file gearshift.db in the state folder.",
@@ -166,7 +132,7 @@ class Settings(BaseSettings):
         "twice as long each time that it fails, up to a minute.",
     )
     max_batch: int = Field(32, ge=1, le=4096, description="Rows of one batch, at most.")
-    latency_percentile: Annotated[Percentile, BeforeValidator(_number)] = Field(
+    latency_percentile: Annotated[Percentile, Number] = Field(
         99, description="The percentile of a variant's batch time that a promise counts on."
     )
     accuracy_margin: float = Field(
@@ -177,11 +143,11 @@ class Settings(BaseSettings):
         description="A variant shown not to be worse than the best by more than this counts as "
         "its equal; 0.005 is half a point.",
     )
-    policy: str = Field("gearshift", description="What a free lane runs, by name.")
+    policy: PolicyName = Field("gearshift", description="What a free lane runs, by name.")
     model_weights: Annotated[
         Mapping[str, Annotated[float, Field(gt=0, allow_inf_nan=False)]],
         NoDecode,
-        BeforeValidator(_table),
+        Table,
     ] = Field(
         {},
         description="How much lane time each model gets, beside the others, when there is not "
@@ -196,7 +162,7 @@ class Settings(BaseSettings):
         allow_inf_nan=False,
         description="Deadline of a request that states no constraint, in ms.",
     )
-    default_min_accuracy: float | str | None = Field(
+    default_min_accuracy: FloorText | None = Field(
         None,
         description="Floor of a request that states no constraint: 0.97, or 99% of the reference.",
     )
@@ -300,25 +266,6 @@ class Settings(BaseSettings):
         """Only what it is given: `load` merges the sources, so that an error can name its own."""
         return (init_settings,)
 
-    @field_validator("default_min_accuracy")
-    @classmethod
-    def _is_a_floor(cls, raw: float | str | None) -> float | str | None:
-        if raw is not None:
-            try:
-                floor("default_min_accuracy", raw)
-            except InvalidRequest as error:
-                raise ValueError(f"Input should be {error.members['expected']}") from error
-        return raw
-
-    @field_validator("policy")
-    @classmethod
-    def _is_a_policy(cls, name: str) -> str:
-        try:
-            policies.get(name)
-        except ValueError as error:
-            raise ValueError(f"Input should be one of {', '.join(policies.names())}") from error
-        return name
-
     @property
     def state_folder(self) -> Path:
         """Where the server keeps what it must remember; not made yet, perhaps."""
@@ -369,7 +316,7 @@ def load(options: Mapping[str, Any] | None = None, config: Path | None = None) -
             known = ", ".join(Settings.model_fields)
             raise SettingsError(f"{source}: unknown setting {name!r}; there are {known}") from error
         expected = problem["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
-        came = _without_password(merged[name]) if name == "database" else merged[name]
+        came = without_password(merged[name]) if name == "database" else merged[name]
         raise SettingsError(f"{name} (from {source}): expected {expected}, got {came!r}") from error
 
 
@@ -377,7 +324,7 @@ def shown(settings: Settings) -> dict[str, Any]:
     """Every setting as JSON, without the password that a database's URL may hold."""
     found = settings.model_dump(mode="json")
     if settings.database is not None:
-        found["database"] = _without_password(settings.database)
+        found["database"] = without_password(settings.database)
     return found
 
 
