@@ -262,6 +262,7 @@ def test_what_was_wanted_outlives_the_process(tmp_path: Path) -> None:
 def test_other_worker_processes_follow(tmp_path: Path) -> None:
     write_three(tmp_path)
     with Server(tmp_path, max_batch=4, workers=2, watch_seconds=0.1) as server:
+        until(lambda: server.metric("gearshift_worker_up") == 2, "both take requests")
         with Admin(server) as admin:
             admin.call("PUT", "/admin/models/echo/pin", json={"variant": "small"})
 

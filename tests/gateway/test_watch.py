@@ -141,7 +141,10 @@ import sys
 from pathlib import Path
 from gateway.directives import Directives
 directives = Directives(Path(sys.argv[1]))
-for number in range(20):
+Path(sys.argv[1], sys.argv[2]).touch()
+while not all(Path(sys.argv[1], name).exists() for name in "ab"):
+    pass
+for number in range(100):
     directives.change("echo", lambda r: r.alias(f"{sys.argv[2]}-{number}", "fp32"))
 """
 
@@ -151,4 +154,4 @@ def test_no_change_is_lost_between_processes(tmp_path: Path) -> None:
     running = [subprocess.Popen([*command, name]) for name in ("a", "b")]
     assert [process.wait(60) for process in running] == [0, 0]
     aliases = Directives(tmp_path).of("echo").aliases
-    assert aliases.keys() == {f"{name}-{number}" for name in "ab" for number in range(20)}
+    assert aliases.keys() == {f"{name}-{number}" for name in "ab" for number in range(100)}
