@@ -11,7 +11,7 @@ from gateway import catalog
 from gateway.fleet import Fleet
 from gateway.lanes import Result
 from gateway.metrics import Metrics
-from gateway.service import Service, _shifted
+from gateway.service import Service
 from gateway.settings import Settings, SettingsError
 from router.constraints import Constraints
 from router.route import Policy, route
@@ -40,7 +40,7 @@ def test_what_ran_instead_is_explained_and_described(models: Path, ran: str, lef
     foreseen = route(demands, served.menu, idle(frozenset(served.cards)), Policy())
     assert (foreseen.variant, foreseen.allowed) == ("int8", ("int8", "small"))
     result = Result({"logits": np.zeros((1, 3))}, ran, 10.004, 10.006, batch_rows=32)
-    kept = _shifted(foreseen, offers[ran], offers[foreseen.variant], result, 1)
+    kept = shifted(foreseen, offers[ran], offers[foreseen.variant], result, 1)
     assert (kept.variant, kept.reason) == (ran, "shifted-at-dispatch")
     assert f"{left} time was left than predicted" in kept.why
     assert "int8" in kept.why
