@@ -1,0 +1,82 @@
+"""Refusals that are written again: for the same head alone, and not for all in one turn."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from gateway.http_refusals import Refusals
+from gateway.shed import Shed
+from router.errors import Overloaded
+from tests.drills.openloop import post
+
+PATH, HURRY = "/v2/models/m/infer", {"Gearshift-Max-Latency-Ms": "5"}
+BODY = b'{"inputs": []}'
+
+
+def refused(packet: bytes, *, keep_alive: bool = True, length: str = str(len(BODY))) -> Refusals:
+    """A table that was told of the refusal of `packet`."""
+    left = [0]
+    shed: Shed[Any] = Shed(lambda: left[0])
+    answer = (429, [(b"content-length", b"2")], b"no")
+    held = shed.keep("k", Overloaded("no", retry_after_s=9), answer, lambda: None, time.monotonic())
+    cycle: Any = SimpleNamespace(
+        scope={"headers": [(b"content-length", length.encode())]},
+        default_headers=[(b"server", b"x")],
+        keep_alive=keep_alive,
+    )
+    refusals = Refusals()
+    refusals.keep(packet, cycle, held, None)
+    return refusals
+
+
+def test_the_same_bytes_are_refused_with_the_same_answer() -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        refusals = refused(post(PATH, BODY, HURRY))
+        written = refusals.find(post(PATH, BODY, HURRY), loop)
+        assert written is not None
+        assert written.startswith(b"HTTP/1.1 429 ") and written.endswith(b"\r\n\r\nno")
+        assert b"server: x\r\ncontent-length: 2\r\n" in written
+        other = BODY.replace(b"inputs", b"nothin")
+        assert refusals.find(post(PATH, other, HURRY), loop) == written
+        for different in (
+            post(PATH, BODY, {}),
+            post(PATH + "x", BODY, HURRY),
+            post(PATH, BODY, HURRY)[:-1],
+            post(PATH, BODY, HURRY) + b"G",
+            post(PATH, b'{"relax" : []}', HURRY),
+        ):
+            assert refusals.find(different, loop) is None
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    ("packet", "how"),
+    [
+        (post(PATH, BODY, HURRY), {"keep_alive": False}),
+        (post(PATH, BODY, HURRY), {"length": "3"}),
+        (post(PATH, BODY, HURRY) * 2, {}),  # pipelined: the packet is not that one request
+    ],
+)
+def test_what_is_not_one_whole_request_is_not_kept(packet: bytes, how: dict[str, Any]) -> None:
+    assert not refused(packet, **how)
+
+
+def test_so_many_are_let_through_in_a_turn_and_the_rest_refused() -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        message = post(PATH, BODY, HURRY)
+        refusals = refused(message)
+        await asyncio.sleep(0.15)  # the refusal has ended
+        for _ in range(2):
+            found = [refusals.find(message, loop) for _ in range(100)]
+            assert [each is None for each in found] == [True] * 64 + [False] * 36
+            await asyncio.sleep(0)
+
+    asyncio.run(main())
