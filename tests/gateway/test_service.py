@@ -13,6 +13,7 @@ from gateway.lanes import Result
 from gateway.metrics import Metrics
 from gateway.service import Service
 from gateway.settings import Settings, SettingsError
+from gateway.shifting import shifted
 from router.constraints import Constraints
 from router.route import Policy, route
 from router.snapshot import idle
