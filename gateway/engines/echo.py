@@ -12,7 +12,7 @@ A folder of format `echo` may hold `echo.json`, which makes the variant slow or 
     {"nan": true}            outputs of a float type are NaN
     {"fault_file": PATH}     while that file is there, each run has the fault that it names
 
-The file may hold `raise`, `hang` (until the file is gone), `seize` (for five minutes, while no other
+The file may hold `raise`, `hang` (until the file is gone), `seize` (for five minutes, and no other
 thread of the process runs), `nan`, `shape`, or `exit` (the process ends, as one that crashes does).
 With a number behind it, such as `raise 7`, only runs with a row whose first value is that number
 have it, and of `nan` only that row.

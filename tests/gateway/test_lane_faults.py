@@ -229,6 +229,8 @@ def test_those_behind_the_trial_wait_for_it(models: Path, fault: Path) -> None:
 def test_hanging_batch_runs_elsewhere_and_its_lane_comes_back(models: Path, fault: Path) -> None:
     async def test(rig: Rig) -> None:
         fault.write_text("hang", encoding="ascii")
+        (program,) = rig.fleet.model("echo").loaded["fp32"].programs
+        hangs = program._inner  # type: ignore[attr-defined]
         hung = rig.submit(1, BOTH)
         result = await hung.done
         assert_own(hung, result)
@@ -240,6 +242,10 @@ def test_hanging_batch_runs_elsewhere_and_its_lane_comes_back(models: Path, faul
         other = rig.submit(1, ("int8",))
         assert_own(other, await other.done)
         assert rig.lanes.keeper.alive
+        # Loaded anew: the old one is still in use.
+        while program._inner is None:  # type: ignore[attr-defined]
+            await asyncio.sleep(0.01)
+        assert program._inner is not hangs  # type: ignore[attr-defined]
         fault.unlink()  # what was given up comes back, and changes nothing
         while [thread for thread in rig.lanes.keeper.left_behind if thread.is_alive()]:
             await asyncio.sleep(0.01)
