@@ -33,7 +33,7 @@ def test_fuzz() -> None:
 
 
 def test_soak() -> None:
-    wrong, seen = soak(5, every_s=0.4, told=False, lane_kind="process")
+    wrong, seen = soak(4, every_s=0.3, told=False, lane_kind="process")
     assert wrong == []
     assert sum(seen.disturbed.values()) >= 3
 
@@ -93,9 +93,9 @@ def occupied(server: Server) -> Iterator[None]:
 
 
 def test_a_refusal_that_stands_refuses_only_who_asks_the_same(tmp_path: Path) -> None:
-    slow = {"latency_ms_at_1": 700, "latency_ms_at_32": 700, "delay_ms": 700, "delay_after": 2}
+    slow = {"latency_ms_at_1": 400, "latency_ms_at_32": 400, "delay_ms": 400, "delay_after": 2}
     write_variant(tmp_path, "echo", "fp32", **slow)
-    hurry = {"Gearshift-Max-Latency-Ms": "1000"}
+    hurry = {"Gearshift-Max-Latency-Ms": "600"}
     path = "/v2/models/echo/infer"
     body = json.dumps(infer_body()).encode()
     relaxed = json.dumps(infer_body(parameters={"relax": "latency"})).encode()
