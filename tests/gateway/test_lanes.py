@@ -165,7 +165,9 @@ def test_engine_that_answers_with_something_else_than_the_card_says(
 
     async def test(rig: Rig) -> None:
         model = rig.fleet.model("echo")
-        model.loaded["fp32"] = Loaded(model.cards["fp32"], (_Odd(outputs),), model.menu.by_name["fp32"].build)
+        model.loaded["fp32"] = Loaded(
+            model.cards["fp32"], (_Odd(outputs),), model.menu.by_name["fp32"].build
+        )
         with pytest.raises(EngineFailed, match=message):
             await rig.submit().done
         good = rig.submit(model="good")

@@ -92,7 +92,7 @@ def test_what_is_laid_out_in_an_arena_is_not_copied() -> None:
     theirs = Arena(os.dup(mine.file))
     room = mine.room([("a", np.dtype("<f4"), (2, 3)), ("b", np.dtype("<i8"), (2, 1))])
     room["a"][:], room["b"][:] = 1.5, 7
-    placed = mine.put(room)
+    placed = mine.put({"b": room["b"], "a": room["a"]})
     room["a"][0, 0] = 9.0  # the very memory that the other side sees
     got = theirs.get(placed, copied=False)
     assert got["a"].tolist() == [[9.0, 1.5, 1.5], [1.5, 1.5, 1.5]]
