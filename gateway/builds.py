@@ -36,6 +36,7 @@ class Build:
     Attributes:
         resting: whether the memory limit keeps it out, as far as anybody knows.
         late: whether it was found while the server served, which is as ready as it was.
+        took_s: how long it took to load and warm it the last time.
         loaded: its programs, once it is leaving; those of current builds are the model's.
     """
 
@@ -46,6 +47,7 @@ class Build:
         self.why = ""
         self.resting = False
         self.late = late
+        self.took_s = 0.0
         self.loaded: Loaded | None = None
 
     def move(self, event: Event) -> None:

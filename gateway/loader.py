@@ -6,7 +6,6 @@ It decides nothing: `gateway.residency` says what comes and what goes.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -64,7 +63,6 @@ class Loader:
 
     async def prepared(self, model: ServedModel, build: Build, settings: Settings) -> Loaded | None:
         """The programs of `build`, warm on every lane; None where it has failed, with a reason."""
-        began_s = time.monotonic()
         threads = settings.threads_per_lane
         # Threads that an engine starts for a program are as nice as the one that loads it, and
         # would be when they serve.
@@ -79,12 +77,16 @@ class Loader:
             pause=gently.pause,
         )
         await asyncio.to_thread(memory.trim)
-        took_s = time.monotonic() - began_s
-        self.longest_s = max(self.longest_s, took_s)
-        self._took_s[model.name, build.offer.name] = took_s
+        self.learn(model, build)
         if loaded is None:
             self._metrics.load_failed(model.name, build.offer.name)
         return loaded
+
+    def learn(self, model: ServedModel, build: Build) -> None:
+        """How long it took to load `build`, for what is promised of the next load."""
+        if build.took_s:
+            self.longest_s = max(self.longest_s, build.took_s)
+            self._took_s[model.name, build.offer.name] = build.took_s
 
     def see_off(self) -> None:
         """Drain and free every build that is leaving, each as soon as nothing needs it."""

@@ -221,8 +221,10 @@ class Residency:
             chosen=chosen,
         )
         await asyncio.to_thread(memory.trim)
-        for key in sorted(chosen):
-            self._loaded(key)
+        for name, variant in sorted(chosen):
+            model = self._fleet.model(name)
+            self._loading.learn(model, model.builds[variant])
+            self._loaded((name, variant))
         if self._limit is not None:
             await self._settle()  # where one has failed there is room for others
         if not self._stopping:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -206,6 +207,7 @@ class ServedModel:
         """
         entry = build.entry
         build.move("load")
+        began_s = time.monotonic()
         programs = []
         try:
             if self.door is not None:
@@ -228,6 +230,7 @@ class ServedModel:
             build.move("failed")
             _LOG.error("%s/%s will not serve: %s", self.name, entry.card.variant, build.why)
             return None
+        build.took_s = time.monotonic() - began_s
         return Loaded(entry.card, programs, entry.digest)
 
     # Memory: what the limit does with current builds.
