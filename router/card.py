@@ -7,8 +7,7 @@ fields, coerce nothing, and are frozen.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator

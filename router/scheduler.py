@@ -38,6 +38,8 @@ _OVERDUE_MS = 0.05
 _SHARED_OVER_S = 1.0
 # What was learnt is forgotten with age alone, too.
 _PACE_OLDEST_S = 1.0
+# What keeps requests out is doubted after so long in which nobody could refute it.
+_DOUBTED_AFTER_S = 0.5
 # Slowdowns that differ by less are one: what follows from them is worked out once.
 _STEPS_PER_E = 25
 # A rate is told from at least as long.
@@ -141,6 +143,10 @@ class Scheduler:
         else:
             snapshot = self.snapshot(model, constraints, now_s)
         decision = route(constraints, self._models[model].menu, snapshot, self._policy, rows)
+        if decision.verdict == "overloaded" and self._doubtful(now_s):
+            self.telemetry.start_anew(now_s)
+            snapshot = self.snapshot(model, constraints, now_s)
+            decision = route(constraints, self._models[model].menu, snapshot, self._policy, rows)
         if self._rule.late or decision.choices is None:
             return decision
         return self._assigned(decision, constraints, rows, now_s)
@@ -174,6 +180,14 @@ class Scheduler:
             least_overhead_ms=telemetry.least_overhead_ms,
             ready=self._ready(model, now_s),
         )
+
+    def _doubtful(self, now_s: float) -> bool:
+        """Whether only what was learnt under a load that is over keeps a request out.
+
+        Nothing runs and nothing waits, so nobody would ever teach better.
+        """
+        idle_lanes = not self.queue.waiting and not any(self.busy_until_s)
+        return idle_lanes and now_s - self.telemetry.learnt_s > _DOUBTED_AFTER_S
 
     def _company(self, constraints: Constraints, now_s: float) -> bool:
         """Whether a request that optimises cost may be held: somebody is likely to come."""

@@ -7,6 +7,7 @@ argument.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 
 from router.caution import Caution
@@ -30,6 +31,8 @@ class Telemetry:
         self, percentile: Percentile = 99, overhead_start_ms: float = OVERHEAD_START_MS
     ) -> None:
         self.batches = 0
+        # When a batch last finished, or all was forgotten.
+        self.learnt_s = -math.inf
         self._percentile: Percentile = percentile
         self._drift = Drift()
         self._tail = Margin(percentile)
@@ -37,6 +40,7 @@ class Telemetry:
         self._tail_fewest = round(2 / (1 - percentile / 100))
         self._tail_count = 0
         self._tail_until_s = 0.0
+        self._tail_changes = 0
         # Requests that found a lane free and those that had to wait differ in what they err by.
         self._margins = {queued: Margin(percentile) for queued in (False, True)}
         self._fresh_until_s = {False: 0.0, True: 0.0}
@@ -60,10 +64,13 @@ class Telemetry:
         Its card says `expected_ms` at the median and `promised_ms` at the promised percentile.
         """
         self.batches += 1
+        self.learnt_s = now_s
         key = model, variant
         factor = self._drift.factor(key, now_s)
-        if now_s > self._tail_until_s:
+        # How batches scattered at another speed says little of how they do at this one.
+        if now_s > self._tail_until_s or self._drift.changes != self._tail_changes:
             self._tail, self._tail_count = Margin(self._percentile), 0
+            self._tail_changes = self._drift.changes
         self._tail.observe(promised_ms * factor, actual_ms)
         self._tail_count += 1
         self._tail_until_s = now_s + OLDEST_S
@@ -73,6 +80,15 @@ class Telemetry:
         """Another build has that name now."""
         self._drift.forget((model, variant))
         self.batches += 1  # what was worked out from it is out of date
+
+    def start_anew(self, now_s: float) -> None:
+        """Believe the cards again, and that the gateway costs what it did at first."""
+        self._drift = Drift()
+        self._tail, self._tail_count = Margin(self._percentile), 0
+        self._overhead_until_s = 0.0
+        self._overheads.clear()
+        self.batches += 1
+        self.learnt_s = now_s
 
     def slowdown(self, model: str, variants: Iterable[str], now_s: float) -> Mapping[str, float]:
         """By variant, how many times longer than its card's median its batches take lately."""

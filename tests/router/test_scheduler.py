@@ -345,3 +345,21 @@ def test_one_without_a_deadline_gets_its_turn_whatever_arrives(rate: float, mode
     (patient,) = [fate for fate in fates if fate.stream == 1]
     assert patient.kept
     assert patient.waited_s <= PATIENCE_S + 2 * longest_ms / 1000
+
+
+def test_a_slowness_that_keeps_everybody_out_is_doubted_when_nothing_runs() -> None:
+    own = scheduler("m")
+    demands = Constraints(max_latency_ms=30.0)
+    for number in range(40):  # a load under which the processor was somebody else's
+        own.telemetry.batch("m", "tiny", 0.15, 0.2, 400.0, number * 0.01)
+    assert own.route("m", demands, 1, 0.5).verdict == "overloaded"  # it may still be so
+    assert own.route("m", demands, 1, 2.0).verdict == "accepted"
+
+
+def test_a_slowness_is_believed_while_it_keeps_nobody_out() -> None:
+    own = scheduler("m")
+    for number in range(40):
+        own.telemetry.batch("m", BEST, 0.67, 0.8, 6.7, number * 0.01)
+    before = own.telemetry.slowdown("m", [BEST], 0.5)
+    assert own.route("m", Constraints(max_latency_ms=1000.0), 1, 2.0).verdict == "accepted"
+    assert own.telemetry.slowdown("m", [BEST], 2.0) == before
