@@ -13,11 +13,12 @@ import logging
 from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
-from gateway import catalog, change, gently, intake
+from gateway import catalog, change, gently, intake, listing
 from gateway.directives import Directives
 from gateway.fleet import Fleet, ServedModel, VariantState
+from gateway.listing import Listed
 from gateway.metrics import Metrics
 from gateway.residency import Residency
 from gateway.watch import Changes, Watch
@@ -25,18 +26,6 @@ from router.errors import InvalidRequest, NotReady, UnknownVariant
 from router.rollout import Rollout
 
 _LOG = logging.getLogger(__name__)
-
-# As the Open Inference Protocol's repository extension calls them.
-ListedState = Literal["READY", "LOADING", "UNLOADING", "UNAVAILABLE"]
-
-
-class Listed(NamedTuple):
-    """One variant in the repository's index: its model, its name, its state and the reason."""
-
-    name: str
-    version: str
-    state: ListedState
-    reason: str
 
 
 class Operator:
@@ -96,14 +85,7 @@ class Operator:
         Args:
             ready_only: list only those that a request can be answered by now.
         """
-        listed = [
-            Listed(name, state.variant, _LISTED.get(state.state, "UNAVAILABLE"), state.why)
-            for name, model in sorted(self._fleet.everything().items())
-            for state in model.states.values()
-        ]
-        for name, whys in sorted(self._fleet.broken.items()):
-            listed.extend([Listed(name, each, "UNAVAILABLE", why) for each, why in whys.items()])
-        return [one for one in listed if not ready_only or one.state == "READY"]
+        return listing.index(self._fleet, ready_only=ready_only)
 
     def describe(self, model: str) -> dict[str, Any]:
         """Everything there is to know of one model's variants, as plain JSON values.
@@ -111,24 +93,7 @@ class Operator:
         Raises:
             UnknownModel: there is none.
         """
-        served = self._fleet.everything().get(model)
-        if served is None:
-            served = self._fleet.model(model)
-        rollout = served.rollout
-        return {
-            "name": model,
-            "reference": served.reference,
-            "rollout": rollout.model_dump(mode="json"),
-            "variants": {
-                name: {
-                    "state": state.state,
-                    "why": state.why,
-                    "replacing": name in served.incoming,
-                    "build": served.builds[name].entry.digest if name in served.builds else None,
-                }
-                for name, state in served.states.items()
-            },
-        }
+        return listing.describe(self._fleet, model)
 
     def models(self) -> list[str]:
         """Every model that the store holds, served or not."""
@@ -384,6 +349,3 @@ class Operator:
 
 def _too_early(_: Callable[[], None]) -> None:
     raise NotReady("the server is still starting")
-
-
-_LISTED: dict[str, ListedState] = {"ready": "READY", "loading": "LOADING", "draining": "UNLOADING"}
