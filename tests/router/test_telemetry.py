@@ -99,3 +99,16 @@ def test_the_overhead_is_what_most_answers_cost_lately() -> None:
     assert telemetry.overhead_ms(10.0) == 2.0
     # What a burst taught is soon forgotten, whether or not anybody is answered meanwhile.
     assert telemetry.overhead_ms(12.1) == OVERHEAD_START_MS
+
+
+def test_the_tail_of_another_speed_is_forgotten() -> None:
+    """Else a starved machine's stalls turned tight deadlines away long after they had ended."""
+    telemetry, now_s = Telemetry(), 0.0
+    for number in range(600):
+        now_s += 0.01
+        telemetry.batch("m", "v", 10.0, 12.0, 200.0 if number % 20 == 0 else 40.0, now_s)
+    assert telemetry.tail(now_s) > 2.0
+    for _ in range(40):
+        now_s += 0.01
+        telemetry.batch("m", "v", 10.0, 12.0, 10.0, now_s)
+    assert telemetry.tail(now_s) == 1.0
