@@ -20,6 +20,7 @@ from gateway.keys import Key
 from gateway.ledger import Ledger, LedgerUnusable, NameTaken, Total, Used
 from router.quota import Limits
 from tests.e2e.harness import PATIENCE_S, until
+from tests.needs import program
 
 DAY, NEXT_DAY = "2026-01-01", "2026-01-02"
 NOW = "2026-01-01T00:00:00+00:00"
@@ -38,14 +39,11 @@ def key(name: str, **limits: object) -> Key:
 @pytest.fixture(scope="module")
 def postgres() -> Iterator[str]:
     """A server of PostgreSQL, on a port of its own, for this module."""
-    if shutil.which("initdb") is None or shutil.which("postgres") is None:
-        pytest.skip("PostgreSQL's server is not installed here")
-    user = None
-    if os.geteuid() == 0:  # which the server refuses to run as
-        try:
-            user = pwd.getpwnam("postgres").pw_name
-        except KeyError:
-            pytest.skip("PostgreSQL's server does not run as root, and there is no other user")
+    initdb, server = (
+        program(name, "postgresql", "postgresql/*/bin") for name in ("initdb", "postgres")
+    )
+    # It refuses to run as root; the package makes this user.
+    user = pwd.getpwnam("postgres").pw_name if os.geteuid() == 0 else None
     folder = Path(tempfile.mkdtemp())
     data = folder / "data"
     if user is not None:
@@ -54,11 +52,11 @@ def postgres() -> Iterator[str]:
         port = free.getsockname()[1]
     options = ["--auth=trust", "--username=gearshift", "--no-sync", "--encoding=UTF8"]
     subprocess.run(
-        ["initdb", *options, str(data)], user=user, check=True, cwd="/",
+        [initdb, *options, str(data)], user=user, check=True, cwd="/",
         stdout=subprocess.DEVNULL, timeout=PATIENCE_S,
     )  # fmt: skip
     options = ["-p", str(port), "-h", "127.0.0.1", "-k", "", "-c", "fsync=off"]
-    command = ["postgres", "-D", str(data), *options]
+    command = [server, "-D", str(data), *options]
     process = subprocess.Popen(command, user=user, cwd="/", stderr=subprocess.DEVNULL)
     url = f"postgresql+psycopg://gearshift@127.0.0.1:{port}/postgres"
 
