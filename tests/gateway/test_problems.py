@@ -25,8 +25,9 @@ def test_every_error_has_a_status() -> None:
 def test_every_error_is_a_problem_that_v2_clients_can_read(kind: type[GearshiftError]) -> None:
     made: dict[type[GearshiftError], GearshiftError] = {
         InvalidRequest: InvalidRequest("id", 1, "text"),
-        Overloaded: Overloaded("too much", 0.2),
     }
+    if issubclass(kind, Overloaded):
+        made[kind] = kind("too much", 0.2)
     error = made.get(kind) or kind("what happened")
     status, headers, body = problems.of(error)
     document = json.loads(body)
