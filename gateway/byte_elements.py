@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from gateway.engines import Tensor
-from router.errors import InvalidRequest
+from router.errors import InvalidRequest, shown
 
 _LENGTH_BYTES = 4
 
@@ -69,8 +69,8 @@ def from_leaves(field: str, leaves: Sequence[Any], shape: tuple[int, ...]) -> Te
         elif isinstance(leaf, bytes):
             elements.append(leaf)
         else:
-            shown = "nothing" if leaf is None else f"{leaf!r}"[:40]
-            raise InvalidRequest(field, shown, "text, of BYTES")
+            came = "nothing" if leaf is None else shown(leaf)[:40]
+            raise InvalidRequest(field, came, "text, of BYTES")
     return as_tensor(elements, shape)
 
 

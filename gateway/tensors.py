@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Mapping
+from itertools import chain
 from typing import Any
 
 import ml_dtypes
@@ -18,8 +19,8 @@ import orjson
 from gateway import byte_elements
 from gateway.engines import NUMPY_TYPES, Tensor
 from gateway.long_lists import LONG_ELEMENTS, LongList, written
-from router.card import TensorSpec
-from router.errors import InvalidRequest
+from router.card import Datatype, TensorSpec
+from router.errors import InvalidRequest, shown
 
 BINARY_SIZE = "binary_data_size"
 
@@ -127,94 +128,96 @@ def from_json(
     """A tensor written as JSON, flat or nested.
 
     Args:
-        may_hold_bools: whether the text holds `true` or `false` anywhere. numpy takes a boolean
+        may_hold_bools: whether the text holds `true` or `false` anywhere. `struct` takes a boolean
             among numbers for a number, and looking at each element costs as much as converting
             them all.
 
     Raises:
-        InvalidRequest: its elements are not as many as the shape needs, or not of the datatype.
+        InvalidRequest: its elements are not as many as the shape needs, or not of the datatype, or
+            more than memory is free for.
     """
     field = f"{field}.data"
-    if isinstance(raw, LongList):
-        tensor = raw.tensor(spec.datatype, shape)
-        if tensor is not None:
-            return tensor
-        raw = raw.whole()
-        may_hold_bools = True
-    if not isinstance(raw, list):
-        raise InvalidRequest(field, _kind(raw), "a list")
+    try:
+        if isinstance(raw, LongList):
+            tensor = raw.tensor(spec.datatype, shape)
+            if tensor is not None:
+                return tensor
+            raw = raw.whole()
+            may_hold_bools = True
+        if not isinstance(raw, list):
+            raise InvalidRequest(field, _kind(raw), "a list")
+        return _from_list(field, raw, spec.datatype, shape, may_hold_bools)
+    except MemoryError as error:
+        raise InvalidRequest(
+            field, f"a list of {math.prod(shape)}", "no more than memory is free for"
+        ) from error
+
+
+def _from_list(
+    field: str, raw: list[Any], datatype: Datatype, shape: tuple[int, ...], may_hold_bools: bool
+) -> Tensor:
     count = math.prod(shape)
-    code = _CODES.get(spec.datatype)
-    if code is not None and len(raw) == count and not may_hold_bools:
-        # The common case, flat and right: `struct` converts in one pass, and is as strict as the
-        # slower way below, which finds out what is wrong. It also keeps the interpreter's lock: a
-        # lane that took it between two requests would run each of them as a batch of its own.
+    flat = len(raw) == count and type(raw[0]) is not list
+    leaves = raw if flat else _flattened(field, raw, shape, count)
+    if datatype == "BYTES":
+        return byte_elements.from_leaves(field, leaves, shape)
+    code = _CODES.get(datatype)
+    if code is not None and not (may_hold_bools and bool in set(map(type, leaves))):
+        # The common case: `struct` converts in one pass, and is as strict as what follows, which
+        # finds out what is wrong. It also keeps the interpreter's lock: a lane that took it
+        # between two requests would run each of them as a batch of its own.
         try:
-            packed = struct.pack(f"<{count}{code}", *raw)
+            packed = struct.pack(f"<{count}{code}", *leaves)
         except (struct.error, OverflowError):
             pass
         else:
-            return np.frombuffer(packed, NUMPY_TYPES[spec.datatype]).reshape(shape)
-    if spec.datatype == "BYTES":
-        return _strings(field, raw, shape, count)
-    try:
-        found = np.array(raw)
-    except (ValueError, OverflowError) as error:
-        raise InvalidRequest(
-            field, "a ragged or too deeply nested list", f"a list of shape {list(shape)}"
-        ) from error
-    if found.shape != shape and found.shape != (count,) and found.dtype != object:
-        raise InvalidRequest(
-            field,
-            f"a list of shape {list(found.shape)}",
-            f"{count} elements, flat or nested as {list(shape)}",
-        )
-    wanted = NUMPY_TYPES[spec.datatype]
-    kind = "f" if spec.datatype == "BF16" else wanted.kind  # numpy knows it as no number
-    good = {"b": "b", "u": "iu", "i": "iu", "f": "fiu"}[kind]
-    mixed = kind in "iu" and found.dtype.kind == "f"
-    if mixed and all(type(item) is int for item in _leaves(raw)):
-        found = np.array(raw, dtype=object)  # no integer of numpy's holds both 2**63 and 0
-    elif found.dtype.kind not in good or (may_hold_bools and kind != "b" and _has_bool(raw)):
-        raise InvalidRequest(field, _odd_one(raw, good), f"{_ELEMENTS[kind]}, of {spec.datatype}")
+            return np.frombuffer(packed, NUMPY_TYPES[datatype]).reshape(shape)
+    # numpy must not see what is no number: it gives every element the room of the longest text.
+    wanted = NUMPY_TYPES[datatype]
+    kind = "f" if datatype == "BF16" else wanted.kind  # numpy knows it as no number
+    allowed = _ALLOWED[kind]
+    if not allowed.issuperset(map(type, leaves)):
+        odd = next(leaf for leaf in leaves if type(leaf) not in allowed)
+        raise InvalidRequest(field, _kind(odd), f"{_ELEMENTS[kind]}, of {datatype}")
+    if kind == "b":
+        return np.array(leaves, wanted).reshape(shape)
     if kind in "iu":
         limits = np.iinfo(wanted)
-        low, high = int(found.min()), int(found.max())
-        if low < limits.min or high > limits.max:
-            raise InvalidRequest(
-                field,
-                low if low < limits.min else high,
-                f"{spec.datatype} values from {limits.min} to {limits.max}",
-            )
-        return found.astype(wanted).reshape(shape)
-    if kind == "f" and wanted.itemsize < 8:
-        with np.errstate(over="ignore"):
-            tensor = found.astype(wanted).reshape(shape)
-        if not _all_finite(tensor):
-            raise InvalidRequest(
-                field,
-                float(np.abs(found).max()),
-                f"{spec.datatype} values up to {float(ml_dtypes.finfo(wanted).max):g}",
-            )
-        return tensor
-    return found.astype(wanted, copy=False).reshape(shape)
+        raise InvalidRequest(
+            field,
+            next(leaf for leaf in leaves if not limits.min <= leaf <= limits.max),
+            f"{datatype} values from {limits.min} to {limits.max}",
+        )
+    found = np.array(leaves, np.float64)
+    with np.errstate(over="ignore"):
+        tensor = found.astype(wanted).reshape(shape)
+    if not np.isfinite(tensor).all():
+        raise InvalidRequest(
+            field,
+            float(np.abs(found).max()),
+            f"{datatype} values up to {float(ml_dtypes.finfo(wanted).max):g}",
+        )
+    return tensor
 
 
-def _strings(field: str, raw: list[Any], shape: tuple[int, ...], count: int) -> Tensor:
-    """The elements of BYTES, flat or nested as `shape`."""
-    if len(raw) == count and not isinstance(raw[0], list):
-        return byte_elements.from_leaves(field, raw, shape)
-    level: list[Any] = raw
+def _flattened(field: str, raw: list[Any], shape: tuple[int, ...], count: int) -> list[Any]:
+    """The elements of a list that is nested as `shape`; each level is looked at before the next,
+    so that this takes no more room than the elements themselves.
+
+    Raises:
+        InvalidRequest: it is nested otherwise.
+    """
+    level = raw
     for size in shape[1:]:
-        fits = all(isinstance(item, list) and len(item) == size for item in level)
-        level = [leaf for item in level for leaf in item] if fits else []
+        fits = all(type(item) is list and len(item) == size for item in level)
+        level = list(chain.from_iterable(level)) if fits else []
     if len(level) != count:
         raise InvalidRequest(
             field,
             f"a list of {len(raw)}",
             f"{count} elements, flat or nested as {list(shape)}",
         )
-    return byte_elements.from_leaves(field, level, shape)
+    return level
 
 
 def to_json(spec: TensorSpec, tensor: Tensor) -> Tensor | list[str] | orjson.Fragment:
@@ -250,6 +253,12 @@ _ELEMENTS = {
     "i": "whole numbers",
     "f": "numbers",
 }
+_ALLOWED: Mapping[str, frozenset[type]] = {
+    "b": frozenset((bool,)),
+    "u": frozenset((int,)),
+    "i": frozenset((int,)),
+    "f": frozenset((int, float)),
+}
 
 
 # Format characters of `struct`, by datatype.
@@ -268,29 +277,7 @@ _CODES = {
 }
 
 
-def _all_finite(tensor: Tensor) -> bool:
-    return bool(np.isfinite(tensor).all())
-
-
 def _kind(raw: object) -> str:
     if isinstance(raw, dict):
         return "an object"
-    return "nothing" if raw is None else f"{raw!r}"
-
-
-def _has_bool(raw: list[Any]) -> bool:
-    return any(type(item) is bool for item in _leaves(raw))
-
-
-def _odd_one(raw: list[Any], good: str) -> object:
-    """The first element that is to blame."""
-    allowed: tuple[type, ...] = (bool,) if good == "b" else (int, float) if "f" in good else (int,)
-    return next((_kind(item) for item in _leaves(raw) if type(item) not in allowed), "numbers")
-
-
-def _leaves(raw: list[Any]) -> list[Any]:
-    # numpy took at most 64 levels, so this ends.
-    level = raw
-    while any(isinstance(item, list) for item in level):
-        level = [leaf for item in level for leaf in (item if isinstance(item, list) else [item])]
-    return level
+    return "nothing" if raw is None else shown(raw)

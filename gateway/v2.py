@@ -211,7 +211,8 @@ def _inputs(
     raw: object, specs: Mapping[str, TensorSpec], tail: Tail, may_hold_bools: bool
 ) -> tuple[dict[str, Tensor], int]:
     if isinstance(specs, Inputs) and specs.processed is not None and isinstance(raw, list):
-        given = {item.get("name") for item in raw if isinstance(item, dict)}
+        named = [item.get("name") for item in raw if isinstance(item, dict)]
+        given = {name for name in named if isinstance(name, str)}
         if given.isdisjoint(specs) or not given.isdisjoint(specs.processed.keys() - specs.keys()):
             specs = specs.processed
     names = ", ".join(specs)

@@ -22,8 +22,16 @@ No protocol's numbers here: each protocol has its own table from these classes t
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Mapping
 from typing import ClassVar
+
+# Of what a client sent: it may be nested deeper than Python's own `repr` follows, or be long.
+_BRIEF = reprlib.Repr()
+_BRIEF.maxlevel, _BRIEF.maxlist, _BRIEF.maxdict = 3, 16, 16
+_BRIEF.maxstring = _BRIEF.maxother = 200
+shown = _BRIEF.repr
+"""A value as Python writes it, briefly."""
 
 
 class GearshiftError(Exception):
@@ -46,13 +54,22 @@ class InvalidRequest(GearshiftError):
     title = "Invalid request"
 
     def __init__(self, field: str, received: object, expected: str) -> None:
-        shown = received if isinstance(received, (int, float, bool)) else str(received)[:200]
+        came: object = received
+        if not isinstance(received, (int, float)):
+            came = (shown(received) if isinstance(received, (list, dict)) else str(received))[:200]
         super().__init__(
-            f"{field}: expected {expected}, got {shown!r}",
+            f"{field}: expected {expected}, got {came!r}",
             field=field,
-            received=str(shown),
+            received=str(came),
             expected=expected,
         )
+
+    @classmethod
+    def saying(cls, field: str, detail: str) -> InvalidRequest:
+        """One whose detail says all of it already."""
+        error = cls.__new__(cls)
+        GearshiftError.__init__(error, detail, field=field)
+        return error
 
 
 class TooLarge(GearshiftError):

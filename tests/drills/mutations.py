@@ -24,6 +24,14 @@ DATATYPES = (
     "FP16", "BF16", "FP32", "FP64", "BYTES",
 )  # fmt: skip
 
+
+def _deep(levels: int) -> Any:
+    value: Any = [0] * 64
+    for _ in range(levels):
+        value = [value, value] if levels < 8 else [value]
+    return value
+
+
 # What programs stumble over.
 VALUES: tuple[Any, ...] = (
     None, True, False, 0, 1, -1, 2, 255, 256, -129, 2**31, 2**32, 2**53 + 1, 2**63, 2**64, -(2**63),
@@ -31,6 +39,7 @@ VALUES: tuple[Any, ...] = (
     "null", "99%", "1e5", "reference", "fp32", "nobody", "../..", "\0", "\ud800", "é" * 9,
     "x" * 999,
     [], [[]], [[[]]], [None], [0] * 300, [[1, 2], [3]], {}, {"a": 1}, {"": None}, "FP32", "BYTES",
+    ["x" * 40_000, *[""] * 20_000], _deep(7), _deep(100),
     "latency,cost", "high", "cost", "5m", "0n", "99999999H", "123456789S",
 )  # fmt: skip
 NAMES = (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -440,6 +441,38 @@ def test_a_list_too_deep_for_a_tensor() -> None:
     for _ in range(200):
         deep = [deep]
     assert refusal({"inputs": [tensor(data=deep)]}).members["field"] == "inputs[0].data"
+
+
+@pytest.mark.parametrize("datatype", ["FP32", "INT64", "BF16", "BOOL"])
+@pytest.mark.parametrize("length", [600, 5000, 60_000])  # whole, the wrong number, cut out
+def test_one_long_text_does_not_make_every_element_long(datatype: str, length: int) -> None:
+    spec = TensorSpec.model_validate({"name": "x", "datatype": datatype, "shape": (-1, 24, 25)})
+    data: list[object] = ["x" * 40_000, *[""] * (length - 1)]
+    for nested in (data, [data], [[data] * 2] * 2, [1, *data[1:]], [[*[1] * 600], data]):
+        one = {"name": "x", "datatype": datatype, "shape": [1, 24, 25], "data": nested}
+        text = orjson.dumps({"inputs": [one]})
+        tracemalloc.start()
+        try:
+            with pytest.raises(InvalidRequest) as error:
+                v2.decode(text, None, {"x": spec}, OUTPUTS)
+            assert tracemalloc.get_traced_memory()[1] < 32 << 20
+        finally:
+            tracemalloc.stop()
+        assert error.value.members["field"] == "inputs[0].data"
+        assert len(error.value.detail) < 400
+
+
+@pytest.mark.parametrize("member", ["shape", "data", "name", "datatype", "parameters"])
+@pytest.mark.parametrize("levels", [50, 1000])
+def test_a_member_that_is_deep_and_wide(member: str, levels: int) -> None:
+    text = b"[" * levels + b"0," * 10_000 + b"0" + b"]" * levels
+    one = orjson.dumps(tensor(**{member: ...}))[:-1] + b',"%b":%b}' % (member.encode(), text)
+    processed = v2.Inputs([IMAGE], processed=[LABEL])
+    for inputs in ({"image": IMAGE}, processed):
+        with pytest.raises(InvalidRequest) as error:
+            v2.decode(b'{"inputs":[%b]}' % one, None, inputs, OUTPUTS)
+        assert str(error.value.members["field"]).startswith(f"inputs[0].{member}")
+        assert len(error.value.detail) < 400
 
 
 @given(st.binary(max_size=200), st.none() | st.integers(0, 250))
