@@ -10,7 +10,8 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from typing import Any
 from numpy.typing import NDArray
 from pydantic import ValidationError
 from safetensors import SafetensorError
-from safetensors.numpy import load_file
+from safetensors.numpy import load
 
 from gateway.evidence import paired_lower_bounds
 from gateway.signature import Check, NotSigned, anything
@@ -48,12 +49,14 @@ class Entry:
     Attributes:
         digest: SHA-256 of its manifest, which tells one build of a variant from another.
         scores: per-sample scores and clusters, each (samples,); None where there are none.
+        check: of its signature, whenever its files are read again.
     """
 
     folder: Path
     card: VariantCard
     digest: str = ""
     scores: tuple[Scores, Scores] | None = field(default=None, repr=False, compare=False)
+    check: Check = field(default=anything, repr=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -120,6 +123,17 @@ def usable(store: Path, check: Check = anything) -> Catalog:
     return catalog
 
 
+@contextmanager
+def _reading() -> Iterator[None]:
+    """A file that cannot be read makes its variant unusable, and nothing else."""
+    try:
+        yield
+    except OSError as error:
+        name = Path(error.filename).name if isinstance(error.filename, str) else "a file of it"
+        raise VariantUnusable(f"{name} cannot be read: {error.strerror}") from error
+
+
+@_reading()
 def read_variant(folder: Path, check: Check = anything) -> Entry:
     """One variant, with the digest of every file checked against its manifest.
 
@@ -127,12 +141,51 @@ def read_variant(folder: Path, check: Check = anything) -> Entry:
         check: of its signature, as `gateway.signature.checker` makes it.
 
     Raises:
-        VariantUnusable: anything is missing, changed, or not what it should be.
+        VariantUnusable: anything is missing, changed, a link, or not what it should be.
     """
+    _refuse_links(folder)
+    text = (folder / MANIFEST_FILE).read_bytes()
+    manifest = _vouched(folder, text, check)
+    if CARD_FILE not in manifest.files:
+        raise VariantUnusable(f"{CARD_FILE} is missing")
     try:
-        text = (folder / MANIFEST_FILE).read_bytes()
-    except OSError as error:
-        raise VariantUnusable(f"{MANIFEST_FILE} cannot be read: {error.strerror}") from error
+        card = VariantCard.model_validate_json(_own(folder, CARD_FILE, manifest))
+    except ValidationError as error:
+        raise VariantUnusable(f"{CARD_FILE} is not a card: {_first(error)}") from error
+    named = (folder.parent.name, folder.name)
+    if (card.model, card.variant) != named:
+        raise VariantUnusable(
+            f"the card is of {card.model}/{card.variant}, the folder is {'/'.join(named)}"
+        )
+    return Entry(folder, card, _sha256(text), _scores(folder, manifest), check)
+
+
+@_reading()
+def check_unchanged(entry: Entry) -> None:
+    """Make sure that what lies in its folder is what was checked: every digest, and the signature.
+
+    Whoever loads a variant calls it before, so that nothing else is ever loaded, and after, since
+    a folder may be replaced meanwhile. It reads every file: not for the event loop.
+
+    Raises:
+        VariantUnusable: a file has changed, or another build lies there now, or none.
+    """
+    _refuse_links(entry.folder)
+    text = (entry.folder / MANIFEST_FILE).read_bytes()
+    if entry.digest != _sha256(text):
+        raise VariantUnusable("it was replaced since it was checked")
+    _vouched(entry.folder, text, entry.check)
+
+
+def _refuse_links(folder: Path) -> None:
+    # What a link leads to is not the store's, and may change without it.
+    for place in (folder.parent, folder):
+        if place.is_symlink():
+            raise VariantUnusable(f"{place.name} is a link, not a folder")
+
+
+def _vouched(folder: Path, text: bytes, check: Check) -> Manifest:
+    """The manifest `text`, which the files of `folder` agree with, and `check` as well."""
     try:
         manifest = Manifest.model_validate_json(text)
     except ValidationError as error:
@@ -144,34 +197,22 @@ def read_variant(folder: Path, check: Check = anything) -> Entry:
         check(folder)
     except NotSigned as error:
         raise VariantUnusable(str(error)) from error
-    if CARD_FILE not in manifest.files:
-        raise VariantUnusable(f"{CARD_FILE} is missing")
-    try:
-        card = VariantCard.model_validate_json((folder / CARD_FILE).read_bytes())
-    except ValidationError as error:
-        raise VariantUnusable(f"{CARD_FILE} is not a card: {_first(error)}") from error
-    named = (folder.parent.name, folder.name)
-    if (card.model, card.variant) != named:
-        raise VariantUnusable(
-            f"the card is of {card.model}/{card.variant}, the folder is {'/'.join(named)}"
-        )
-    return Entry(folder, card, hashlib.sha256(text).hexdigest(), _scores(folder))
+    return manifest
 
 
-def check_unchanged(entry: Entry) -> None:
-    """Make sure that what was just loaded is what was checked: a folder may be replaced meanwhile.
-
-    Raises:
-        VariantUnusable: another build lies there now, or none.
-    """
-    try:
-        text = (entry.folder / MANIFEST_FILE).read_bytes()
-    except OSError as error:
-        raise VariantUnusable(f"{MANIFEST_FILE} cannot be read: {error.strerror}") from error
-    if entry.digest != hashlib.sha256(text).hexdigest():
-        raise VariantUnusable("it was replaced while it was being loaded")
+def _own(folder: Path, name: str, manifest: Manifest) -> bytes:
+    """What a file of `manifest` holds, be it replaced after it was checked."""
+    raw = (folder / name).read_bytes()
+    if _sha256(raw) != manifest.files[name]:
+        raise VariantUnusable(f"{name} was replaced while it was read")
+    return raw
 
 
+def _sha256(raw: bytes) -> str:
+    return hashlib.sha256(raw).hexdigest()
+
+
+@_reading()
 def digests(folder: Path) -> dict[str, str]:
     """SHA-256, in hexadecimal, of every file of `folder` but its manifest and its signature.
 
@@ -185,11 +226,8 @@ def digests(folder: Path) -> dict[str, str]:
         # A link may lead out of the store, and what it leads to may change after the check.
         if path.is_symlink() or not path.is_file():
             raise VariantUnusable(f"{path.name} is no plain file")
-        try:
-            with path.open("rb") as file:
-                found[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
-        except OSError as error:
-            raise VariantUnusable(f"{path.name} cannot be read: {error.strerror}") from error
+        with path.open("rb") as file:
+            found[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
     return found
 
 
@@ -239,10 +277,10 @@ def folders(parent: Path) -> list[Path]:
     """
     try:
         children = sorted(parent.iterdir())
+        # Hidden folders are builds in progress; other files (pictures) are no variants.
+        return [child for child in children if _NAME.fullmatch(child.name) and child.is_dir()]
     except OSError as error:
         raise StoreUnusable(f"{parent}: not a folder that can be read: {error.strerror}") from error
-    # Hidden folders are builds in progress; other files (pictures) are no variants.
-    return [child for child in children if _NAME.fullmatch(child.name) and child.is_dir()]
 
 
 def kind(entry: Entry) -> str:
@@ -265,11 +303,13 @@ def consistent(entries: Mapping[str, Entry]) -> tuple[dict[str, Entry], dict[str
     return kept, {name: DISAGREES for name in entries if name not in kept}
 
 
-def _scores(folder: Path) -> tuple[Scores, Scores] | None:
+def _scores(folder: Path, manifest: Manifest) -> tuple[Scores, Scores] | None:
+    if SCORES_FILE not in manifest.files:
+        return None
     try:
-        tensors = load_file(folder / SCORES_FILE)
+        tensors = load(_own(folder, SCORES_FILE, manifest))
         return tensors["scores"], tensors["clusters"]
-    except (OSError, KeyError, SafetensorError):
+    except (KeyError, SafetensorError):
         return None
 
 

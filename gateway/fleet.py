@@ -111,6 +111,15 @@ class Fleet:
             for variant, why in sorted(whys.items())
         )
 
+    def failed(self) -> list[Key]:
+        """Every variant that is whole, as far as anybody knows, and could not be loaded."""
+        return [
+            (name, variant)
+            for name, model in self._models.items()
+            for variant, build in model.builds.items()
+            if build.stage == "failed"
+        ]
+
     def held(self, name: str) -> ServedModel:
         """As `model`, for what was promised already: of one that is leaving, too."""
         return self._models[name]

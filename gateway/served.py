@@ -25,7 +25,7 @@ from gateway.door import Door
 from gateway.engines import EngineError
 from gateway.hosts import Host
 from gateway.lease import Loaded
-from gateway.warmup import load_program
+from gateway.warmup import load_programs
 from router import lifecycle
 from router.card import TensorSpec, VariantCard
 from router.lifecycle import Event
@@ -208,25 +208,16 @@ class ServedModel:
         entry = build.entry
         build.move("load")
         began_s = time.monotonic()
-        programs = []
         try:
+            programs = load_programs(
+                hosts, entry, threads=threads, max_batch=max_batch, trust=trust, pause=pause
+            )
             if self.door is not None:
                 self.door.open(entry.folder)
-            for host in hosts:
-                programs.append(
-                    load_program(
-                        host, entry, threads=threads, max_batch=max_batch, trust=trust, pause=pause
-                    )
-                )
-                pause()
-            catalog.check_unchanged(entry)
         except Exception as error:
             # Whatever an engine raises while it starts is this variant's failure, not the
             # server's: the others serve without it.
-            for program in programs:
-                program.close()
-            expected = isinstance(error, EngineError | catalog.VariantUnusable)
-            build.why = str(error) if expected else repr(error)
+            build.why = str(error) if isinstance(error, EngineError) else repr(error)
             build.move("failed")
             _LOG.error("%s/%s will not serve: %s", self.name, entry.card.variant, build.why)
             return None

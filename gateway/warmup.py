@@ -1,4 +1,4 @@
-"""Loading one program, and warming it up: a variant serves only after it has answered.
+"""Loading a build's programs, and warming them up: a variant serves only after it has answered.
 
 On every lane and for every batch size it must answer with the shape and datatype that its card
 promises: a failed warm-up keeps it out, and says why.
@@ -6,9 +6,9 @@ promises: a failed warm-up keeps it out, and says why.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
-from gateway.catalog import Entry
+from gateway.catalog import Entry, VariantUnusable, check_unchanged
 from gateway.engines import NUMPY_TYPES, EngineError, Program, Tensor
 from gateway.hosts import Host
 from gateway.padding import warm_up_inputs
@@ -24,21 +24,57 @@ def load_program(
     trust: bool,
     pause: Callable[[], None] = lambda: None,
 ) -> Program:
-    """The program of `entry` for the lane of `host`, warm.
+    """As `load_programs`, for one lane."""
+    (program,) = load_programs(
+        [host], entry, threads=threads, max_batch=max_batch, trust=trust, pause=pause
+    )
+    return program
+
+
+def load_programs(
+    hosts: Sequence[Host],
+    entry: Entry,
+    *,
+    threads: int,
+    max_batch: int,
+    trust: bool,
+    pause: Callable[[], None] = lambda: None,
+) -> list[Program]:
+    """The programs of `entry`, one for the lane of each host, warm.
+
+    What lies in its folder is checked before and after, as it will be whenever a host loads one
+    of them anew.
 
     Args:
         pause: called between two steps of it, so that lanes that serve are not kept waiting.
 
     Raises:
-        EngineError: it cannot be loaded, or answered with something else than its card promises.
+        EngineError: it is not what it was, cannot be loaded, or answered with something else than
+            its card promises. Other exceptions are the engine's own.
     """
-    program = host.load(entry.folder, entry.card, threads=threads, trusted=trust)
+
+    def verify() -> None:
+        try:
+            check_unchanged(entry)
+        except VariantUnusable as error:
+            raise EngineError(str(error)) from error
+
+    verify()
+    programs: list[Program] = []
     try:
-        warm_up(program, entry.card, max_batch, pause)
+        for host in hosts:
+            program = host.load(
+                entry.folder, entry.card, threads=threads, trusted=trust, verify=verify
+            )
+            programs.append(program)
+            warm_up(program, entry.card, max_batch, pause)
+            pause()
+        verify()
     except BaseException:
-        program.close()
+        for program in programs:
+            program.close()
         raise
-    return program
+    return programs
 
 
 def warm_up(

@@ -12,7 +12,7 @@ changes nothing.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -68,8 +68,14 @@ class Watch:
         if self._whole.pop(key, None) is not None:
             self._broken[key] = _files(self.store / key[0] / key[1])
 
-    def look(self) -> Changes:
-        """What has changed since the last look; reads and checks every file of what is new."""
+    def look(self, failed: Collection[Key] = ()) -> Changes:
+        """What has changed since the last look; reads and checks every file of what is new.
+
+        Args:
+            failed: what could not be loaded, and may be mended without a new manifest.
+        """
+        for key in failed:
+            self.doubt(key)
         try:
             folders = self._folders()
         except StoreUnusable as error:
@@ -110,6 +116,8 @@ class Watch:
 
 
 def _manifest(folder: Path) -> Stamp:
+    if _linked(folder):
+        return ()
     return _stamp(os.path.join(folder, MANIFEST_FILE))  # noqa: PTH118 - a look is all of these
 
 
@@ -118,7 +126,13 @@ def _files(folder: Path) -> Stamp:
         names = sorted(os.listdir(folder))  # noqa: PTH208
     except OSError:
         return ()
-    return tuple([one for name in names for one in _stamp(os.path.join(folder, name))])  # noqa: PTH118
+    files = [one for name in names for one in _stamp(os.path.join(folder, name))]  # noqa: PTH118
+    # What a link led to may come into its place.
+    return (("", int(_linked(folder)), 0, 0), *files)
+
+
+def _linked(folder: Path) -> bool:
+    return os.path.islink(folder) or os.path.islink(folder.parent)  # noqa: PTH114
 
 
 def _stamp(path: str) -> Stamp:

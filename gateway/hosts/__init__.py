@@ -13,7 +13,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol, cast
 
@@ -40,8 +40,20 @@ class LaneLost(EngineError):
 class Host(Protocol):
     """Where one lane's programs live. Used by one thread at a time."""
 
-    def load(self, folder: Path, card: VariantCard, *, threads: int, trusted: bool) -> Program:
+    def load(
+        self,
+        folder: Path,
+        card: VariantCard,
+        *,
+        threads: int,
+        trusted: bool,
+        verify: Callable[[], None] = lambda: None,
+    ) -> Program:
         """As `engines.Engine.load`, with the engine that `card` names.
+
+        Args:
+            verify: raises EngineError where `folder` does not hold what it held. Called before and
+                after the program is loaded anew, by itself, later; not now.
 
         Raises:
             EngineError: it cannot be loaded.

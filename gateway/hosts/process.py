@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import logging
 import os
 import signal
 import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,8 @@ from gateway.engines import EngineError, Program, Tensor, Tensors
 from gateway.hosts import Host, LaneLost, serves_lane
 from gateway.lane_wire import Ended, receive, send
 from router.card import VariantCard
+
+_LOG = logging.getLogger(__name__)
 
 # A process that was killed, or whose pipes were closed, has ended by then.
 _ENDING_S = 5.0
@@ -131,11 +134,19 @@ class _Child:
 class _Program:
     """A program in the lane's process."""
 
-    def __init__(self, lane: _Lane, number: int, card: VariantCard, *how: object) -> None:
+    def __init__(
+        self,
+        lane: _Lane,
+        number: int,
+        card: VariantCard,
+        verify: Callable[[], None],
+        *how: object,
+    ) -> None:
         self.card = card
         self.absent = ""
         self._lane = lane
         self._number = number
+        self._verify = verify
         self._how = how
 
     def load(self) -> None:
@@ -143,6 +154,16 @@ class _Program:
         folder, threads, trusted = self._how
         text = self.card.model_dump_json()
         self._lane.child.beside.call("load", self._number, str(folder), text, threads, trusted)
+
+    def load_again(self) -> None:
+        """Have it loaded into a new process, of the same files."""
+        self._verify()
+        self.load()
+        try:
+            self._verify()
+        except EngineError:
+            self._lane.child.beside.call("close", self._number)
+            raise
 
     def room(
         self, wanted: Iterable[tuple[str, np.dtype[Any], tuple[int, ...]]]
@@ -177,8 +198,16 @@ class _Lane:
         # Loading and restoring wait for each other; batches do not.
         self._changing = threading.Lock()
 
-    def load(self, folder: Path, card: VariantCard, *, threads: int, trusted: bool) -> Program:
-        program = _Program(self, next(self._numbers), card, folder, threads, trusted)
+    def load(
+        self,
+        folder: Path,
+        card: VariantCard,
+        *,
+        threads: int,
+        trusted: bool,
+        verify: Callable[[], None] = lambda: None,
+    ) -> Program:
+        program = _Program(self, next(self._numbers), card, verify, folder, threads, trusted)
         with self._changing:
             if self.child.ended:
                 self._start_again()
@@ -218,7 +247,7 @@ class _Lane:
         while left:
             program = left[0]
             try:
-                program.load()
+                program.load_again()
                 left.pop(0)
                 continue
             except LaneLost:
@@ -228,6 +257,7 @@ class _Lane:
                 left = [other for other in programs if not other.absent]
             except EngineError as error:
                 program.absent = f"it cannot be loaded again: {error}"
+                _LOG.error("%s/%s: %s", program.card.model, program.card.variant, program.absent)
                 left.pop(0)
         restored = [program for program in programs if not program.absent]
         if programs and not restored:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from gateway import engines
@@ -23,8 +23,17 @@ _LOG = logging.getLogger(__name__)
 class _Program:
     """An engine's program; another of the same files may take its place."""
 
-    def __init__(self, folder: Path, card: VariantCard, threads: int, trusted: bool) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        card: VariantCard,
+        threads: int,
+        trusted: bool,
+        verify: Callable[[], None],
+    ) -> None:
         self._how = folder, card, threads, trusted
+        self._verify = verify
+        self._absent = ""
         self._inner: Program | None = self._loaded()
 
     def _loaded(self) -> Program:
@@ -35,7 +44,7 @@ class _Program:
     def infer(self, inputs: Tensors) -> dict[str, Tensor]:
         inner = self._inner
         if inner is None:
-            raise EngineError("it did not come back, and is being loaded again")
+            raise EngineError(self._absent)
         return inner.infer(inputs)
 
     def kernels(self) -> dict[str, int]:
@@ -47,20 +56,37 @@ class _Program:
 
     def replace(self) -> None:
         """Load it anew, on a thread of its own: what hung once may hang again."""
+        self._absent = "it did not come back, and is being loaded again"
         self._inner = None
         threading.Thread(target=self._replace, name="reload", daemon=True).start()
 
     def _replace(self) -> None:
+        card = self._how[1]
         try:
-            self._inner = self._loaded()
+            self._verify()
+            inner = self._loaded()
+            try:
+                self._verify()
+            except EngineError:
+                inner.close()
+                raise
+            self._inner = inner
         except Exception as error:  # engines have no common base for what they raise
-            card = self._how[1]
+            self._absent = f"it cannot be loaded again: {error}"
             _LOG.error("%s/%s cannot be loaded again: %s", card.model, card.variant, error)
 
 
 class _InProcess:
-    def load(self, folder: Path, card: VariantCard, *, threads: int, trusted: bool) -> Program:
-        return _Program(folder, card, threads, trusted)
+    def load(
+        self,
+        folder: Path,
+        card: VariantCard,
+        *,
+        threads: int,
+        trusted: bool,
+        verify: Callable[[], None] = lambda: None,
+    ) -> Program:
+        return _Program(folder, card, threads, trusted, verify)
 
     def give_up(self, program: Program | None) -> None:
         """Nothing ends a thread: it keeps the old program until it returns by itself."""

@@ -180,6 +180,41 @@ def test_what_is_broken_says_why_and_is_mended_by_being_whole(models: Path) -> N
         until(lambda: server.infer("hollow").status_code == 200, "and so is the model")
 
 
+def test_a_file_that_is_changed_in_place_is_never_run(models: Path) -> None:
+    write(models, "small", accuracy=0.9, ms=1)
+    whole = {name: models / "echo" / name / "echo.json" for name in ("fp32", "int8", "small")}
+    texts = {name: path.read_text() for name, path in whole.items()}
+    with Server(models, **QUICK) as server:
+
+        def call(path: str, **body: Any) -> dict[str, Any]:
+            url = f"{server.admin_url}/admin/models/echo{path}"
+            told: dict[str, Any] = httpx.post(url, json=body, timeout=PATIENCE_S).json()
+            return told.get("variants", told)
+
+        def why(variant: str) -> str:
+            url = f"{server.admin_url}/admin/models/echo"
+            told: str = httpx.get(url).json()["variants"][variant]["why"]
+            return told
+
+        whole["small"].write_text('{"delay_ms": 1}')
+        call("/variants/small/disable")
+        assert call("/variants/small/enable")["small"]["state"] == "failed"
+        assert "echo.json has digest" in why("small")
+        assert server.infer(version="small").status_code == 503
+        whole["small"].write_text(texts["small"])
+        until(lambda: server.infer(version="small").status_code == 200, "it is mended")
+        whole["int8"].write_text('{"delay_ms": 1}')
+        assert call("/variants/int8/shadow", share=1)["int8"]["state"] == "shadow"
+        assert server.infer().status_code == 200
+        until(lambda: "echo.json has digest" in why("int8"), "the shadow does not run")
+        whole["fp32"].write_text('{"delay_ms": 1}')
+        assert server.infer().headers["gearshift-variant"] == "fp32"  # what is loaded serves on
+        call("/unload")
+        call("/load")
+        assert "echo.json has digest" in why("fp32")
+        assert server.infer().headers["gearshift-variant"] == "small"
+
+
 def test_a_store_that_is_gone_changes_nothing(models: Path) -> None:
     with Server(models, **QUICK) as server, traffic(server, {}) as sent:
         models.rename(models.parent / "elsewhere")

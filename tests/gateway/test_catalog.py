@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from safetensors.numpy import load_file, save_file
 
 from gateway import catalog
-from gateway.catalog import StoreUnusable
+from gateway.catalog import StoreUnusable, VariantUnusable
 from gateway.evidence import paired_interval
+from gateway.watch import Watch
 
 
 @pytest.fixture
@@ -74,6 +78,61 @@ def test_a_missing_an_added_and_a_linked_file_are_found(store: Path) -> None:
     assert "scores.safetensors is missing" in problem(store)
     scores.symlink_to(moved)
     assert "scores.safetensors is no plain file" in problem(store)
+
+
+def test_a_link_keeps_its_variants_out(store: Path, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    (store / "tiny" / "int8").rename(elsewhere)
+    (store / "tiny" / "int8").symlink_to(elsewhere)
+    assert problem(store) == "tiny/int8: int8 is a link, not a folder"
+    (store / "tiny" / "int8").unlink()
+    elsewhere.rename(store / "tiny" / "int8")
+    entry = catalog.read(store).models["tiny"]["int8"]
+    (store / "tiny").rename(elsewhere)
+    (store / "tiny").symlink_to(elsewhere)
+    found = catalog.read(store)
+    assert not found.models and found.broken["tiny"]["int8"] == "tiny is a link, not a folder"
+    with pytest.raises(VariantUnusable, match="tiny is a link"):
+        catalog.check_unchanged(entry)
+
+
+def test_a_file_that_is_replaced_while_it_is_read_is_not_taken(
+    store: Path,
+) -> None:
+    folder = store / "tiny" / "int8"
+
+    def check(_: Path) -> None:
+        path.write_bytes(path.read_bytes() + b" ")
+
+    for name in ("card.json", "scores.safetensors"):
+        path = folder / name
+        whole = path.read_bytes()
+        with pytest.raises(VariantUnusable, match=f"{name} was replaced while it was read"):
+            catalog.read_variant(folder, check)
+        path.write_bytes(whole)
+
+
+@pytest.mark.parametrize("what", ["iterdir", "is_dir", "is_file", "is_symlink"])
+def test_a_disk_that_fails_is_no_fault_of_the_program(
+    store: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    entry = catalog.read_variant(store / "tiny" / "int8")
+
+    def fails(self: Path) -> Iterator[Path]:
+        raise OSError(errno.EIO, os.strerror(errno.EIO), str(self))
+
+    watch = Watch(store)
+    monkeypatch.setattr(Path, what, fails)
+    if what in ("iterdir", "is_dir"):
+        with pytest.raises(StoreUnusable, match="Input/output error"):
+            catalog.folders(store)
+        assert "Input/output error" in watch.look().unreadable
+    if what != "is_dir":
+        with pytest.raises(VariantUnusable, match="cannot be read: Input/output error"):
+            catalog.check_unchanged(entry)
+    if what == "iterdir":
+        with pytest.raises(VariantUnusable, match="cannot be read: Input/output error"):
+            catalog.digests(entry.folder)
 
 
 def test_a_manifest_that_is_absent_or_no_manifest(store: Path) -> None:

@@ -10,12 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gateway import catalog, change, hosts
+from gateway import catalog, change, hosts, warmup
 from gateway.engines import EngineError
 from gateway.fleet import Fleet
 from gateway.served import ServedModel
+from gateway.signature import NotSigned
+from gateway.warmup import load_program
 from router.card import TensorSpec
 from router.rollout import AS_IT_LIES
+from tests.e2e.harness import until
 from tests.gateway.lane_rig import MAX_BATCH, Rig, assert_own, run
 from tests.stores import write_variant
 
@@ -87,7 +90,93 @@ def test_one_that_was_replaced_while_it_was_loaded_does_not_serve(store: Path) -
     another(store, accuracy=0.5)
     build = model.incoming["fp32"]
     assert model.prepare(build, [hosts.open_one("thread", 0)], **HOW) is None
-    assert build.why == "it was replaced while it was being loaded"
+    assert build.why == "it was replaced since it was checked"
+
+
+@pytest.mark.parametrize("way", ["evicted", "disabled", "unloaded"])
+def test_a_file_that_changed_is_not_loaded_again(store: Path, way: str) -> None:
+    model = served(store)
+    (store / "echo" / "int8" / "echo.json").write_text('{"delay_ms": 1}')
+    if way == "evicted":
+        model.evict("int8")
+        model.free("int8")
+    else:
+        off = AS_IT_LIES.disable("int8") if way == "disabled" else AS_IT_LIES.serve(False)
+        change.direct(model, off, model.not_worse)
+        change.direct(model, AS_IT_LIES, model.not_worse)
+    model.load("int8", [hosts.open_one("thread", 0)], **HOW)
+    assert model.states["int8"].state == "failed"
+    assert "echo.json has digest" in model.states["int8"].why
+
+
+@pytest.mark.parametrize("moment", ["before", "meanwhile"])
+def test_a_file_that_changed_is_not_taken_for_the_one_that_was_checked(
+    store: Path, moment: str
+) -> None:
+    entry = catalog.read_variant(store / "echo" / "int8")
+    file = store / "echo" / "int8" / "echo.json"
+
+    def edit() -> None:
+        file.write_text('{"fail_load": true}')
+
+    if moment == "before":
+        edit()
+    with pytest.raises(EngineError, match=r"echo\.json has digest"):  # and not the engine's words
+        load_program(hosts.open_one("thread", 0), entry, **HOW, pause=edit)
+
+
+def test_a_signature_that_went_keeps_a_build_from_memory(store: Path) -> None:
+    signed = True
+
+    def check(_: Path) -> None:
+        if not signed:
+            raise NotSigned("it is not signed")
+
+    entry = catalog.read_variant(store / "echo" / "int8", check)
+    load_program(hosts.open_one("thread", 0), entry, **HOW).close()
+    signed = False
+    with pytest.raises(EngineError, match="it is not signed"):
+        load_program(hosts.open_one("thread", 0), entry, **HOW)
+
+
+@pytest.mark.parametrize("moment", ["before", "meanwhile"])
+@pytest.mark.parametrize("kind", ["thread", "process"])
+def test_a_lane_that_comes_back_loads_what_was_checked_alone(
+    store: Path, kind: str, moment: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entries = [catalog.read_variant(store / "echo" / name) for name in ("fp32", "int8")]
+    host = hosts.open_one(kind, 0)
+    try:
+        good, bad = [load_program(host, entry, **HOW) for entry in entries]
+        file = entries[1].folder / "echo.json"
+        if moment == "before":
+            file.write_text('{"delay_ms": 1}')
+        else:  # the first check passes, what was loaded does not
+            check = catalog.check_unchanged
+            passed = []
+
+            def replaced(entry: catalog.Entry) -> None:
+                check(entry)
+                if entry is entries[1] and not passed:
+                    passed.append(entry)
+                    file.write_text('{"delay_ms": 1}')
+
+            monkeypatch.setattr(warmup, "check_unchanged", replaced)
+        host.give_up(bad)
+        restored = [card.variant for _, card in host.restore()]
+        assert restored == (["fp32"] if kind == "process" else [])
+        rows = {"image": np.ones((1, 4), np.float32)}
+        assert good.infer(rows)["logits"].shape == (1, 3)
+
+        def why() -> str:
+            with pytest.raises(EngineError) as told:
+                bad.infer(rows)
+            return str(told.value)
+
+        until(lambda: "being loaded again" not in why(), "it was tried")
+        assert "cannot be loaded again: echo.json has digest" in why()
+    finally:
+        host.close()
 
 
 def test_one_that_does_not_go_with_the_others_is_left_out(store: Path) -> None:

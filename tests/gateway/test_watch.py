@@ -11,7 +11,7 @@ import pytest
 
 from gateway.directives import Directives
 from gateway.watch import Changes, Watch
-from router.errors import InvalidRequest
+from router.errors import InvalidRequest, NotReady
 from router.rollout import AS_IT_LIES
 from tests.stores import seal, write_variant
 
@@ -102,6 +102,29 @@ def test_a_digest_that_is_wrong_names_the_file(store: Path) -> None:
     assert keys(watch.look()) == ({"small"}, set(), set())
 
 
+def test_what_could_not_be_loaded_is_looked_at_file_by_file(store: Path) -> None:
+    watch = Watch(store)
+    file = store / "echo" / "int8" / "echo.json"
+    whole = file.read_bytes()
+    file.write_text('{"delay_ms": 1}')
+    assert not watch.look()  # the manifest is the same
+    assert not watch.look([("echo", "int8")])
+    file.write_bytes(whole)
+    assert keys(watch.look([("echo", "int8")])) == ({"int8"}, set(), set())
+
+
+def test_a_link_is_no_variant_until_what_it_leads_to_is_in_its_place(store: Path) -> None:
+    watch = Watch(store)
+    place, elsewhere = store / "echo" / "int8", store.parent / "elsewhere"
+    place.rename(elsewhere)
+    place.symlink_to(elsewhere)
+    assert watch.look().broken == {("echo", "int8"): "int8 is a link, not a folder"}
+    assert not watch.look()
+    place.unlink()
+    elsewhere.rename(place)
+    assert keys(watch.look()) == ({"int8"}, set(), set())
+
+
 def test_directives_are_kept_and_seen_by_others(tmp_path: Path) -> None:
     mine, others = Directives(tmp_path), Directives(tmp_path)
     assert mine.of("echo") == AS_IT_LIES
@@ -111,6 +134,30 @@ def test_directives_are_kept_and_seen_by_others(tmp_path: Path) -> None:
     assert others.of("echo") == AS_IT_LIES
     assert others.look() == {"echo"}
     assert others.of("echo") == pinned == Directives(tmp_path).of("echo")
+
+
+def test_a_folder_that_is_gone_is_not_made_again(tmp_path: Path) -> None:
+    store = tmp_path / "models"
+    store.mkdir()
+    state = store / ".gearshift"
+    directives, fresh = Directives(state, store), Directives(state, store)
+    directives.change("echo", lambda rollout: rollout.pin("fp32"))
+    shutil.rmtree(store)
+    with pytest.raises(NotReady, match="the state folder is gone"):
+        directives.change("echo", lambda rollout: rollout.pin(None))
+    with pytest.raises(NotReady, match="the store is gone"):
+        fresh.change("echo", lambda rollout: rollout.pin(None))
+    assert not store.exists()
+    directives.look()
+    assert directives.of("echo").pinned == "fp32"
+    # A state folder of its own is made, parents and all.
+    Directives(tmp_path / "a" / "b", store).change("echo", lambda rollout: rollout.pin("int8"))
+
+
+def test_a_folder_that_cannot_be_used_says_why(tmp_path: Path) -> None:
+    (tmp_path / "state").write_text("no folder")
+    with pytest.raises(NotReady, match="cannot be written: Not a directory"):
+        Directives(tmp_path / "state").change("echo", lambda rollout: rollout.pin("fp32"))
 
 
 def test_a_change_that_makes_no_sense_is_not_kept(tmp_path: Path) -> None:
