@@ -60,15 +60,10 @@ class App(FastAPI):
 
     def reload(self) -> None:
         """Read again what may change while the server runs: on SIGHUP."""
-        if self.tls is not None:
-            try:
-                self.tls.reload()
-            except SettingsError as error:
-                _LOG.error("the certificate stays as it was: %s", error)
         try:
             told = self.reread()
         except SettingsError as error:
-            _LOG.error("the settings stay as they were: %s", error)
+            _LOG.error("settings and certificate stay as they were: %s", error)
             return
         _LOG.warning("settings read again: %s", told)
 
@@ -120,7 +115,7 @@ def create_app(
     ending = ending or Ending(settings.drain_seconds)
     secured = tls.of(settings)
     metrics = Metrics()
-    service = Service(settings, metrics, read)
+    service = Service(settings, metrics, read, secured)
     ledger = Ledger(settings.database, settings.state_folder, secrets.token_hex(8))
     loopback = ports.is_loopback(settings.host)
     access = Access(ledger, metrics, require_keys=settings.require_keys, loopback=loopback)

@@ -24,6 +24,7 @@ from gateway.reload import Reloaded, merged
 from gateway.residency import Residency
 from gateway.settings import Settings, SettingsError
 from gateway.shadow import Shadows
+from gateway.tls import Tls
 from gateway.watch import Watch
 from router import policies
 from router.breaker import Breaker, Breakers, Terms
@@ -43,6 +44,7 @@ class Assembly:
 
     Args:
         read: reads the settings again, from where they came.
+        tls: what the listeners speak, which is read again with the settings.
 
     Raises:
         catalog.StoreUnusable: the store is missing, or nothing in it can be served.
@@ -55,8 +57,10 @@ class Assembly:
         settings: Settings,
         metrics: Metrics,
         read: Callable[[], Settings] | None = None,
+        tls: Tls | None = None,
     ) -> None:
         self._settings = settings
+        self._tls = tls
         self._read = read or (lambda: settings)
         self._metrics = metrics
         check = signature.checker(settings.verify_signatures)
@@ -169,23 +173,32 @@ class Assembly:
             _LOG.error("a lane still runs its batch; the process ends without it")
 
     def reload(self) -> Reloaded:
-        """Read the settings again and let them hold, as far as they can without a restart.
+        """Read settings and certificate again and let them hold, as far as that needs no restart.
 
         Raises:
-            SettingsError: they make no sense, by themselves or for what is served; nothing has
-                changed then.
+            SettingsError: they make no sense, by themselves or for what is served, or the
+                certificate is not usable; nothing has changed then.
         """
         settings, told = merged(self._settings, self._read())
         _weights_are_known(settings, self.fleet)
         policy = Policy(settings.accuracy_margin, settings.default_constraints)
         self._residency.govern(settings, policy)
+        if self._tls is not None:
+            self._tls.check()
         self._settings, self._policy = settings, policy
         self._admission.govern(settings)
         if "usd_per_lane_hour" in told.changed:
             terms = replace(self.fleet.terms, usd_per_lane_hour=settings.usd_per_lane_hour)
             self._lanes.change(partial(self.fleet.offer_anew, terms))
         self._lanes.govern(policy, settings.model_weights)
-        return told
+        if self._tls is not None:
+            self._tls.reload()
+        return told._replace(certificate=self._tls is not None)
+
+    @property
+    def settings(self) -> Settings:
+        """Those that hold now."""
+        return self._settings
 
     @property
     def left(self) -> int:

@@ -29,10 +29,17 @@ LIVE = frozenset(
 
 
 class Reloaded(NamedTuple):
-    """What came of it: settings that hold from now on, and changed ones that need a restart."""
+    """What came of it.
+
+    Attributes:
+        changed: settings that hold from now on.
+        restart: settings that are changed and need a restart.
+        certificate: whether the certificate's files were read again.
+    """
 
     changed: tuple[str, ...]
     restart: tuple[str, ...]
+    certificate: bool = False
 
 
 def merged(now: Settings, read: Settings) -> tuple[Settings, Reloaded]:

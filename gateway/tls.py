@@ -26,6 +26,14 @@ class Tls:
         self.context = self._read()
         self.reloads = 0
 
+    def check(self) -> None:
+        """Whether the files are usable now.
+
+        Raises:
+            SettingsError: they are not.
+        """
+        self._read()
+
     def reload(self) -> None:
         """Show the certificate that is in the files now to the connections that come.
 

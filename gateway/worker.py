@@ -2,8 +2,9 @@
 
 What a worker is told comes over a socket that only its supervisor (`gateway.workers`) has the other
 end of, as lines of JSON: first an `Order`, later that it may open the port. It says back that it
-listens for this, and that it has settled. When the supervisor ends, however it does, so does the
-socket, and the worker drains as if it had been told to.
+listens for this, that it has settled, and that the others are to read their settings again. When
+the supervisor ends, however it does, so does the socket, and the worker drains as if it had been
+told to.
 """
 
 from __future__ import annotations
@@ -92,6 +93,11 @@ class Place:
     def settled(self, ready: bool) -> None:
         """Say that every variant is loaded, or has failed, and whether every model is served."""
         self._say(settled=True, ready=ready)
+
+    def reload_others(self) -> int:
+        """Have the other workers read their settings again; how many there are."""
+        self._say(reload=True)
+        return self.order.count - 1
 
     async def may_open(self, ending: Callable[[], bool]) -> None:
         """Return when the port may be opened, or when `ending()`."""

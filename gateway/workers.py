@@ -189,6 +189,10 @@ class Supervisor:
         if event.get("settled"):
             self._ready[number] = event["ready"]
             self._workers[number] = self._workers[number].settled(time.monotonic())
+        if event.get("reload"):
+            for other, process in self._processes.items():
+                if other != number:
+                    process.signal(signal.SIGHUP)
 
     def _announce(self, url: str) -> None:
         """Say once that all have settled: who waits for that may send requests then."""

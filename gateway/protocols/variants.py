@@ -93,13 +93,22 @@ def mount_admin(app: FastAPI, parts: Parts) -> None:
 
     @app.post("/admin/settings/reload", tags=["settings"], summary="Read the settings again")
     async def reload() -> JSONResponse:
-        """200 with what has changed, and what has and needs a restart; 400 where it is not valid,
-        and nothing has changed."""
+        """200 with what has changed, and what has and needs a restart; 400 where anything is not
+        valid, the certificate too, and nothing has changed. This worker has read them when it
+        answers; the others are told to, and say in the log what came of it."""
         try:
             told = parts.service.reload()
         except SettingsError as error:
-            raise InvalidRequest("settings", str(error), "settings that make sense") from error
-        return JSONResponse({"changed": list(told.changed), "needs_restart": list(told.restart)})
+            raise InvalidRequest.saying("settings", str(error)) from error
+        others = 0 if parts.place is None else parts.place.reload_others()
+        return JSONResponse(
+            {
+                "changed": list(told.changed),
+                "needs_restart": list(told.restart),
+                "certificate_read": told.certificate,
+                "other_workers_told": others,
+            }
+        )
 
 
 def _mount_variants(

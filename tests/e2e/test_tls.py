@@ -158,9 +158,21 @@ def test_a_new_certificate_is_shown_after_sighup_and_half_a_one_is_not(
     whole = key.read_bytes()
     key.write_text("not a key")
     server.process.send_signal(signal.SIGHUP)
-    until(lambda: "the certificate stays as it was" in server.log(), "it is told")
+    until(lambda: "settings and certificate stay as they were" in server.log(), "it is told")
     assert shown(server, authority) == second
+    # By the admin port likewise, and there the answer tells.
+    reload = server.admin_url + "/admin/settings/reload"
+    context = authority.trusted()
+    refused = httpx.post(reload, verify=context, timeout=PATIENCE_S)
+    assert refused.status_code == 400
+    assert refused.json()["detail"].startswith("tls_certificate and tls_key: expected")
     key.write_bytes(whole)
+    authority.issue("server")
+    told = httpx.post(reload, verify=context, timeout=PATIENCE_S)
+    assert told.json() == {
+        "changed": [], "needs_restart": [], "certificate_read": True, "other_workers_told": 0,
+    }  # fmt: skip
+    assert shown(server, authority) != second
     # Over the connection that was made before any of it, too.
     assert server.infer().status_code == 200
 

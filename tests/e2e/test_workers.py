@@ -254,6 +254,18 @@ def test_a_reload_reaches_every_worker(server: Server) -> None:
         )
 
 
+def test_a_reload_by_the_admin_port_reaches_every_worker(server: Server) -> None:
+    def read_again() -> list[int]:
+        lines = [line for line in server.log().splitlines() if "settings read again" in line]
+        return [sum(f"worker-{number} " in line for line in lines) for number in (0, 1)]
+
+    before = sum(read_again())
+    url = server.admin_url + "/admin/settings/reload"
+    assert httpx.post(url, timeout=PATIENCE_S).json()["other_workers_told"] == 1
+    # The one that answered tells the caller, the other one the log.
+    until(lambda: sum(read_again()) == before + 1, "the other has read its settings again")
+
+
 def test_one_that_is_asked_to_end_drains_and_is_replaced(server: Server) -> None:
     before = workers(server)
     before[1].terminate()
