@@ -62,7 +62,7 @@ def mount_admin(app: FastAPI, parts: Parts) -> None:
                 "left_out": list(service.fleet.problems),
                 "models": {name: operator.describe(name) for name in operator.models()},
                 "keys": parts.access.report(),
-                "settings": shown(parts.settings),
+                "settings": shown(service.settings),
             }
         )
 

@@ -279,3 +279,6 @@ def test_other_worker_processes_follow(tmp_path: Path) -> None:
             return {answer.json()["variant"] for answer in asked}
 
         until(lambda: answers() == {"small"}, "all follow")
+        settings = admin.call("GET", "/admin/state")["settings"]
+        assert settings["default_optimize"] == "cost"
+        assert settings["max_header_bytes"] == 64 << 10
