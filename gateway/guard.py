@@ -21,7 +21,7 @@ from router.errors import Forbidden, GearshiftError
 
 # What orchestrators ask, who have no key; and what describes the API alone.
 _FREE = frozenset(("/healthz", "/readyz", "/v2/health/live", "/v2/health/ready", "/openapi.json"))
-_INFER = ("/infer", "/decide", "/generate")
+_INFER = ("/infer", "/decide")
 _REPOSITORY = "/v2/repository/"
 _INDEX = "/v2/repository/index"
 

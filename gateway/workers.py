@@ -226,6 +226,9 @@ class Supervisor:
                 self._stop()
             else:
                 again_s = self._workers[number].due_s - now_s
+                if code == 0 and not again_s:
+                    _LOG.warning("worker %d was told to end, and did; it starts again", number)
+                    continue
                 _LOG.error(
                     "worker %d ended (%s); it starts again in %.1f s", number, _how(code), again_s
                 )
