@@ -7,11 +7,10 @@ a hidden folder beside the place, and they are moved there only when every diges
 from __future__ import annotations
 
 import re
-import shutil
-import tarfile
 import tempfile
 from pathlib import Path
 
+from gateway import archive as archives
 from gateway import catalog
 from gateway.catalog import VariantUnusable
 from gateway.signature import Check, anything
@@ -19,8 +18,6 @@ from router.card import NAME_PATTERN
 from router.errors import InvalidRequest, NotReady
 
 _NAME = re.compile(NAME_PATTERN)
-_FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
-_CHUNK_BYTES = 1 << 20
 
 
 def receive(store: Path, model: str, variant: str, archive: Path, check: Check = anything) -> None:
@@ -28,22 +25,23 @@ def receive(store: Path, model: str, variant: str, archive: Path, check: Check =
 
     Raises:
         InvalidRequest: it is no tar archive, or no whole build of that variant.
+        TooLarge: it is over the limit when it is unpacked.
         NotReady: the store cannot be written.
     """
     _check("model", model)
     _check("variant", variant)
     try:
-        (store / model).mkdir(exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".intake-", dir=store) as scratch:
             # The card says which variant of which model it is, and so must the folders.
             folder = Path(scratch) / model / variant
             folder.mkdir(parents=True)
-            _extract(archive, folder)
+            archives.unpack(archive, folder)
             try:
                 catalog.read_variant(folder, check)
             except VariantUnusable as error:
                 raise InvalidRequest("body", str(error), f"a whole build of {variant}") from error
             place = store / model / variant
+            place.parent.mkdir(exist_ok=True)
             if place.exists():
                 place.rename(Path(scratch) / "before")
             folder.rename(place)
@@ -73,20 +71,3 @@ def remove(store: Path, model: str, variant: str) -> None:
 def _check(field: str, name: str) -> None:
     if not _NAME.fullmatch(name):
         raise InvalidRequest(field, name, f"a name matching {NAME_PATTERN}")
-
-
-def _extract(archive: Path, folder: Path) -> None:
-    try:
-        with tarfile.open(archive) as tar:
-            for member in tar:
-                if member.isdir() and member.name.strip("./") == "":
-                    continue
-                name = member.name.removeprefix("./")
-                source = tar.extractfile(member) if member.isfile() else None
-                if source is None or not _FILE.fullmatch(name):
-                    raise InvalidRequest("body", member.name, "plain files without folders")
-                with (folder / name).open("xb") as target:
-                    shutil.copyfileobj(source, target, _CHUNK_BYTES)
-    except (tarfile.TarError, EOFError, FileExistsError) as error:
-        expected = "a tar archive, each file once"
-        raise InvalidRequest("body", type(error).__name__, expected) from error
