@@ -11,8 +11,8 @@ from typing import cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-# What a reader must take of a large answer within the time for it: 1 KiB/s over a minute.
-_PROGRESS_BYTES = 64 << 10
+# What must pass of a large body or answer within the time for it: 1 KiB/s over a minute.
+PROGRESS_BYTES = 64 << 10
 # How long the other side may take to say goodbye.
 _FAREWELL_S = 1.0
 # As many connections more are told why they are refused; those beyond are cut off.
@@ -90,7 +90,7 @@ class Connection(HttpToolsProtocol):
 
     def _look_at_reader(self) -> None:
         unread = self.transport.get_write_buffer_size()
-        if self._unread - unread < _PROGRESS_BYTES:
+        if self._unread - unread < PROGRESS_BYTES:
             self._reader = None
             self.logger.info("cut off: %d bytes of an answer were not read in time", unread)
             self.transport.abort()

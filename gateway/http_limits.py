@@ -24,7 +24,7 @@ from uvicorn.protocols.http.httptools_impl import (
 )
 
 from gateway import problems
-from gateway.http_connections import Connection
+from gateway.http_connections import PROGRESS_BYTES, Connection
 from gateway.http_refusals import Refusals
 from gateway.problems import Headers
 
@@ -50,12 +50,16 @@ class LimitedHttpProtocol(Connection):
     refusals: ClassVar[Refusals] = Refusals()
     max_header_bytes = 64 << 10
     read_timeout_s = 60.0
+    # Whether that is the time for each `PROGRESS_BYTES` of a body, not for all of it.
+    large_bodies = False
 
     # Between messages, or inside a head: its bytes count. Class attributes are first values.
     _in_head = True
     # Bytes since the parser last got on: of the head so far, or of a chunked body's framing.
     _counted = 0
     _got_on = False
+    # Of a body, since its reader's time began.
+    _arrived = 0
     _refused = False
     _timer: TimerHandle | None = None
     url = b""
@@ -118,11 +122,12 @@ class LimitedHttpProtocol(Connection):
     def on_headers_complete(self) -> None:
         if not self.parser.should_upgrade():
             super().on_headers_complete()
-            self._in_head, self._got_on = False, True
+            self._in_head, self._got_on, self._arrived = False, True, 0
             self.scope[ANSWER] = partial(self._answer, self.cycle)  # type: ignore[literal-required]
 
     def on_body(self, body: bytes) -> None:
         self._got_on = True
+        self._arrived += len(body)
         super().on_body(body)
 
     def on_message_complete(self) -> None:
@@ -202,8 +207,10 @@ class LimitedHttpProtocol(Connection):
 
     def _too_slow(self) -> None:
         self._timer = None
-        if self.flow.read_paused:
-            # Not the client's fault: it is this side that does not read at present.
+        got_on = self.large_bodies and not self._in_head and self._arrived >= PROGRESS_BYTES
+        if got_on or self.flow.read_paused:
+            # Where it does not, it is not the client's fault: this side does not read at present.
+            self._arrived = 0
             self._timer = self.loop.call_later(self.read_timeout_s, self._too_slow)
         elif self._in_head and not self._counted:
             self.transport.close()  # it never began, so there is nothing to answer
@@ -274,6 +281,7 @@ def limited(
     read_timeout_seconds: float,
     *,
     write_timeout_seconds: float = 60.0,
+    large_bodies: bool = False,
     max_connections: int | None = None,
 ) -> type[HttpToolsProtocol]:
     """The class to give to uvicorn as `http`, with these limits."""
@@ -281,6 +289,7 @@ def limited(
         "max_header_bytes": max_header_bytes,
         "read_timeout_s": read_timeout_seconds,
         "write_timeout_s": write_timeout_seconds,
+        "large_bodies": large_bodies,
         "max_connections": max_connections,
         "outbox": [],
         "refusals": Refusals(),

@@ -204,7 +204,8 @@ class Settings(BaseSettings):
         60.0,
         gt=0,
         allow_inf_nan=False,
-        description="How long a request may take from its first byte to its last; then 408.",
+        description="How long a request may take from its first byte to its last, on the admin "
+        "port each 64 KiB of its body; then 408.",
     )
     write_timeout_seconds: float = Field(
         60.0,

@@ -105,6 +105,7 @@ async def _serving(parts: Parts, listener: socket.socket) -> AsyncIterator[None]
             settings.read_timeout_seconds,
             write_timeout_seconds=settings.write_timeout_seconds,
             max_connections=_MOST_CONNECTIONS,
+            large_bodies=True,
         ),
         timeout_keep_alive=math.ceil(settings.idle_timeout_seconds),
         ssl_context_factory=None if secured is None else secured.accepting,

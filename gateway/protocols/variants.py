@@ -21,15 +21,17 @@ Each answers when it has happened, with the model as it is then.
 
 from __future__ import annotations
 
+import asyncio
 import tempfile
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 
 from gateway import v2
+from gateway.archive import MOST_BYTES
 from gateway.asgi import read_body
 from gateway.protocols import Parts
 from gateway.settings import SettingsError
@@ -39,8 +41,7 @@ from router.errors import InvalidRequest, TooLarge
 _MODEL = "/admin/models/{model}"
 _VARIANT = _MODEL + "/variants/{variant}"
 _TAGS: dict[str, Any] = {"tags": ["variants"]}
-# A build may be much larger than any request.
-_MOST_BYTES = 8 << 30
+_WRITE_BYTES = 1 << 20
 _MOST_JSON_BYTES = 64 << 10
 
 
@@ -118,15 +119,12 @@ def _mount_variants(
 
     @app.put(_VARIANT, summary="A new build of a variant, as a tar archive", **_TAGS)
     async def receive(model: str, variant: str, request: Request) -> JSONResponse:
-        with tempfile.NamedTemporaryFile(prefix="gearshift-") as file:
-            size = 0
-            async for chunk in request.stream():
-                size += len(chunk)
-                if size > _MOST_BYTES:
-                    raise TooLarge(f"the archive is over the limit of {_MOST_BYTES} bytes")
-                file.write(chunk)
-            file.flush()
+        file = await asyncio.to_thread(_scratch)
+        try:
+            await _keep(request, file)
             return await done(model, operator.receive(model, variant, Path(file.name)))
+        finally:
+            await asyncio.to_thread(file.close)
 
     @app.delete(_VARIANT, summary="Delete a variant from the store", **_TAGS)
     async def remove(model: str, variant: str) -> JSONResponse:
@@ -148,6 +146,25 @@ def _mount_variants(
     @app.post(_VARIANT + "/shadow", summary="Run a share of the requests on it, unseen", **_TAGS)
     async def shadow(model: str, variant: str, request: Request) -> JSONResponse:
         return await done(model, operator.shadow(model, variant, await _share(request)))
+
+
+def _scratch() -> IO[bytes]:
+    return tempfile.NamedTemporaryFile(prefix="gearshift-")
+
+
+async def _keep(request: Request, file: IO[bytes]) -> None:
+    """Write the body into `file`; a disk that is slow keeps nobody else waiting."""
+    size, pieces, held = 0, [], 0
+    async for chunk in request.stream():
+        size, held = size + len(chunk), held + len(chunk)
+        if size > MOST_BYTES:
+            raise TooLarge(f"the archive is over the limit of {MOST_BYTES} bytes")
+        pieces.append(chunk)
+        if held >= _WRITE_BYTES:
+            await asyncio.to_thread(file.write, b"".join(pieces))
+            pieces, held = [], 0
+    await asyncio.to_thread(file.write, b"".join(pieces))
+    await asyncio.to_thread(file.flush)
 
 
 async def _given(request: Request, name: str) -> object:

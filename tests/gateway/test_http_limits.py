@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import uvicorn
 
+from gateway.http_connections import PROGRESS_BYTES
 from gateway.http_limits import RECEIVED_S, limited
 
 LIMIT = 4096
@@ -36,11 +37,11 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
 
 
 @contextmanager
-def serving(read_timeout_seconds: float) -> Iterator[int]:
+def serving(read_timeout_seconds: float, **limits: Any) -> Iterator[int]:
     listener = socket.create_server(("127.0.0.1", 0))
     config = uvicorn.Config(
         app,
-        http=limited(LIMIT, read_timeout_seconds),
+        http=limited(LIMIT, read_timeout_seconds, **limits),
         loop="uvloop",
         lifespan="off",
         ws="none",
@@ -245,3 +246,18 @@ def test_upgrade_to_what_is_not_known_is_answered_as_a_plain_request(port: int, 
             connection.sendall(request[:at])
             connection.sendall(request[at:])
             assert json.loads(answer(connection)[1])["length"] == 3
+
+
+def test_a_large_body_may_take_its_time_while_it_gets_on() -> None:
+    head = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n"
+    piece, pieces, timeout_s = b"x" * PROGRESS_BYTES, 9, 0.4
+    with serving(timeout_s, large_bodies=True) as port:
+        with connect(port) as connection:
+            connection.sendall(head % (len(piece) * pieces))
+            for _ in range(pieces):  # more than twice the time for a request
+                time.sleep(timeout_s / 4)
+                connection.sendall(piece)
+            assert json.loads(answer(connection)[1])["length"] == len(piece) * pieces
+        with connect(port) as connection:  # one that does not is refused as ever
+            connection.sendall(head % len(piece) + b"x")
+            assert refused(connection)["status"] == 408
