@@ -66,7 +66,7 @@ class Access:
         self._require_keys = require_keys
         self._loopback = loopback
         self._accounts = Accounts()
-        self._version: int | None = None
+        self._version: str | None = None
         self._unreadable = "they were not read yet"
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="ledger")
         self._exchanging = asyncio.Lock()
@@ -226,7 +226,7 @@ class Access:
                 return
             self._accounts.heard(view, day, used, time.monotonic(), time.time())
             # A door that was closed once stays closed, whatever became of the keys.
-            self._version = max(view.version, 1 if self._version else 0)
+            self._version = view.version or ("gone" if self._version else "")
             self.open = not (self._version or self._require_keys)
             self._metrics.ledger_up(True)
             if not self._settled:

@@ -66,13 +66,13 @@ class View:
     """What the database says.
 
     Attributes:
-        version: changes whenever a key does.
+        version: changes whenever a key does, and with the database; empty without keys.
         keys: all there ever were, revoked ones too; None where `version` is still that asked about.
         totals: by key's id.
         buckets: level and Unix time by key's id; only beside `keys`.
     """
 
-    version: int
+    version: str
     keys: tuple[Key, ...] | None
     totals: Mapping[str, Total] = field(default_factory=dict)
     buckets: Mapping[str, tuple[float, float]] = field(default_factory=dict)
@@ -97,7 +97,7 @@ class Ledger:
         self._beat = 0
         self._heard: dict[str, tuple[int, int]] = {}
 
-    def exchange(self, day: str, used: Mapping[str, Used], version: int | None) -> View:
+    def exchange(self, day: str, used: Mapping[str, Used], version: str | None) -> View:
         """Write what this process used, read what all of them did.
 
         Either all of `used` is written or none of it.
@@ -109,7 +109,7 @@ class Ledger:
             LedgerUnusable: nothing was written.
         """
         if not self._is_there():
-            return View(0, ())
+            return View("", ())
         if self._file is None and not self._was_made:
             self._make()  # a database that was named is there for this
         from gateway import ledger_tables as tables

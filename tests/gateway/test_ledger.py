@@ -17,7 +17,7 @@ import pytest
 
 from gateway import keys
 from gateway.keys import Key
-from gateway.ledger import Ledger, LedgerUnusable, NameTaken, Total, Used
+from gateway.ledger import FILE, Ledger, LedgerUnusable, NameTaken, Total, Used
 from router.quota import Limits
 from tests.e2e.harness import PATIENCE_S, until
 from tests.needs import program
@@ -149,6 +149,22 @@ def test_every_change_of_a_key_changes_the_version(ledger: Open) -> None:
     assert books.exchange(DAY, {}, seen[0]).keys is not None
 
 
+def test_another_database_is_not_taken_for_the_one_before(tmp_path: Path) -> None:
+    one, other = tmp_path / "one", tmp_path / "other"
+    for folder, name in ((one, "acme"), (other, "evil")):
+        maker = Ledger(None, folder, "maker")
+        maker.insert(key(name))
+        maker.close()
+    books = Ledger(None, one, "p")
+    seen = books.exchange(DAY, {}, None).version
+    for left in one.iterdir():
+        left.unlink()
+    shutil.copyfile(other / FILE, one / FILE)
+    (found,) = books.exchange(DAY, {}, seen).keys or ()
+    assert found.name == "evil"
+    books.close()
+
+
 def test_what_processes_use_adds_up_by_day(ledger: Open) -> None:
     one, other = ledger("one"), ledger("other")
     made = key("acme")
@@ -199,6 +215,6 @@ def test_a_lock_of_somebody_else_is_not_waited_out(
 
 def test_before_the_first_key_nothing_is_made(tmp_path: Path) -> None:
     books = Ledger(None, tmp_path / "state", "p")
-    assert books.exchange(DAY, {}, None).version == 0
+    assert books.exchange(DAY, {}, None).version == ""
     assert not books.revoke("acme", NOW)
     assert not (tmp_path / "state").exists()
