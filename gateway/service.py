@@ -148,7 +148,8 @@ class Service(Assembly):
         offer = promised(ticket, result.variant)
         if result.failed or result.variant != decision.variant:
             foreseen = promised(ticket, decision.variant)
-            decision = shifted(decision, offer, foreseen, result, request.rows)
+            left_ms = (waiting.deadline_s - result.started_s) * 1000
+            decision = shifted(decision, offer, foreseen, result, request.rows, left_ms)
         if late and "latency" not in decision.relaxed:
             decision = replace(decision, relaxed=(*decision.relaxed, "latency"))
         infer_ms = (result.finished_s - result.started_s) * 1000

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 from gateway.tickets import Result, Ticket
 from router.decision import Decision
-from router.menu import Offer
+from router.menu import Offer, batch_ms
 
 
 def promised(ticket: Ticket, variant: str) -> Offer:
@@ -14,20 +15,29 @@ def promised(ticket: Ticket, variant: str) -> Offer:
     return next(offer for offer in ticket.waiting.choices.offers if offer.name == variant)
 
 
-def shifted(decision: Decision, ran: Offer, foreseen: Offer, result: Result, rows: int) -> Decision:
+def shifted(
+    decision: Decision, ran: Offer, foreseen: Offer, result: Result, rows: int, left_ms: float
+) -> Decision:
     """`decision` with the variant that ran instead of the one that was foreseen.
 
     What was predicted at arrival stands: the variant was chosen to keep it.
+
+    Args:
+        left_ms: from the beginning of its batch until its deadline; infinite without one.
     """
-    less = "less" if ran.row_ms < foreseen.row_ms else "more"
+    faster = ran.row_ms < foreseen.row_ms
+    if left_ms == math.inf or (faster and left_ms >= batch_ms(foreseen.promised_ms, rows)):
+        # The one that was foreseen would have been in time.
+        changed = f"lane time was {'scarcer' if faster else 'less scarce'} than predicted"
+    else:
+        changed = f"{'less' if faster else 'more'} time was left than predicted"
     return replace(
         decision,
         variant=ran.name,
         reason="retried" if result.failed else "shifted-at-dispatch",
         why=f"run again on it after {result.failed} had failed"
         if result.failed
-        else f"chosen when a lane came free: {less} time was left than predicted, "
-        f"which was for {foreseen.name}",
+        else f"chosen when a lane came free: {changed}, which was for {foreseen.name}",
         accuracy=ran.accuracy,
         cost_usd_per_million=ran.cost_usd_per_million(rows),
         allowed=(ran.name, *[name for name in decision.allowed if name != ran.name]),

@@ -11,6 +11,9 @@ caps and objectives can share it: each gives way where it loses least.
 By the order of urgency the work due by any moment is a prefix of the queue, so the test is that
 each prefix fits into what the lanes can do until it is due. A long queue is judged by a sample of
 its prefixes, which makes the plan cost the same for 100 requests and for 10,000.
+
+One without a deadline, or with a distant one, is due when its patience ends for the order alone: by
+then it should have begun. However much work it is, it gives none of its accuracy up for itself.
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ from typing import NamedTuple
 
 from router.choices import Choices
 from router.pace import NOTHING, Pace, Tariff
+from router.patience import brief, spares, starts
 from router.queue import Expected, Waiting
 
 # Prefixes of a long queue that are looked at.
@@ -167,12 +171,12 @@ class _Lanes:
 
     def __init__(self, free_in_ms: Sequence[float]) -> None:
         self.count = len(free_in_ms)
-        self._starts = sorted(free_in_ms)
-        self._sums = [0.0, *accumulate(self._starts)]
+        self.starts = sorted(free_in_ms)
+        self._sums = [0.0, *accumulate(self.starts)]
 
     def room(self, within_ms: Sequence[float], share: float) -> list[float]:
         """Lane time there is, in all, within each of these times."""
-        starts, sums = self._starts, self._sums
+        starts, sums = self.starts, self._sums
         room = []
         for ms in within_ms:
             lanes = bisect_left(starts, ms)
@@ -220,20 +224,27 @@ def _solve(
         choices: paces[choices.model].promised_ms(tariff.offers[0], 1) if tariff.offers else 0.0
         for choices, tariff in tariffs.items()
     }
+    until_ms = [(waiting.deadline_s - now_s) * 1000 - reserve_ms for waiting in sample]
     most_ms = [
         math.inf
         if ms >= roomy_ms[kind] * waiting.rows
         else _most_ms(tariffs[kind], paces, kind, ms, waiting.rows) * n
-        for kind, ms, waiting, n in zip(kinds, slack, sample, rows, strict=True)
+        for kind, ms, waiting, n in zip(kinds, until_ms, sample, rows, strict=True)
     ]
+    patient = [waiting.deadline_s > waiting.due_s for waiting in sample]
+    if any(patient) and not spares(sample, patient, tariffs, expected, lanes.starts, share):
+        patient = [False] * len(sample)
+    anyone = any(patient)
+    room_until = lanes.room(until_ms, share) if anyone else room
     takes_at_most = [
         _most_ms(tariffs[kind.choices], paces, kind.choices, kind.within_ms - reserve_ms, 1)
         for kind in expected
     ]
+    later_ms = brief(sample, rows, patient, least_ms) if anyone else least_ms
     near = views[-1][1] if views else 0
     ends = sorted({2 * kind.within_ms - reserve_ms for kind in expected})
     beyond = _beyond(
-        ends, lanes.room(ends, share), slack[near:], least_ms[near:], expected, least, reserve_ms
+        ends, lanes.room(ends, share), slack[near:], later_ms[near:], expected, least, reserve_ms
     )
 
     ahead = list(accumulate(rows))
@@ -260,7 +271,10 @@ def _solve(
             need + at_once * ends_ms[kind][before >= ends_ms[kind][2]] if most == math.inf else need
             for need, kind, before, most in zip(prefixes, kinds, ahead, most_ms, strict=True)
         ]
-        spare = min(map(sub, room, needs), default=math.inf)
+        spare = min(map(sub, room_until if anyone else room, needs), default=math.inf)
+        if anyone:
+            waits, prefixes = starts(sample, rows, patient, each)
+            spare = min(spare, *map(sub, room, waits))
         takes = list(map(min, [ms[kind.choices] for kind in expected], takes_at_most))
         for have, (_, queued), arriving in zip(room_ahead, views, coming, strict=True):
             need = sum(map(mul, takes, arriving)) + (prefixes[queued - 1] if queued else 0.0)

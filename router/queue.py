@@ -26,6 +26,9 @@ MEMORY_S = 0.4
 # Kinds of request whose arrivals are told apart, and those of them that a plan looks at.
 _KINDS = 32
 _BUSIEST = 8
+# One request of many rows is no stream of them: it counts for so many, or for as many as came
+# lately.
+_ALONE_ROWS = 32
 
 # Who is shed last, first.
 RANKS: Mapping[Priority, int] = {"high": 0, "normal": 1, "low": 2}
@@ -73,7 +76,7 @@ class Queue:
 
     def __init__(self) -> None:
         self.waiting: list[Waiting] = []
-        self._arriving: dict[tuple[Choices, float], tuple[float, float]] = {}
+        self._arriving: dict[tuple[Choices, float], tuple[float, float, float]] = {}
 
     def add(self, waiting: Waiting) -> None:
         """Put a request in its place."""
@@ -89,11 +92,13 @@ class Queue:
 
     def arrived(self, choices: Choices, within_ms: float, rows: int, now_s: float) -> None:
         """Remember that such a request was let in."""
+        window_ms = MEMORY_S * 1000
         # Deadlines that are nearly alike are one kind.
         key = choices, _rounded(within_ms)
-        rate, last_s = self._arriving.get(key, (0.0, now_s))
+        rate, last_s, _ = self._arriving.get(key, (0.0, now_s, 0.0))
         decayed = rate * math.exp((last_s - now_s) / MEMORY_S)
-        self._arriving[key] = decayed + rows / (MEMORY_S * 1000), now_s
+        own = min(rows, max(_ALONE_ROWS, decayed * window_ms)) / window_ms
+        self._arriving[key] = decayed + own, now_s, own
         if len(self._arriving) > _KINDS:
             self._forget(now_s)
 
@@ -102,10 +107,19 @@ class Queue:
         self._arriving = {key: rate for key, rate in self._arriving.items() if key[0].menu in menus}
 
     def expected(self, now_s: float) -> list[Expected]:
-        """What keeps arriving, by the recent past; the busiest kinds stand for all."""
+        """What keeps arriving, by the recent past; the busiest kinds stand for all.
+
+        Of those in no hurry the last to come is not counted: one is no sign of another, and there
+        is time to wait for one.
+        """
         kinds = [
-            Expected(choices, within_ms, rate * math.exp((last_s - now_s) / MEMORY_S))
-            for (choices, within_ms), (rate, last_s) in self._arriving.items()
+            Expected(
+                choices,
+                within_ms,
+                (rate - own if within_ms >= PATIENCE_S * 1000 else rate)
+                * math.exp((last_s - now_s) / MEMORY_S),
+            )
+            for (choices, within_ms), (rate, last_s, own) in self._arriving.items()
         ]
         if len(kinds) <= _BUSIEST:
             return kinds

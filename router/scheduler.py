@@ -228,7 +228,10 @@ class Scheduler:
             self.queue.add(waiting)
             if not self._rule.late:
                 self._count(waiting, 1)
-            within_ms = max(_SHORTEST_MS, (waiting.due_s - now_s) * 1000)
+            due_s = waiting.due_s
+            patient = waiting.deadline_s > due_s
+            within_ms = PATIENCE_S * 1000 if patient else (due_s - now_s) * 1000
+            within_ms = max(_SHORTEST_MS, within_ms)
             self.queue.arrived(waiting.choices, within_ms, waiting.rows, now_s)
             self._outlook.came(waiting, self._pace(waiting.choices.model, now_s))
 

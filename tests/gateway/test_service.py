@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -32,8 +33,19 @@ def test_a_weight_for_a_model_that_is_not_there(models: Path) -> None:
     Service(Settings(models=models, model_weights={"echo": 2.0}), Metrics())
 
 
-@pytest.mark.parametrize(("ran", "left"), [("small", "less"), ("fp32", "more")])
-def test_what_ran_instead_is_explained_and_described(models: Path, ran: str, left: str) -> None:
+@pytest.mark.parametrize(
+    ("ran", "left_ms", "why"),
+    [
+        ("small", 0.01, "less time was left than predicted"),
+        ("fp32", 50.0, "more time was left than predicted"),
+        ("small", 10_000.0, "lane time was scarcer than predicted"),
+        ("small", math.inf, "lane time was scarcer than predicted"),
+        ("fp32", math.inf, "lane time was less scarce than predicted"),
+    ],
+)
+def test_what_ran_instead_is_explained_and_described(
+    models: Path, ran: str, left_ms: float, why: str
+) -> None:
     fleet = Fleet.of(catalog.usable(models), percentile=99, usd_per_lane_hour=0.05, max_batch=32)
     served = fleet.model("echo")
     offers = served.menu.by_name
@@ -41,9 +53,9 @@ def test_what_ran_instead_is_explained_and_described(models: Path, ran: str, lef
     foreseen = route(demands, served.menu, idle(frozenset(served.cards)), Policy())
     assert (foreseen.variant, foreseen.allowed) == ("int8", ("int8", "small"))
     result = Result({"logits": np.zeros((1, 3))}, ran, 10.004, 10.006, batch_rows=32)
-    kept = shifted(foreseen, offers[ran], offers[foreseen.variant], result, 1)
+    kept = shifted(foreseen, offers[ran], offers[foreseen.variant], result, 1, left_ms)
     assert (kept.variant, kept.reason) == (ran, "shifted-at-dispatch")
-    assert f"{left} time was left than predicted" in kept.why
+    assert why in kept.why
     assert "int8" in kept.why
     offer = served.menu.by_name[ran]
     assert kept.predicted_latency_ms == foreseen.predicted_latency_ms

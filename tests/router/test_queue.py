@@ -67,6 +67,25 @@ def test_a_steady_stream_is_expected_to_go_on() -> None:
     assert kind.rows_per_ms == pytest.approx(2.0, rel=0.01)
 
 
+def test_one_of_many_rows_is_no_stream_of_them() -> None:
+    queue = Queue()
+    queue.arrived(CHOICES, 20.0, 5000, 0.0)
+    (once,) = queue.expected(0.0)
+    assert once.rows_per_ms * MEMORY_S * 1000 < 100
+    for ms in range(0, 2000, 10):  # many are
+        queue.arrived(CHOICES, 20.0, 5000, ms / 1000)
+    (often,) = queue.expected(2.0)
+    assert often.rows_per_ms == pytest.approx(500, rel=0.05)
+
+
+def test_one_in_no_hurry_is_no_sign_of_another() -> None:
+    queue = Queue()
+    queue.arrived(CHOICES, 1000.0, 1, 0.0)
+    assert queue.expected(0.0)[0].rows_per_ms == 0
+    queue.arrived(CHOICES, 1000.0, 1, 0.0)
+    assert queue.expected(0.0)[0].rows_per_ms > 0
+
+
 def test_what_stopped_is_forgotten_in_time() -> None:
     queue = Queue()
     queue.arrived(CHOICES, 20.0, 1, 0.0)

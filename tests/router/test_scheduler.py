@@ -363,3 +363,64 @@ def test_a_slowness_is_believed_while_it_keeps_nobody_out() -> None:
     before = own.telemetry.slowdown("m", [BEST], 0.5)
     assert own.route("m", Constraints(max_latency_ms=1000.0), 1, 2.0).verdict == "accepted"
     assert own.telemetry.slowdown("m", [BEST], 2.0) == before
+
+
+# Those who are in no hurry.
+
+
+def submitted(
+    own: Scheduler, demands: Constraints, rows: int, now_s: float, ticket: int = 0
+) -> Waiting:
+    decision = own.route("m", demands, rows, now_s)
+    placed = own.waiting(decision, demands, rows, ticket, now_s)
+    own.submit((placed,), now_s)
+    return placed
+
+
+@pytest.mark.parametrize("lanes", [1, 2])
+@pytest.mark.parametrize(
+    ("limit_ms", "rows"), [(None, 1), (None, 100), (None, 5000), (None, 100_000), (10_000.0, 5000)]
+)
+def test_on_idle_lanes_many_rows_in_no_hurry_cost_no_accuracy(
+    limit_ms: float | None, rows: int, lanes: int
+) -> None:
+    own = scheduler("m", lanes=lanes)
+    demands = Constraints(max_latency_ms=limit_ms)
+    for ticket in range(lanes):  # nor does another that has a lane to itself
+        submitted(own, demands, rows, 10.0, ticket)
+    for lane in range(lanes):
+        assert own.take(lane, 10.001).variant == BEST
+        own.busy_until_s[lane] = 1000.0
+
+
+def test_one_that_waited_longer_than_its_patience_keeps_its_accuracy_when_nobody_waits() -> None:
+    own = scheduler("m", lanes=1)
+    submitted(own, Constraints(), 5000, 10.0)
+    assert own.take(0, 12.0).variant == BEST
+
+
+def test_who_is_in_a_hurry_does_not_pay_for_one_who_is_not() -> None:
+    own = scheduler("m")
+    submitted(own, Constraints(), 5000, 10.0)
+    urgent = submitted(own, HURRY, 1, 10.0, 1)
+    taken = own.take(0, 10.0)
+    assert (taken.members, taken.variant) == ((urgent,), BEST)
+
+
+@pytest.mark.parametrize(("lanes", "keeps"), [(1, False), (2, True)])
+def test_many_rows_give_way_where_those_in_a_hurry_would_suffer(lanes: int, keeps: bool) -> None:
+    """On the only lane those likely to come would all be late; on one of two they are not."""
+    own = scheduler("m", lanes=lanes)
+    for ticket in range(100):
+        submitted(own, HURRY, 1, 10.0 + ticket / 100, ticket)
+        own.finished(own.take(0, 10.0 + ticket / 100), 0.67, 10.001 + ticket / 100)
+    submitted(own, Constraints(), 5000, 11.0, 200)
+    own.busy_until_s = [0.0] * lanes
+    assert (own.take(0, 11.001).variant == BEST) is keeps
+
+
+def test_those_in_no_hurry_give_way_to_each_other_when_they_are_too_many() -> None:
+    own = scheduler("m")
+    for ticket in range(20):
+        submitted(own, Constraints(), 1000, 10.0, ticket)
+    assert own.take(0, 10.0).variant != BEST
