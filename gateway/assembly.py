@@ -181,10 +181,10 @@ class Assembly:
         """
         settings, told = merged(self._settings, self._read())
         _weights_are_known(settings, self.fleet)
-        policy = Policy(settings.accuracy_margin, settings.default_constraints)
-        self._residency.govern(settings, policy)
         if self._tls is not None:
             self._tls.check()
+        policy = Policy(settings.accuracy_margin, settings.default_constraints)
+        self._residency.govern(settings, policy)
         self._settings, self._policy = settings, policy
         self._admission.govern(settings)
         if "usd_per_lane_hour" in told.changed:
