@@ -16,7 +16,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from router.errors import InvalidRequest
+from router.errors import InvalidRequest, NotReady
 from router.rollout import AS_IT_LIES, Rollout
 
 _LOG = logging.getLogger(__name__)
@@ -32,10 +32,13 @@ class Directives:
 
     Args:
         state: the state folder; it is made when something has to be remembered.
+        store: a folder that is never made, for it may be a disk that is gone.
     """
 
-    def __init__(self, state: Path) -> None:
+    def __init__(self, state: Path, store: Path | None = None) -> None:
         self._folder = state / "rollouts"
+        self._store = store
+        self._was_there = False
         self._stamps: dict[str, Stamp] = {}
         self._rollouts: dict[str, Rollout] = {}
         self.look()
@@ -74,8 +77,14 @@ class Directives:
 
         Raises:
             InvalidRequest: `alter` makes something that makes no sense.
-            OSError: the state folder cannot be written.
+            NotReady: the state folder cannot be written.
         """
+        try:
+            return self._change(model, alter)
+        except OSError as error:
+            raise NotReady(f"the state folder cannot be written: {error.strerror}") from error
+
+    def _change(self, model: str, alter: Callable[[Rollout], Rollout]) -> Rollout:
         with self._locked():
             self.look()
             try:
@@ -95,6 +104,7 @@ class Directives:
             children = [*os.scandir(self._folder)]
         except OSError:
             return self._stamps  # nothing yet, or a disk that is gone: what is known holds
+        self._was_there = True
         for child in children:
             if child.name.endswith(_SUFFIX) and not child.name.startswith("."):
                 try:
@@ -105,9 +115,24 @@ class Directives:
                 found[child.name.removesuffix(_SUFFIX)] = stamp
         return found
 
+    def _make(self) -> None:
+        """Make the folder where it was never there: what is gone with its disk comes back with it.
+
+        Raises:
+            NotReady: it was there, or is to be in a store that is gone.
+        """
+        if self._folder.is_dir():
+            return
+        if self._was_there:
+            raise NotReady("the state folder is gone")
+        within = self._store is not None and self._store in self._folder.parents
+        if within and self._store is not None and not self._store.is_dir():
+            raise NotReady("the state folder cannot be made: the store is gone")
+        self._folder.mkdir(parents=True, exist_ok=True)
+
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        self._folder.mkdir(parents=True, exist_ok=True)
+        self._make()
         with (self._folder / _LOCK).open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
