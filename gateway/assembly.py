@@ -66,7 +66,7 @@ class Assembly:
         check = signature.checker(settings.verify_signatures)
         watch = Watch(settings.models, check)
         self.catalog = catalog.usable(settings.models, check)
-        directives = Directives(settings.state_folder)
+        directives = Directives(settings.state_folder, settings.models)
         self.fleet = Fleet.of(
             self.catalog,
             percentile=settings.latency_percentile,
@@ -82,7 +82,9 @@ class Assembly:
         self._telemetry = Telemetry(settings.latency_percentile)
         self._residency = Residency(self.fleet, settings, self._policy, metrics)
         self._admission = Admission(self.fleet, self._residency, settings, metrics)
-        self._shadows = Shadows(self.fleet, settings, metrics, lambda: self._lanes.idle)
+        self._shadows = Shadows(
+            self.fleet, settings, metrics, lambda: self._lanes.idle, self._residency.room
+        )
         self.operator = Operator(
             watch, self.fleet, self._residency, directives, metrics, self._changed
         )

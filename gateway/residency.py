@@ -6,6 +6,8 @@ the requests come on top, and so does what an engine keeps for all programs toge
 of the digits network on two lanes grew a process by 570 MB, where such cards say 316 MB. Without a
 limit everything is loaded and nothing is counted.
 
+Shadows, which have one program each wherever it lives, come first: what they take is kept free.
+
 A change never takes a variant away from a request that was promised it, and never goes over the
 limit on the way: a variant leaves the menu first, what is queued for it still runs, and only then
 are its programs closed and others loaded into the room. A model is without any variant for a
@@ -32,9 +34,11 @@ from gateway.fleet import Fleet
 from gateway.hosts import Host
 from gateway.loader import POLL_S, Loader
 from gateway.metrics import Metrics
+from gateway.room import check_shadow, shadows_bytes
 from gateway.settings import Settings, SettingsError
 from router.constraints import Constraints
 from router.residency import Candidate, DoesNotFit, Key, Plan, residency
+from router.rollout import Rollout
 from router.route import Policy, route
 from router.snapshot import idle
 from router.telemetry import OVERHEAD_START_MS
@@ -108,11 +112,14 @@ class Residency:
             return self._plan()
         except DoesNotFit as error:
             workers = self._settings.workers
-            least_mb = math.ceil(error.least_bytes * workers / 1e3) / 1e3
-            limit_mb = error.limit_bytes * workers / 1e6
+            shadows = shadows_bytes(self._fleet)
+            least_mb = math.ceil((error.least_bytes + shadows) * workers / 1e3) / 1e3
+            limit_mb = (error.limit_bytes + shadows) * workers / 1e6
+            beside = " beside the shadows" if shadows else ""
             raise SettingsError(
                 f"memory_limit_mb: expected at least {least_mb:.10g}, which one variant of every "
-                f"model takes on {self._settings.lanes * workers} lanes, got {limit_mb:.10g}"
+                f"model takes on {self._settings.lanes * workers} lanes{beside}, "
+                f"got {limit_mb:.10g}"
             ) from error
 
     @property
@@ -129,6 +136,20 @@ class Residency:
             for model in self._fleet.everything().values()
             for loaded in (*model.loaded.values(), *[b.loaded for b in model.leaving if b.loaded])
         )
+
+    def room(self, shadows_bytes: int) -> bool:
+        """Whether the limit has room for shadows that take so many bytes, beside what is loaded."""
+        return self._limit is None or self.loaded_bytes + shadows_bytes <= self._limit
+
+    def check_shadow(self, model: str, variant: str, rollout: Rollout) -> None:
+        """As `room.check_shadow`, under this limit."""
+        if self._limit is not None:
+            check_shadow(self._fleet, self._settings, self._limit, model, variant, rollout)
+
+    @property
+    def _left(self) -> int | None:
+        """The limit for what is not a shadow."""
+        return None if self._limit is None else self._limit - shadows_bytes(self._fleet)
 
     @property
     def patience_s(self) -> float:
@@ -302,7 +323,8 @@ class Residency:
             for variant, build in model.incoming.items():
                 need = build.entry.card.resident_bytes * self._settings.lanes
                 current = model.builds[variant]
-                if self._limit is not None and self.loaded_bytes + need > self._limit:
+                left = self._left
+                if left is not None and self.loaded_bytes + need > left:
                     # Without room for both the old one goes first.
                     self._loading.change(partial(change.withdraw, model, variant))
                     self._since_s.pop((model.name, variant), None)
@@ -345,7 +367,7 @@ class Residency:
                 for place, offer in enumerate(model.menu.offers, 1)
                 if model.builds[offer.name].stage != "failed"
             ],
-            self._limit,
+            self._left,
             now_s,
             least_s=_LEAST_STAY * self._every_s,
         )
@@ -357,7 +379,8 @@ class Residency:
         """
         load, free = list(plan.load), list(plan.free)
         while (load or free) and not self._stopping:
-            room = math.inf if self._limit is None else self._limit - self.loaded_bytes
+            left = self._left
+            room = math.inf if left is None else left - self.loaded_bytes
             fitting = [key for key in load if self._bytes(key) <= room]
             if fitting:
                 load.remove(fitting[0])

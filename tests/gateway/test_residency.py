@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from gateway import catalog, hosts, residency
+from gateway import catalog, change, hosts, residency
 from gateway.demand import Demand
 from gateway.engines import Tensor, Tensors
 from gateway.fleet import Fleet
@@ -19,7 +19,8 @@ from gateway.metrics import Metrics
 from gateway.residency import Residency
 from gateway.settings import Settings, SettingsError
 from router.constraints import Constraints, Floor
-from router.errors import NotReady
+from router.errors import InvalidRequest, NotReady
+from router.rollout import AS_IT_LIES
 from router.route import Policy
 from tests.gateway.lane_rig import MAX_BATCH, PATIENCE_S, Rig, assert_own
 from tests.gateway.lane_rig import run as run_lanes
@@ -149,6 +150,31 @@ def test_a_limit_that_holds_nothing_says_how_much_would(models: Path) -> None:
         "2 lanes, got 6.4"
     )
     Kept(models, memory_limit_mb=6.47, lanes=2)
+
+
+def test_shadows_count_in_the_limit_and_come_first(models: Path) -> None:
+    shadow = AS_IT_LIES.shadow("small", 1)
+
+    async def test(kept: Kept) -> None:
+        model = kept.fleet.model("echo")
+        assert kept.ready == {"fp32", "int8"}
+        assert not kept.residency.room(2 * MB)
+        kept.residency.check_shadow("echo", "small", shadow)
+        change.direct(model, shadow, model.not_worse)
+        await kept.residency.settled()
+        assert len(kept.ready) == 1
+        assert kept.residency.room(2 * MB) and not kept.residency.room(4 * MB)
+        with pytest.raises(SettingsError, match=r"at least 4, .* lanes beside the shadows, got 3"):
+            kept.residency.govern(kept.settings.model_copy(update={"memory_limit_mb": 3}), Policy())
+        both = shadow.shadow("int8", 1)
+        with pytest.raises(
+            InvalidRequest,
+            match="shadow: expected one that memory_limit_mb, 5, has room for: with it shadows "
+            "take 4 MB, and one variant of every model at least 2 MB, got 'int8'",
+        ):
+            kept.residency.check_shadow("echo", "int8", both)
+
+    run(models, test, memory_limit_mb=5)
 
 
 def test_what_fails_to_load_leaves_its_room_to_others(tmp_path: Path) -> None:
