@@ -301,6 +301,11 @@ class ServedModel:
         running = [name for name, stage in stages.items() if stage in lifecycle.RUN]
         self.runnable = frozenset([*running, *leaving])
 
+    def _unnamed(self, variant: str) -> str:
+        """Why `variant` cannot be named; empty where it can."""
+        named = self.rollout.aliases.get(variant)
+        return "" if named is None else f"it cannot be named: the alias {variant} is {named}"
+
     def _state(self, variant: str) -> VariantState:
         build = self.builds.get(variant)
         if variant in self.rollout.disabled:
@@ -312,7 +317,7 @@ class ServedModel:
         if not self.rollout.serves:
             return VariantState(variant, "disabled", "its model was unloaded by the operator")
         if build.stage in ("ready", "failed"):
-            return VariantState(variant, build.stage, build.why)
+            return VariantState(variant, build.stage, build.why or self._unnamed(variant))
         if build.resting or build.stage in lifecycle.HELD:
             return VariantState(variant, "evicted", _EVICTED)
         return VariantState(variant, "loading")

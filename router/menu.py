@@ -108,14 +108,13 @@ class Menu:
     def resolve(self, name: str) -> Offer:
         """The offer called `name`, which may be an alias.
 
+        An alias stays one where a variant of the same name comes.
+
         Raises:
             UnknownVariant: there is none, and the message lists those there are; or the operator
                 took it off the menu: it is no fault, and asking again does not help.
             NotReady: it is in the store, but not whole, or not what it says it is.
         """
-        offer = self.by_name.get(name)
-        if offer is not None:
-            return offer
         named = self.reference if name == REFERENCE_ALIAS else self.aliases.get(name, name)
         offer = self.by_name.get(named)
         if offer is not None:

@@ -121,6 +121,18 @@ class Rollout(BaseModel):
         """Whether the model is served at all."""
         return self._changed(serves=serves)
 
+    def forget(self, variant: str) -> Rollout:
+        """Nothing is said of `variant` any more: it has no part, no pin and no alias."""
+        others = self.enable(variant)
+        return others._changed(
+            pinned=None if self.pinned == variant else self.pinned,
+            aliases={alias: name for alias, name in self.aliases.items() if name != variant},
+        )
+
+    def mentions(self, variant: str) -> bool:
+        """Whether anything is said of `variant`."""
+        return self.forget(variant) != self
+
     def absent(self) -> dict[str, str]:
         """Why each variant that is off the menu is."""
         return {
