@@ -15,14 +15,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from gateway import catalog, change, gently, intake, listing
+from gateway import catalog, change, gently, intake, listing, named
 from gateway.directives import Directives
 from gateway.fleet import Fleet, ServedModel, VariantState
 from gateway.listing import Listed
 from gateway.metrics import Metrics
 from gateway.residency import Residency
 from gateway.watch import Changes, Watch
-from router.errors import InvalidRequest, NotReady, UnknownVariant
+from router.errors import InvalidRequest, NotReady
 from router.rollout import Rollout
 
 _LOG = logging.getLogger(__name__)
@@ -57,6 +57,8 @@ class Operator:
         for name, model in fleet.everything().items():
             for variant in model.broken:
                 self._watch.doubt((name, variant))
+            for variant in model.builds:
+                named.warn_of_alias(name, variant, model.rollout)
         for name, whys in fleet.broken.items():
             for variant in whys:
                 self._watch.doubt((name, variant))
@@ -127,7 +129,7 @@ class Operator:
         Raises:
             UnknownModel, UnknownVariant: the store holds none of that name.
         """
-        return await self._direct(model, lambda rollout: rollout.enable(variant), variant)
+        return await self._direct_variant(model, variant, Rollout.enable, takes_back=True)
 
     async def disable(self, model: str, variant: str) -> Rollout:
         """Take `variant` out of service and out of memory.
@@ -136,7 +138,7 @@ class Operator:
             UnknownModel, UnknownVariant: the store holds none of that name.
             InvalidRequest: it is pinned.
         """
-        return await self._direct(model, lambda rollout: rollout.disable(variant), variant)
+        return await self._direct_variant(model, variant, Rollout.disable, takes_back=True)
 
     async def pin(self, model: str, variant: str | None) -> Rollout:
         """Let `variant` answer whoever names none; None lets go.
@@ -145,7 +147,9 @@ class Operator:
             UnknownModel, UnknownVariant: the store holds none of that name.
             InvalidRequest: it is disabled, or a shadow.
         """
-        return await self._direct(model, lambda rollout: rollout.pin(variant), variant)
+        if variant is None:
+            return await self._direct(model, lambda rollout: rollout.pin(None))
+        return await self._direct_variant(model, variant, Rollout.pin)
 
     async def canary(self, model: str, variant: str, share: float) -> Rollout:
         """Give `variant` that share, above 0 and up to 1, of the requests it may answer.
@@ -154,16 +158,25 @@ class Operator:
             UnknownModel, UnknownVariant: the store holds none of that name.
             InvalidRequest: the share is none, or too much with the other canaries'.
         """
-        return await self._direct(model, lambda rollout: rollout.canary(variant, share), variant)
+        return await self._direct_variant(
+            model, variant, lambda rollout, name: rollout.canary(name, share)
+        )
 
     async def shadow(self, model: str, variant: str, share: float) -> Rollout:
         """Run that share, above 0 and up to 1, of the requests on `variant` again, unseen.
 
         Raises:
             UnknownModel, UnknownVariant: the store holds none of that name.
-            InvalidRequest: the share is none, or the variant is pinned.
+            InvalidRequest: the share is none, the variant is pinned, or the memory limit has no
+                room for it.
         """
-        return await self._direct(model, lambda rollout: rollout.shadow(variant, share), variant)
+
+        def alter(rollout: Rollout, name: str) -> Rollout:
+            after = rollout.shadow(name, share)
+            self._residency.check_shadow(model, name, after)
+            return after
+
+        return await self._direct_variant(model, variant, alter)
 
     async def alias(self, model: str, alias: str, variant: str | None) -> Rollout:
         """Let `alias` name `variant`; None takes the alias away.
@@ -172,22 +185,37 @@ class Operator:
             UnknownModel, UnknownVariant: the store holds none of that name.
             InvalidRequest: it is no name, or the one that is fixed.
         """
+        if variant is None:
+            return await self._direct(model, lambda rollout: rollout.alias(alias, None))
         if alias in self._fleet.model(model).states:
             raise InvalidRequest("alias", alias, f"a name that no variant of {model} has")
-        return await self._direct(model, lambda rollout: rollout.alias(alias, variant), variant)
+        return await self._direct_variant(
+            model, variant, lambda rollout, name: rollout.alias(alias, name)
+        )
 
     async def remove(self, model: str, variant: str) -> None:
-        """Delete `variant` from the store; it is freed once what was promised it has run.
+        """Delete `variant`, which no alias stands for, from the store, and what was wanted of it;
+        it is freed once what was promised it has run.
 
         Raises:
-            UnknownModel, UnknownVariant: the store holds none of that name.
-            NotReady: the folder cannot be removed.
+            UnknownModel, UnknownVariant: the store holds none of that name, and nothing was wanted
+                of one.
+            NotReady: the folder cannot be removed, or what is wanted not be kept.
         """
         self._check_started()
-        self._known(model, variant)
+        mentioned = self._directives.of(model).mentions(variant)
+        if not mentioned:
+            named.check_known(self._fleet, model, variant)
         async with self._looking:
             await asyncio.to_thread(intake.remove, self._watch.store, model, variant)
-        await self.rescan()
+        await self._look()
+        if mentioned:
+            async with self._looking:
+                await asyncio.to_thread(
+                    self._directives.change, model, lambda rollout: rollout.forget(variant)
+                )
+                await self._apply(model, Changes())
+        await self._residency.settled()
 
     async def receive(self, model: str, variant: str, archive: Path) -> VariantState:
         """Put the build of a tar archive into the store as `variant`, new or in another's place.
@@ -197,8 +225,11 @@ class Operator:
 
         Raises:
             InvalidRequest: it is no whole build of that variant; says why.
+            NotReady: the store cannot be read or written.
         """
-        self._check_started()
+        await self._look()
+        if self._unreadable:
+            raise NotReady(self._unreadable)
         async with self._looking:
             await asyncio.to_thread(
                 intake.receive, self._watch.store, model, variant, archive, self._watch.check
@@ -286,27 +317,13 @@ class Operator:
     ) -> None:
         for variant, entry in found.items():
             change.found(model, variant, entry)
+            named.warn_of_alias(model.name, variant, rollout)
         for variant, why in broken.items():
             change.spoilt(model, variant, why)
         for variant in gone:
             change.gone(model, variant)
         change.direct(model, rollout, evidence)
         self._fleet.changed()
-
-    def _known(self, model: str, variant: str) -> None:
-        """Make sure that the store holds `variant`.
-
-        Raises:
-            UnknownModel, UnknownVariant: it does not.
-        """
-        served = self._fleet.everything().get(model)
-        if served is None:
-            known = self._fleet.broken.get(model) or self._fleet.model(model).states
-        else:
-            known = served.states
-        if variant not in known:
-            names = ", ".join(sorted(known))
-            raise UnknownVariant(f"{model} has no variant {variant!r}; there are {names}")
 
     def _check_started(self) -> None:
         """Make sure that what is to be changed is there.
@@ -317,31 +334,38 @@ class Operator:
         if self._task is None:
             raise NotReady("the server is still starting")
 
-    def _sound(self, model: str, rollout: Rollout) -> Rollout:
-        """`rollout`, which leaves a variant for requests that name none.
-
-        Raises:
-            InvalidRequest: it leaves none, and the model is not unloaded either.
-        """
-        served = self._fleet.everything().get(model)
-        left = set(served.builds if served is not None else ()) - rollout.apart()
-        if served is not None and served.builds and rollout.serves and not left:
-            expected = f"one that leaves a variant of {model} to answer; or unload the model"
-            raise InvalidRequest("rollout", "none", expected)
-        return rollout
-
-    async def _direct(
-        self, model: str, alter: Callable[[Rollout], Rollout], variant: str | None = None
+    async def _direct_variant(
+        self,
+        model: str,
+        variant: str,
+        alter: Callable[[Rollout, str], Rollout],
+        *,
+        takes_back: bool = False,
     ) -> Rollout:
+        """Alter what is wanted of the variant that `variant` names.
+
+        Args:
+            takes_back: a variant that is not in the store any more is one, if anything is wanted of
+                it.
+        """
+        rollout = self._directives.of(model)
+        name = named.resolved(self._fleet, model, variant, rollout)
+        if not (takes_back and model in self.models() and rollout.mentions(name)):
+            named.check_known(self._fleet, model, name)
+        return await self._direct(model, lambda before: alter(before, name))
+
+    async def _direct(self, model: str, alter: Callable[[Rollout], Rollout]) -> Rollout:
         self._check_started()
-        if variant is not None:
-            self._known(model, variant)
-        elif model not in self.models():
+        if model not in self.models():
             self._fleet.model(model)  # raises
+
+        def sound(before: Rollout) -> Rollout:
+            after = alter(before)
+            named.check_some_left(self._fleet, model, after)
+            return after
+
         async with self._looking:
-            rollout = await asyncio.to_thread(
-                self._directives.change, model, lambda before: self._sound(model, alter(before))
-            )
+            rollout = await asyncio.to_thread(self._directives.change, model, sound)
             await self._apply(model, Changes())
         await self._residency.settled()
         return rollout

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import shutil
 import signal
 import tarfile
 from collections import Counter
@@ -216,6 +217,82 @@ def test_a_variant_is_sent_and_deleted(server: Server, admin: Admin, tmp_path: P
     admin.call("DELETE", VARIANTS + "sent", 404)
     for name in ("%2e%2e", "..%2f..%2fetc", "UPPER"):
         assert admin.delete(VARIANTS + name).status_code in (400, 404, 405)
+
+
+def test_an_alias_stands_wherever_a_call_names_a_variant(server: Server, admin: Admin) -> None:
+    admin.call("PUT", "/admin/models/echo/aliases/stable", json={"variant": "int8"})
+    told = admin.call("PUT", "/admin/models/echo/pin", json={"variant": "stable"})
+    assert told["rollout"]["pinned"] == "int8"
+    admin.call("DELETE", "/admin/models/echo/pin")
+    told = admin.call("POST", VARIANTS + "stable/disable")
+    assert told["rollout"]["disabled"] == ["int8"]
+    assert admin.call("POST", VARIANTS + "stable/enable")["rollout"]["disabled"] == []
+    told = admin.call("PUT", "/admin/models/echo/aliases/other", json={"variant": "stable"})
+    assert told["rollout"]["aliases"] == {"stable": "int8", "other": "int8"}
+    told = admin.call("POST", VARIANTS + "reference/canary", json={"share": 0.5})
+    assert told["rollout"]["canaries"] == {"fp32": 0.5}
+    assert chosen(server, Variant="other") == "int8"
+    # A build is sent and deleted by the name of its folder.
+    admin.call("DELETE", VARIANTS + "stable", 404)
+    for alias in ("stable", "other"):
+        admin.call("DELETE", f"/admin/models/echo/aliases/{alias}")
+
+
+def test_what_is_gone_from_the_store_is_taken_back(tmp_path: Path) -> None:
+    write_three(tmp_path)
+    with Server(tmp_path, max_batch=4, watch_seconds=0.05) as server, Admin(server) as admin:
+
+        def variants() -> dict[str, dict[str, str]]:
+            told: dict[str, dict[str, str]] = admin.call("GET", "/admin/models/echo")["variants"]
+            return told
+
+        admin.call("POST", VARIANTS + "small/canary", json={"share": 0.9})
+        shutil.rmtree(tmp_path / "echo" / "small")
+        until(lambda: "small" not in variants(), "it is gone")
+        admin.call("POST", VARIANTS + "small/canary", 404, json={"share": 0.9})
+        assert admin.call("POST", VARIANTS + "small/enable")["rollout"]["canaries"] == {}
+        # What is deleted is forgotten, whether its folder is there or not.
+        admin.call("POST", VARIANTS + "int8/shadow", json={"share": 0.9})
+        admin.call("PUT", "/admin/models/echo/aliases/stable", json={"variant": "fp32"})
+        admin.call("PUT", "/admin/models/echo/aliases/next", json={"variant": "int8"})
+        admin.call("DELETE", VARIANTS + "int8")
+        rollout = admin.call("GET", "/admin/models/echo")["rollout"]
+        assert (rollout["shadows"], rollout["aliases"]) == ({}, {"stable": "fp32"})
+        admin.call("DELETE", VARIANTS + "int8", 404)
+        # A variant that comes by the name of an alias does not take that over.
+        write_variant(tmp_path, "echo", "stable", accuracy=0.9)
+        until(lambda: variants().get("stable", {}).get("state") == "ready", "it is loaded")
+        assert variants()["stable"]["why"] == "it cannot be named: the alias stable is fp32"
+        assert "echo/stable cannot be named: the alias stable is fp32" in server.log()
+        assert server.infer(version="stable").json()["model_version"] == "fp32"
+
+
+def test_a_store_that_is_gone_is_not_made_again(tmp_path: Path) -> None:
+    models = tmp_path / "models"
+    write_three(models)
+    sent = archive(write_variant(tmp_path, "echo", "sent"))
+    with Server(models, max_batch=4) as server, Admin(server) as admin:
+        pin = {"json": {"variant": "int8"}}
+        (models / ".gearshift").write_text("a file where the state folder should be")
+        refused = admin.call("PUT", "/admin/models/echo/pin", 503, **pin)
+        assert refused["detail"] == "the state folder cannot be written: Not a directory"
+        (models / ".gearshift").unlink()
+        models.rename(tmp_path / "elsewhere")
+        for _ in range(2):
+            assert (
+                "the store is gone"
+                in admin.call("PUT", "/admin/models/echo/pin", 503, **pin)["detail"]
+            )
+            admin.call("PUT", VARIANTS + "sent", 503, content=sent)
+        assert not models.exists()
+        models.mkdir()  # as the place where a disk was mounted looks without it
+        refused = admin.call("PUT", VARIANTS + "sent", 503, content=sent)
+        assert "nothing is there any more" in refused["detail"]
+        assert not [*models.iterdir()]
+        models.rmdir()
+        (tmp_path / "elsewhere").rename(models)
+        admin.call("PUT", VARIANTS + "sent", content=sent)
+        assert admin.call("PUT", "/admin/models/echo/pin", **pin)["rollout"]["pinned"] == "int8"
 
 
 def test_settings_are_read_again(tmp_path: Path) -> None:
