@@ -19,6 +19,10 @@ from pathlib import Path
 from compressors.errors import TaskError
 from router.processor import Processor, TextProcessor
 
+# A token is a few bytes of most texts; a text this long is cut to a small part of itself.
+_BYTES_A_TOKEN = 64
+_LEAST_BYTES = 64 << 10
+
 
 @dataclass(frozen=True)
 class Processing:
@@ -36,8 +40,13 @@ def text(
     mask: str | None = None,
     types: str | None = None,
     input: str = "text",
+    max_bytes: int | None = None,
 ) -> Processing:
     """Text through a `tokenizer.json`; the names are those of the network's inputs.
+
+    Args:
+        max_bytes: the longest text that is not refused; by default 64 for each of `max_tokens`, and
+            64 KiB at least.
 
     Raises:
         TaskError: there is no such file.
@@ -50,6 +59,7 @@ def text(
         input=input,
         tokenizer_digest=digest,
         max_tokens=max_tokens,
+        max_bytes=max_bytes or max(_LEAST_BYTES, _BYTES_A_TOKEN * max_tokens),
         ids=ids,
         mask=mask,
         types=types,

@@ -51,7 +51,7 @@ class Service(Assembly):
             door = self.fleet.model(request.model).door
             if door is not None and door.is_for(request.inputs):
                 most = self._settings.max_queue
-                request, demanded = await door.through(request, constraints, most)
+                request, demanded = await door.through(request, constraints, most, left)
             kept, mark = self._answers, b""
             if kept is not None:
                 mark = await kept.mark(request.inputs)

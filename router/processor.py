@@ -32,6 +32,8 @@ class TextProcessor(_Record):
     """SHA-256 of that file: variants of one model must agree on it."""
     max_tokens: Positive
     """Longer texts are cut, special tokens included."""
+    max_bytes: Positive = 64 << 10
+    """Of one text; a longer one is refused, for all of it is tokenised before it is cut."""
     ids: str
     """The input that the token ids fill, (rows, tokens)."""
     mask: str | None = None

@@ -15,15 +15,25 @@ import importlib
 import pkgutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import cast
+from typing import Protocol, cast
 
 from gateway.engines import Tensor
 from router.card import TensorSpec
 from router.processor import Processor
 
-Process = Callable[[Tensor], dict[str, Tensor]]
-"""A BYTES tensor (rows,) to the inputs that it fills, by name, each (rows, ...). Raises
-`InvalidRequest` for an element that is none of what the processor reads, naming the input."""
+
+class Process(Protocol):
+    """What makes the inputs."""
+
+    def __call__(self, elements: Tensor, go_on: Callable[[], None], /) -> dict[str, Tensor]:
+        """A BYTES tensor (rows,) to the inputs that it fills, by name, each (rows, ...).
+
+        Args:
+            go_on: called every few rows; raises where nobody waits for the rest any more.
+
+        Raises:
+            InvalidRequest: an element is none of what the processor reads; it names the input.
+        """
 
 
 class ProcessorError(Exception):

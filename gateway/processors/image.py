@@ -7,7 +7,7 @@ decoded, so that one which would fill the memory is refused unread (CWE-409).
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -49,8 +49,11 @@ def open(record: ImageProcessor, folder: Path, inputs: Mapping[str, TensorSpec])
     resample = Image.Resampling[record.resample.upper()]
     opaque = "L" if record.mode == "L" else "RGB"
 
-    def process(pictures: Tensor) -> dict[str, Tensor]:
-        rows = [pixels(row, raw) for row, raw in enumerate(pictures.reshape(-1).tolist())]
+    def process(pictures: Tensor, go_on: Callable[[], None]) -> dict[str, Tensor]:
+        rows: list[Tensor] = []
+        for row, raw in enumerate(pictures.reshape(-1).tolist()):
+            go_on()
+            rows.append(pixels(row, raw))
         return {record.pixels: np.stack(rows)}
 
     def pixels(row: int, raw: bytes) -> Tensor:
@@ -71,6 +74,8 @@ def open(record: ImageProcessor, folder: Path, inputs: Mapping[str, TensorSpec])
             picture = Image.open(io.BytesIO(raw), formats=_FORMATS)
             if picture.width * picture.height <= record.max_pixels:
                 picture.load()
+                if picture.mode.startswith("I"):
+                    picture = Image.fromarray(_of_16_bits(np.asarray(picture)))
                 return ImageOps.exif_transpose(picture).convert(opaque)
         except Exception as error:  # a broken picture raises whatever its decoder comes upon
             raise InvalidRequest(field, shown, f"a picture in {' or '.join(_FORMATS)}") from error
@@ -90,6 +95,11 @@ def open(record: ImageProcessor, folder: Path, inputs: Mapping[str, TensorSpec])
         return picture.resize((width, height), resample)
 
     return process
+
+
+def _of_16_bits(values: Tensor) -> Tensor:
+    """Grey of 0 to 65535 as 0 to 255; Pillow would cut off at 255 what is brighter."""
+    return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
 
 
 def _as_kind(values: Tensor, kind: np.dtype[Any]) -> Tensor:

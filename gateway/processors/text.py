@@ -2,13 +2,16 @@
 
 All texts of a request are padded to the longest of them where the network takes any length, and to
 the network's own length where it has one. Truncation and padding are the card's, not the file's.
+
+A text is tokenised whole before it is cut, at a thousand times its size in memory: so each has a
+limit, and they are tokenised a few at a time, of which nothing is kept but what the network reads.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +22,11 @@ from gateway.processors import Process, ProcessorError
 from router.card import TensorSpec
 from router.errors import InvalidRequest
 from router.processor import TextProcessor
+
+# Tokenised between two looks at whether somebody still waits: some milliseconds' worth.
+_GROUP_BYTES = 16 << 10
+# What a text costs beside its length, in bytes of text.
+_LEAST_COST = 64
 
 
 def open(record: TextProcessor, folder: Path, inputs: Mapping[str, TensorSpec]) -> Process:
@@ -49,12 +57,8 @@ def open(record: TextProcessor, folder: Path, inputs: Mapping[str, TensorSpec]) 
     most = record.max_tokens if size == -1 else min(record.max_tokens, size)
     tokenizer.enable_truncation(most)
     padding = tokenizer.padding or {}
-    tokenizer.enable_padding(
-        length=None if size == -1 else size,
-        pad_id=padding.get("pad_id", 0),
-        pad_token=padding.get("pad_token", "[PAD]"),
-        pad_type_id=padding.get("pad_type_id", 0),
-    )
+    tokenizer.no_padding()
+    fill = {"ids": padding.get("pad_id", 0), "type_ids": padding.get("pad_type_id", 0)}
     parts = [("ids", record.ids), ("attention_mask", record.mask), ("type_ids", record.types)]
     wanted = [
         (attribute, name, NUMPY_TYPES[inputs[name].datatype])
@@ -62,25 +66,54 @@ def open(record: TextProcessor, folder: Path, inputs: Mapping[str, TensorSpec]) 
         if name is not None
     ]
 
-    def process(texts: Tensor) -> dict[str, Tensor]:
-        encoded = tokenizer.encode_batch(_decoded(record.input, texts))
-        if not len(encoded[0]):
+    def process(texts: Tensor, go_on: Callable[[], None]) -> dict[str, Tensor]:
+        decoded = _decoded(record, texts)
+        rows: dict[str, list[Tensor]] = {name: [] for _, name, _ in wanted}
+        for group in _groups(decoded):
+            go_on()
+            for encoded in tokenizer.encode_batch(group):
+                for attribute, name, kind in wanted:
+                    rows[name].append(np.array(getattr(encoded, attribute), kind))
+        width = max(map(len, rows[record.ids])) if size == -1 else size
+        if not width:
             raise InvalidRequest(f"inputs.{record.input}", "texts without any token", "some text")
         return {
-            name: np.array([getattr(each, attribute) for each in encoded], kind)
-            for attribute, name, kind in wanted
+            name: _padded(rows[name], width, fill.get(attribute, 0))
+            for attribute, name, _ in wanted
         }
 
     return process
 
 
-def _decoded(name: str, texts: Tensor) -> list[str]:
+def _padded(rows: list[Tensor], width: int, fill: int) -> Tensor:
+    padded = np.full((len(rows), width), fill, rows[0].dtype)
+    for row, values in enumerate(rows):
+        padded[row, : len(values)] = values
+    return padded
+
+
+def _groups(texts: list[str]) -> Iterator[list[str]]:
+    """The texts in order, a few at a time."""
+    group: list[str] = []
+    left = _GROUP_BYTES
+    for text in texts:
+        group.append(text)
+        left -= len(text) + _LEAST_COST
+        if left <= 0:
+            yield group
+            group, left = [], _GROUP_BYTES
+    if group:
+        yield group
+
+
+def _decoded(record: TextProcessor, texts: Tensor) -> list[str]:
     decoded: list[str] = []
     for row, text in enumerate(texts.reshape(-1).tolist()):
+        field, shown = f"inputs.{record.input}", f"{len(text)} bytes in row {row}"
+        if len(text) > record.max_bytes:
+            raise InvalidRequest(field, shown, f"at most {record.max_bytes} bytes")
         try:
             decoded.append(text.decode())
         except UnicodeDecodeError as error:
-            raise InvalidRequest(
-                f"inputs.{name}", f"{len(text)} bytes in row {row}", f"text in UTF-8 ({error})"
-            ) from error
+            raise InvalidRequest(field, shown, f"text in UTF-8 ({error})") from error
     return decoded

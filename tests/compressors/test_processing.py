@@ -55,7 +55,7 @@ def test_a_build_writes_the_processor_and_the_gateway_runs_it(tmp_path: Path) ->
     ports = {each.name: each for each in card.inputs}
     process = processors.open_one(card.processor, folder, ports)
     photos = byte_elements.as_tensor([png(each[0]) for each in samples.inputs["image"]], (20,))
-    made = process(photos)
+    made = process(photos, lambda: None)
     np.testing.assert_allclose(made["image"], samples.inputs["image"], atol=0.5 / 255 + 1e-6)
     program = engines.get(card.engine.name).load(folder, card, threads=1, trusted=False)
     found = program.infer(made)["logits"].argmax(1)
@@ -83,7 +83,7 @@ def test_the_digits_take_pictures() -> None:
     spec = TensorSpec(name="image", datatype="FP32", shape=(-1, 1, 24, 24))
     process = processors.open_one(processing.record, Path(), {"image": spec})
     canvas = digits.TASK.samples("validation").inputs["image"][0, 0]
-    made = process(byte_elements.as_tensor([png(canvas)], (1,)))
+    made = process(byte_elements.as_tensor([png(canvas)], (1,)), lambda: None)
     np.testing.assert_allclose(made["image"][0, 0], canvas.clip(0, 1), atol=0.5 / 255 + 1e-6)
 
 
@@ -97,7 +97,9 @@ def test_the_text_task_takes_text(tmp_path: Path) -> None:
     process = processors.open_one(processing.record, tmp_path, specs)
     passages = [passage for passage, _, _ in text_task.passages()][:50]
     ids, mask = text_task._tokens(passages)
-    made = process(byte_elements.as_tensor([each.encode() for each in passages], (50,)))
+    made = process(
+        byte_elements.as_tensor([each.encode() for each in passages], (50,)), lambda: None
+    )
     longest = int(mask.sum(1).max())
     np.testing.assert_array_equal(made["ids"], ids[:, :longest])
     np.testing.assert_array_equal(made["mask"], mask[:, :longest])

@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import Iterator
 
+import httpx
 import numpy as np
 import pytest
 import tritonclient.grpc as triton_grpc
@@ -13,7 +14,7 @@ import tritonclient.http as triton
 
 from router.card import TensorSpec
 from router.processor import ImageProcessor
-from tests.e2e.harness import Server
+from tests.e2e.harness import Server, until
 from tests.e2e.problems import assert_invalid, assert_problem
 from tests.processed import picture, text_processor, tokenizer, tokens
 from tests.stores import write_variant
@@ -138,6 +139,24 @@ def test_a_deadline_counts_while_inputs_are_processed(server: Server) -> None:
         headers={"Gearshift-Max-Latency-Ms": "30"},
     )  # fmt: skip
     assert_problem(response, 504, code="deadline-passed")
+
+
+def test_what_nobody_waits_for_any_more_is_not_processed(server: Server) -> None:
+    """1000 pictures take much longer than the caller waits, or stays."""
+    many = np.array([picture(np.zeros((100, 100), np.uint8))] * 1000, np.object_)
+    files = triton.InferInput("file", [1000], "BYTES")
+    files.set_data_from_numpy(many)
+    raw, length = triton.InferenceServerClient.generate_request_body([files])
+    headers = {"Inference-Header-Content-Length": str(length)}
+    path = "/v2/models/pictures/infer"
+    limit = {"Gearshift-Max-Latency-Ms": "8"}
+    assert_problem(
+        server.client.post(path, content=raw, headers=headers | limit), 504, code="deadline-passed"
+    )
+    with pytest.raises(httpx.ReadTimeout), httpx.Client(base_url=server.client.base_url) as client:
+        client.post(path, content=raw, headers=headers, timeout=0.015)
+    gone = {"model": "pictures", "outcome": "caller-left"}
+    until(lambda: server.metric("gearshift_requests_total", **gone) == 1, "the caller is missed")
 
 
 def test_many_at_once(server: Server) -> None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import hashlib
 import struct
+import threading
+import time
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,23 +20,35 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from gateway import byte_elements, processors
+from gateway.door import Door
 from gateway.engines import Tensor
+from gateway.messages import InferRequest
 from gateway.processors import Process, ProcessorError
-from router.card import TensorSpec
-from router.errors import InvalidRequest
+from router.card import TensorSpec, VariantCard
+from router.constraints import Constraints
+from router.errors import CallerLeft, DeadlinePassed, InvalidRequest
 from router.processor import ImageProcessor, TextProcessor
 from tests.processed import picture, text_processor, tokenizer, tokens
+from tests.stores import write_variant
 
 
 def elements(*raw: bytes) -> Tensor:
     return byte_elements.as_tensor(raw, (len(raw),))
 
 
-def text(folder: Path, size: int = -1, datatype: str = "INT64", **changes: Any) -> Process:
+Made = Callable[[Tensor], dict[str, Tensor]]
+
+
+def whole(process: Process) -> Made:
+    """The process for somebody who waits until its end."""
+    return lambda rows: process(rows, lambda: None)
+
+
+def text(folder: Path, size: int = -1, datatype: str = "INT64", **changes: Any) -> Made:
     (folder / "tokenizer.json").write_bytes(tokenizer())
     record = text_processor(**changes)
     specs = {name: tokens(name, size, datatype) for name in ("ids", "mask", "types")}
-    return processors.open_one(record, folder, specs)
+    return whole(processors.open_one(record, folder, specs))
 
 
 def test_the_kinds_are_the_files() -> None:
@@ -62,6 +78,89 @@ def test_text_that_is_none(tmp_path: Path) -> None:
         text(tmp_path)(elements(b"the", b"\xff\xfe"))
 
 
+def test_a_text_that_is_too_long_is_refused_unread(tmp_path: Path) -> None:
+    long = b"cat " * 16_385
+    process = text(tmp_path)
+    assert process(elements(long[: 64 << 10]))["ids"].shape == (1, 6)
+    expected = r"inputs\.text: expected at most 65536 bytes, got '65540 bytes in row 1'"
+    with pytest.raises(InvalidRequest, match=expected):
+        process(elements(b"the", long))
+    with pytest.raises(InvalidRequest, match="at most 8 bytes"):
+        text(tmp_path, max_bytes=8)(elements("ñañañ!".encode()))
+
+
+def test_texts_are_tokenised_a_few_at_a_time(tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.json").write_bytes(tokenizer())
+    specs = {name: tokens(name) for name in ("ids", "mask")}
+    process = processors.open_one(text_processor(), tmp_path, specs)
+    looks: list[int] = []
+    made = process(elements(*[b"cat " * 500, b"the cat"] * 50), lambda: looks.append(1))
+    assert made["ids"].tolist() == [[1, 4, 4, 4, 4, 4], [1, 3, 4, 0, 0, 0]] * 50
+    assert made["mask"].tolist() == [[1] * 6, [1] * 3 + [0] * 3] * 50
+    assert len(looks) >= 5
+    assert_stops(process, elements(*[b"cat " * 500] * 50))
+
+
+class NobodyWaitsError(Exception):
+    pass
+
+
+def assert_stops(process: Process, rows: Tensor) -> None:
+    """That what nobody waits for any more is not gone on with."""
+    looks: list[int] = []
+
+    def go_on() -> None:
+        looks.append(1)
+        if len(looks) > 1:
+            raise NobodyWaitsError
+
+    with pytest.raises(NobodyWaitsError):
+        process(rows, go_on)
+
+
+@pytest.mark.parametrize("why", ["deadline", "caller", "cancelled"])
+def test_a_request_that_is_given_up_is_not_gone_on_with(
+    why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, stopped = threading.Event(), threading.Event()
+
+    def slow(_: Tensor, go_on: Callable[[], None]) -> dict[str, Tensor]:
+        begun.set()
+        try:
+            for _ in range(5000):
+                time.sleep(0.001)
+                go_on()
+        except DeadlinePassed:
+            stopped.set()
+            raise
+        return {"ids": np.zeros((1, 1), np.int64)}
+
+    monkeypatch.setattr(processors, "open_one", lambda *_: slow)
+    ports = {"inputs": (tokens("ids"), tokens("mask"))}
+    folder = write_variant(tmp_path, "words", "fp32", processor=text_processor(), **ports)
+    door = Door(VariantCard.model_validate_json((folder / "card.json").read_bytes()))
+    door.open(folder)
+    limit_ms = 30.0 if why == "deadline" else None
+
+    async def left() -> None:
+        await asyncio.sleep(0 if why == "caller" else 60)
+
+    async def ask() -> None:
+        demanded = Constraints(max_latency_ms=limit_ms)
+        inputs = {"text": elements(b"the cat")}
+        request = InferRequest("words", inputs, 1, demanded, time.monotonic())
+        asked = asyncio.ensure_future(door.through(request, demanded, 1, left))
+        if why == "cancelled":
+            await asyncio.to_thread(begun.wait, 5)
+            asked.cancel()
+        raised = {"deadline": DeadlinePassed, "caller": CallerLeft}
+        with pytest.raises(raised.get(why, asyncio.CancelledError)):
+            await asked
+        assert await asyncio.to_thread(stopped.wait, 2.5)
+
+    asyncio.run(ask())
+
+
 def test_a_tokenizer_that_is_none(tmp_path: Path) -> None:
     specs = {name: tokens(name) for name in ("ids", "mask")}
     for raw in (b"{}", b"not json", b""):
@@ -73,10 +172,10 @@ def test_a_tokenizer_that_is_none(tmp_path: Path) -> None:
             processors.open_one(record, tmp_path, specs)
 
 
-def image(folder: Path, *sizes: int, datatype: str = "FP32", **changes: Any) -> Process:
+def image(folder: Path, *sizes: int, datatype: str = "FP32", **changes: Any) -> Made:
     record = ImageProcessor.model_validate({"input": "file", "pixels": "x", **changes})
     spec = TensorSpec.model_validate({"name": "x", "datatype": datatype, "shape": (-1, *sizes)})
-    return processors.open_one(record, folder, {"x": spec})
+    return whole(processors.open_one(record, folder, {"x": spec}))
 
 
 GREY = np.arange(12, dtype=np.uint8).reshape(3, 4) * 20
@@ -96,6 +195,23 @@ def test_pixels_come_as_they_are(tmp_path: Path) -> None:
         elements(picture(GREY))
     )
     np.testing.assert_array_equal(made["x"][0, :, :, 0], GREY)
+
+
+def test_grey_of_16_bits_is_brought_to_8(tmp_path: Path) -> None:
+    process = image(tmp_path, 1, 3, 4, mode="L", scale=1.0)
+    deep = GREY.astype(np.uint16) * 257
+    np.testing.assert_array_equal(process(elements(picture(deep)))["x"][0, 0], GREY)
+    near = np.full((3, 4), 1000, np.uint16)
+    assert set(process(elements(picture(near)))["x"].flat) == {4.0}  # 1000 / 65535 of 255
+    colour = image(tmp_path, 3, 3, 4, scale=1.0)
+    np.testing.assert_array_equal(colour(elements(picture(deep)))["x"][0], np.stack([GREY] * 3))
+
+
+def test_pictures_are_decoded_one_at_a_time() -> None:
+    record = ImageProcessor(input="file", pixels="x")
+    spec = TensorSpec(name="x", datatype="FP32", shape=(-1, 3, 3, 4))
+    process = processors.open_one(record, Path(), {"x": spec})
+    assert_stops(process, elements(picture(COLOUR), b"no picture"))
 
 
 def test_pixels_are_scaled_and_normalised_by_channel(tmp_path: Path) -> None:
