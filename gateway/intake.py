@@ -6,6 +6,7 @@ a hidden folder beside the place, and they are moved there only when every diges
 
 from __future__ import annotations
 
+import os
 import re
 import tempfile
 from pathlib import Path
@@ -24,12 +25,12 @@ def receive(store: Path, model: str, variant: str, archive: Path, check: Check =
     """Put the build that `archive` holds into the store, in place of the one that is there.
 
     Raises:
-        InvalidRequest: it is no tar archive, or no whole build of that variant.
+        InvalidRequest: it is no tar archive, or no whole build of that variant, or a link is in its
+            place's way.
         TooLarge: it is over the limit when it is unpacked.
         NotReady: the store cannot be written.
     """
-    _check("model", model)
-    _check("variant", variant)
+    _check(store, model, variant)
     try:
         with tempfile.TemporaryDirectory(prefix=".intake-", dir=store) as scratch:
             # The card says which variant of which model it is, and so must the folders.
@@ -55,8 +56,7 @@ def remove(store: Path, model: str, variant: str) -> None:
     Raises:
         NotReady: the store cannot be written.
     """
-    _check("model", model)
-    _check("variant", variant)
+    _check(store, model, variant)
     try:
         with tempfile.TemporaryDirectory(prefix=".intake-", dir=store) as scratch:
             place = store / model / variant
@@ -68,6 +68,9 @@ def remove(store: Path, model: str, variant: str) -> None:
         raise NotReady(f"the store cannot be written: {error.strerror}") from error
 
 
-def _check(field: str, name: str) -> None:
-    if not _NAME.fullmatch(name):
-        raise InvalidRequest(field, name, f"a name matching {NAME_PATTERN}")
+def _check(store: Path, model: str, variant: str) -> None:
+    for field, name in (("model", model), ("variant", variant)):
+        if not _NAME.fullmatch(name):
+            raise InvalidRequest(field, name, f"a name matching {NAME_PATTERN}")
+    if os.path.islink(store / model):  # noqa: PTH114 - a disk that fails is told of later
+        raise InvalidRequest("model", model, "a folder of the store, and no link out of it")

@@ -109,3 +109,17 @@ def test_nothing_is_left_of_what_is_refused(
     with pytest.raises(InvalidRequest, match=why):
         intake.receive(store, "echo", "sent", sent)
     assert list(store.iterdir()) == []
+
+
+def test_nothing_is_written_or_deleted_through_a_link(store: Path, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    folder = write_variant(elsewhere.parent / "built", "echo", "fp32")
+    sent = packed(tmp_path / "a.tar", "w", folder)
+    folder.parent.rename(elsewhere)
+    (store / "echo").symlink_to(elsewhere)
+    before = sorted(elsewhere.rglob("*"))
+    with pytest.raises(InvalidRequest, match="no link out of it"):
+        intake.receive(store, "echo", "int8", sent)
+    with pytest.raises(InvalidRequest, match="no link out of it"):
+        intake.remove(store, "echo", "fp32")
+    assert sorted(elsewhere.rglob("*")) == before
