@@ -20,6 +20,8 @@ from cryptography.x509.oid import NameOID
 from tritonclient.grpc import InferenceServerClient, service_pb2, service_pb2_grpc
 
 from gateway import tls
+from gateway.metrics import Metrics
+from gateway.service import Service
 from gateway.settings import Settings, SettingsError
 from tests.e2e.harness import PATIENCE_S, Server, until
 from tests.stores import write_variant
@@ -175,6 +177,19 @@ def test_a_new_certificate_is_shown_after_sighup_and_half_a_one_is_not(
     assert shown(server, authority) != second
     # Over the connection that was made before any of it, too.
     assert server.infer().status_code == 200
+
+
+def test_no_setting_holds_beside_a_certificate_that_does_not(
+    authority: Authority, models: Path
+) -> None:
+    files = authority.issue("unusable")
+    chosen = Settings(models=models, lanes=1)
+    other = chosen.model_copy(update={"max_queue": 7})
+    service = Service(chosen, Metrics(), lambda: other, tls.Tls(*files, None))
+    files[1].write_text("not a key")
+    with pytest.raises(SettingsError, match="tls_certificate and tls_key"):
+        service.reload()
+    assert service.settings is chosen
 
 
 def test_only_clients_of_the_authority(authority: Authority, models: Path) -> None:

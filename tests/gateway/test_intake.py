@@ -72,8 +72,9 @@ def test_what_unpacks_to_far_more_is_refused_before_it_is_written(
     assert list(folder.iterdir()) == []
     # The names of members and their further headers are kept in memory whole.
     for kind in (tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE):
-        with pytest.raises(InvalidRequest, match="a tar archive, plain or gzip, got 'ReadError'"):
+        with pytest.raises(InvalidRequest, match="a tar archive, plain or gzip") as refused:
             archive.unpack(bomb(tmp_path / "b", member(8 << 20, type=kind), 8 << 20), folder)
+        assert str(refused.value.__cause__) == "headers over the limit"
     many = b"".join(member(name=f"f{number}") for number in range(1001))
     with pytest.raises(TooLarge, match="1000 files"):
         archive.unpack(bomb(tmp_path / "c", many, 1 << 20), folder)
