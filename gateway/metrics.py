@@ -154,8 +154,8 @@ class Metrics:
         )  # fmt: skip
         self._shadow_requests = counter(
             "shadow_requests",
-            "Requests picked for a shadow: compared, failed, lost (its process ended, or it did not "
-            "come back), or skipped (lanes were busy, or it is not loaded).",
+            "Requests picked for a shadow: compared, failed, lost (its process ended, or it did "
+            "not come back), or skipped (lanes were busy, or it is not loaded).",
             "model", "variant", "outcome",
         )  # fmt: skip
         self._loaded_bytes = gauge(
