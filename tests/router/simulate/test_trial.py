@@ -114,8 +114,8 @@ def test_no_policy_is_above_the_bound(
     made = workload(arriving, mix=mix, noise=noise, slow_from_half=slow)
     case = Case(load * capacity_per_s(made, lanes), lanes, seed)
     found, most = scored(made, case, policy), trial.limit(made, case)
-    # Random times are bounded in expectation; one draw of a few hundred requests, which a crowd makes
-    # into as few as ten batches, may be luckier.
+    # Random times are bounded in expectation; one draw of a few hundred requests, which a crowd
+    # makes into as few as ten batches, may be luckier.
     luck = 0.0 if noise.kind == "none" else 0.03 if noise.sigma < 0.2 else 0.15
     assert found.effective_accuracy_all <= most.worth + luck + 1e-9
     assert found.attainment <= most.served + luck + 1e-9
