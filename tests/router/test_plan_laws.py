@@ -264,7 +264,7 @@ def test_a_faster_clock_scales_the_price(
         choices = Choices(
             scaled, tuple(scaled.by_name[o.name] for o in w.choices.offers), w.choices.worth
         )
-        return w._replace(due_s=w.due_s * by, choices=choices)
+        return w._replace(due_s=w.due_s * by, deadline_s=w.deadline_s * by, choices=choices)
 
     moved = [there(w) for w in queue]
     after = price(moved, [ms * by for ms in free_in_ms], scaled)
