@@ -212,9 +212,14 @@ def _flattened(field: str, raw: list[Any], shape: tuple[int, ...], count: int) -
         fits = all(type(item) is list and len(item) == size for item in level)
         level = list(chain.from_iterable(level)) if fits else []
     if len(level) != count:
+        found: list[int] = []
+        first: Any = raw
+        while type(first) is list and len(found) <= len(shape):
+            found.append(len(first))
+            first = first[0] if first else None
         raise InvalidRequest(
             field,
-            f"a list of {len(raw)}",
+            "a ragged list" if found == list(shape) else f"a list of shape {found}",
             f"{count} elements, flat or nested as {list(shape)}",
         )
     return level

@@ -134,7 +134,7 @@ def test_long_contents_are_the_same(datatype: str) -> None:
 @pytest.mark.parametrize("elements", [2, LONG_ELEMENTS])
 @pytest.mark.parametrize(
     ("shape_rows", "last", "received"),
-    [(1.0, 128, "128"), (2.0, 0, "a list of"), (0.5, 0, "a list of")],
+    [(1.0, 128, "128"), (2.0, 0, "list of shape"), (0.5, 0, "list of shape")],
 )
 def test_contents_that_do_not_fit(
     elements: int, shape_rows: float, last: int, received: str

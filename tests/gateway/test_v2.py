@@ -157,9 +157,10 @@ def strings(**changes: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("data", "shown"),
     [
-        (["a"], "a list of 1"), (["a", "b", "c"], "a list of 3"), ([["a"], ["b"]], "a list of 2"),
+        (["a"], "a list of shape [1]"), (["a", "b", "c"], "a list of shape [3]"),
+        ([["a"], ["b"]], "a list of shape [2, 1]"), ([["a", "b"], ["c"]], "a list of shape [2, 2]"),
         (["a", 1], "1"), (["a", None], "nothing"), (["a", True], "True"), (["a", {}], "{}"),
-        ([["a", ["b"]]], "['b']"), ([["a"], "b"], "a list of 2"),
+        ([["a", ["b"]]], "['b']"), ([["a"], "b"], "a list of shape [2, 1]"),
     ],
 )  # fmt: skip
 def test_bytes_in_json_that_do_not_fit(data: list[object], shown: str) -> None:
