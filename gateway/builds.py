@@ -36,6 +36,7 @@ class Build:
     Attributes:
         resting: whether the memory limit keeps it out, as far as anybody knows.
         late: whether it was found while the server served, which is as ready as it was.
+        doubtful: whether it failed because its files are not what they were.
         took_s: how long it took to load and warm it the last time.
         loaded: its programs, once it is leaving; those of current builds are the model's.
     """
@@ -47,6 +48,7 @@ class Build:
         self.why = ""
         self.resting = False
         self.late = late
+        self.doubtful = False
         self.took_s = 0.0
         self.loaded: Loaded | None = None
 

@@ -111,13 +111,13 @@ class Fleet:
             for variant, why in sorted(whys.items())
         )
 
-    def failed(self) -> list[Key]:
-        """Every variant that is whole, as far as anybody knows, and could not be loaded."""
+    def doubtful(self) -> list[Key]:
+        """Every variant that was whole, and could not be loaded since its files had changed."""
         return [
             (name, variant)
             for name, model in self._models.items()
             for variant, build in model.builds.items()
-            if build.stage == "failed"
+            if build.stage == "failed" and build.doubtful
         ]
 
     def held(self, name: str) -> ServedModel:

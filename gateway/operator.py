@@ -253,7 +253,7 @@ class Operator:
     async def _look(self) -> None:
         self._check_started()
         async with self._looking:
-            changes = await gently.run(self._watch.look, self._fleet.failed())
+            changes = await gently.run(self._watch.look, self._fleet.doubtful())
             self._say(changes.unreadable)
             directed = await asyncio.to_thread(self._directives.look)
             for name in sorted(self._changed(changes) | directed):

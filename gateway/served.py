@@ -25,7 +25,7 @@ from gateway.door import Door
 from gateway.engines import EngineError
 from gateway.hosts import Host
 from gateway.lease import Loaded
-from gateway.warmup import load_programs
+from gateway.warmup import FilesChanged, load_programs
 from router import lifecycle
 from router.card import TensorSpec, VariantCard
 from router.lifecycle import Event
@@ -218,6 +218,7 @@ class ServedModel:
             # Whatever an engine raises while it starts is this variant's failure, not the
             # server's: the others serve without it.
             build.why = str(error) if isinstance(error, EngineError) else repr(error)
+            build.doubtful = isinstance(error, FilesChanged)
             build.move("failed")
             _LOG.error("%s/%s will not serve: %s", self.name, entry.card.variant, build.why)
             return None

@@ -15,6 +15,10 @@ from gateway.padding import warm_up_inputs
 from router.card import TensorSpec, VariantCard
 
 
+class FilesChanged(EngineError):
+    """What lies in a build's folder is not what was checked."""
+
+
 def load_program(
     host: Host,
     entry: Entry,
@@ -49,15 +53,16 @@ def load_programs(
         pause: called between two steps of it, so that lanes that serve are not kept waiting.
 
     Raises:
-        EngineError: it is not what it was, cannot be loaded, or answered with something else than
-            its card promises. Other exceptions are the engine's own.
+        FilesChanged: it is not what it was.
+        EngineError: it cannot be loaded, or answered with something else than its card promises.
+            Other exceptions are the engine's own.
     """
 
     def verify() -> None:
         try:
             check_unchanged(entry)
         except VariantUnusable as error:
-            raise EngineError(str(error)) from error
+            raise FilesChanged(str(error)) from error
 
     verify()
     programs: list[Program] = []

@@ -68,14 +68,15 @@ class Watch:
         if self._whole.pop(key, None) is not None:
             self._broken[key] = _files(self.store / key[0] / key[1])
 
-    def look(self, failed: Collection[Key] = ()) -> Changes:
+    def look(self, doubtful: Collection[Key] = ()) -> Changes:
         """What has changed since the last look; reads and checks every file of what is new.
 
         Args:
-            failed: what could not be loaded, and may be mended without a new manifest.
+            doubtful: what is to be read again though its manifest is the same.
         """
-        for key in failed:
-            self.doubt(key)
+        for key in doubtful:
+            if self._whole.pop(key, None) is not None:
+                self._broken[key] = ()
         try:
             folders = self._folders()
         except StoreUnusable as error:
