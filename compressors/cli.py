@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -139,7 +140,7 @@ def compress(
     except BuildError as error:
         fail(errors, str(error), 1)
     except KeyboardInterrupt:
-        fail(errors, f"interrupted; finished variants are in {out / loaded.name}", 130)
+        interrupted(errors, f"finished variants are in {out / loaded.name}")
     if any(outcome.state == "failed" for outcome in outcomes):
         raise typer.Exit(1)
 
@@ -226,6 +227,18 @@ def fail(console: Console, message: str, code: int) -> NoReturn:
     """End the command with a sentence."""
     console.print(f"error: {message}", markup=False, highlight=False, soft_wrap=True)
     raise typer.Exit(code)
+
+
+def interrupted(console: Console, message: str) -> NoReturn:
+    """End the command after Ctrl-C, at once.
+
+    Engines' threads may be in the middle of a call. An interpreter that is taken down around them
+    can end in an abort, where the caller was to read 130.
+    """
+    console.print(f"error: interrupted; {message}", markup=False, highlight=False, soft_wrap=True)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(130)
 
 
 def main() -> None:

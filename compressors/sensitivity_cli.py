@@ -147,7 +147,7 @@ def sensitivity(
     except BuildError as error:
         cli.fail(errors, str(error), 1)
     except KeyboardInterrupt:
-        cli.fail(errors, "interrupted; nothing was written", 130)
+        cli.interrupted(errors, "nothing was written")
 
 
 def measured(

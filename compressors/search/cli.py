@@ -111,7 +111,7 @@ def search(
     except BuildError as error:
         cli.fail(errors, str(error), 1)
     except KeyboardInterrupt:
-        cli.fail(errors, f"interrupted; say the same again to go on: {out / loaded.name}", 130)
+        cli.interrupted(errors, f"say the same again to go on: {out / loaded.name}")
     _show(result, limits, errors)
     try:
         cli.show(list(result.outcomes), out / loaded.name, DEFAULT_PRICE_PER_LANE_HOUR)

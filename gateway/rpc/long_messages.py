@@ -52,6 +52,8 @@ def _cut(raw: bytes) -> tuple[bytes, list[memoryview]] | None:
         kind = tag & 7
         if kind == _LENGTH:
             length, position = _varint(raw, position)
+            if length < 0:
+                return None
             begins_inside, position = position, position + length
         elif kind == _VARINT:
             _, position = _varint(raw, position)

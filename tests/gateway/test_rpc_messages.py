@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from google.protobuf.message import DecodeError
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tritonclient.grpc import service_pb2 as pb
 
@@ -164,6 +164,7 @@ def as_parsed(message: Any) -> tuple[bytes, list[bytes]]:
     more=st.binary(max_size=20),
     damage=st.one_of(st.none(), st.tuples(st.integers(0, 500), st.integers(0, 255))),
 )
+@example(raws=[], parameters={}, more=b":", damage=None)
 def test_a_long_message_is_the_message_that_protobuf_reads(
     raws: list[bytes], parameters: dict[str, Any], more: bytes, damage: tuple[int, int] | None
 ) -> None:
