@@ -330,7 +330,10 @@ TAR = tarred("w:bz2", workload_txt=b"52 55 48" * 500)
     ("data", "start"),
     [
         (TAR[:100], "load.csv: archive: expected whole gzip or bzip2 data, got "),
-        (gzip.compress(b"1 2 3", mtime=0)[:-6], "load.csv: archive: expected whole gzip or bzip2 data, got"),
+        (
+            gzip.compress(b"1 2 3", mtime=0)[:-6],
+            "load.csv: archive: expected whole gzip or bzip2 data, got",
+        ),
         (b"\x1f\x8b\x08" + bytes(20), "load.csv: archive: expected whole gzip or bzip2 data, got "),
         (tarred("w", a=b"5 4" * 500)[:700], "load.csv: archive: expected text, or a tar of one te"),
         (bytes(300), "load.csv: archive: expected text, or a tar of one text file; gzip or bzip2"),
