@@ -8,7 +8,7 @@ from typing import Literal
 from rich.console import Console
 from rich.table import Table
 
-from compressors.figures import (
+from compressors.pictures.figures import (
     DEFAULT_PRICE_PER_LANE_HOUR,
     beaten_everywhere,
     best_batch,

@@ -13,11 +13,11 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
-from gateway.fleet import Fleet, ServedModel
-from gateway.lanes import Lanes
+from gateway.execution.lanes import Lanes
+from gateway.lifecycle.fleet import Fleet, ServedModel
+from gateway.lifecycle.residency import Residency
 from gateway.messages import InferRequest
 from gateway.metrics import Metrics
-from gateway.residency import Residency
 from gateway.settings import Settings
 from gateway.shed import Shed
 from router.admission import admits

@@ -17,9 +17,10 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from gateway import aside, byte_elements
+from gateway import aside
 from gateway.engines import Tensor
 from gateway.messages import InferRequest, InferResponse, Told
+from gateway.wire import byte_elements
 from router.constraints import Constraints
 from router.decision import Decision
 

@@ -13,19 +13,22 @@ from fastapi import FastAPI
 from starlette.routing import Match, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from gateway import http_errors, openapi, ports, protocols, tls
+from gateway import protocols
 from gateway.about import VERSION
-from gateway.access import Access
-from gateway.ending import Ending
-from gateway.guard import Guard
-from gateway.ledger import Ledger
+from gateway.http import errors, openapi
+from gateway.lifecycle.reload import Reloaded
 from gateway.metrics import Metrics
+from gateway.processes import ports
+from gateway.processes.ending import Ending
+from gateway.processes.worker import Place
 from gateway.protocols import Parts
-from gateway.reload import Reloaded
 from gateway.service import Service
 from gateway.settings import Settings, SettingsError
-from gateway.tls import Tls
-from gateway.worker import Place
+from gateway.trust import tls
+from gateway.trust.access import Access
+from gateway.trust.guard import Guard
+from gateway.trust.ledger import Ledger
+from gateway.trust.tls import Tls
 
 _LOG = logging.getLogger(__name__)
 
@@ -107,10 +110,11 @@ def create_app(
         read: reads the settings again, from where they came.
 
     Raises:
-        gateway.catalog.StoreUnusable: the store is missing, or nothing in it can be served.
+        gateway.lifecycle.catalog.StoreUnusable: the store is missing, or nothing in it
+            can be served.
         gateway.settings.SettingsError: the memory limit does not hold one variant of every model,
             or the certificate is not usable.
-        gateway.ports.PortUnusable: a protocol's own port cannot be listened on.
+        gateway.processes.ports.PortUnusable: a protocol's own port cannot be listened on.
     """
     ending = ending or Ending(settings.drain_seconds)
     secured = tls.of(settings)
@@ -159,6 +163,6 @@ def create_app(
     app.reread = service.reload
     app.guard = Guard(access, metrics, loopback, admin=False)
     protocols.mount_all(app, parts)
-    http_errors.install(app)
+    errors.install(app)
     openapi.install(app)
     return app

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import ParamSpec, TypeVar
 
-from gateway.cores import usable_cores
+from gateway.processes.cores import usable_cores
 
 _Given = ParamSpec("_Given")
 _Result = TypeVar("_Result")

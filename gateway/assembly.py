@@ -11,21 +11,22 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
-from gateway import catalog, hosts, signature
+from gateway import hosts
 from gateway.admission import Admission
 from gateway.answers import Answers
-from gateway.directives import Directives
-from gateway.ending import Ending
-from gateway.fleet import Fleet, ServedModel
-from gateway.lanes import Lanes
+from gateway.execution.lanes import Lanes
+from gateway.lifecycle import catalog, signature
+from gateway.lifecycle.directives import Directives
+from gateway.lifecycle.fleet import Fleet, ServedModel
+from gateway.lifecycle.operator import Operator
+from gateway.lifecycle.reload import Reloaded, merged
+from gateway.lifecycle.residency import Residency
+from gateway.lifecycle.shadow import Shadows
+from gateway.lifecycle.watch import Watch
 from gateway.metrics import Metrics
-from gateway.operator import Operator
-from gateway.reload import Reloaded, merged
-from gateway.residency import Residency
+from gateway.processes.ending import Ending
 from gateway.settings import Settings, SettingsError
-from gateway.shadow import Shadows
-from gateway.tls import Tls
-from gateway.watch import Watch
+from gateway.trust.tls import Tls
 from router import policies
 from router.breaker import Breaker, Breakers, Terms
 from router.errors import NotReady

@@ -14,10 +14,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
-from gateway import aside, processors, v2
+from gateway import aside, processors
 from gateway.engines import Tensor
 from gateway.messages import InferRequest
 from gateway.processors import Process, ProcessorError
+from gateway.wire import v2
 from router.card import TensorSpec, VariantCard
 from router.constraints import Constraints
 from router.errors import CallerLeft, DeadlinePassed, Overloaded

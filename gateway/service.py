@@ -18,9 +18,9 @@ from dataclasses import replace
 
 from gateway import answers
 from gateway.assembly import Assembly
+from gateway.execution.tickets import Result, Ticket
 from gateway.messages import InferRequest, InferResponse, Told
 from gateway.shifting import promised, shifted
-from gateway.tickets import Result, Ticket
 from router.constraints import Constraints, or_default
 from router.decision import Decision
 from router.errors import CallerLeft, DeadlinePassed, GearshiftError, NotReady

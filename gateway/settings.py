@@ -22,7 +22,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
-from gateway.cores import usable_cores
+from gateway.processes.cores import usable_cores
 from gateway.setting_types import (
     Database,
     FloorText,

@@ -4,7 +4,7 @@ Under a load of ten times what the lanes can do, nine of ten requests are refuse
 refusal costs decides what is left for the tenth. Deciding anew would say the same: nothing that
 waits has gone, and the refusal said how long it takes to fit. So it is kept, and answered without
 decoding a body or asking the router; where the same bytes come again, without parsing HTTP either
-(`gateway.http_limits`). As many as have left the queue since are let through to be decided anew,
+(`gateway.http.limits`). As many as have left the queue since are let through to be decided anew,
 and one whenever the refusal has grown old.
 """
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from gateway.tickets import Result, Ticket
+from gateway.execution.tickets import Result, Ticket
 from router.decision import Decision
 from router.menu import Offer, batch_ms
 

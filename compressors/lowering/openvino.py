@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import gateway.engines.openvino as engine  # first: it keeps OpenVINO and NNCF from reporting home
-from compressors import openvino_layers as layers
 from compressors import verify
 from compressors.draft import draft_card
 from compressors.errors import BuildError, NotSupported, RecipeError
 from compressors.export import export, first_line, quiet
 from compressors.interface import Interface
+from compressors.quantising import openvino_layers as layers
 from compressors.technique import Network, Numerics
 from gateway.engines import Program
 from router.card import Precision, StoredWeights
@@ -28,7 +28,7 @@ from openvino._offline_transformations import compress_model_transformation  # i
 try:
     import nncf
 
-    from compressors import openvino_quantise as quantise
+    from compressors.quantising import openvino_quantise as quantise
 except ImportError as error:
     raise NotSupported(
         "lowering to 'openvino' needs NNCF: pip install 'gearshift[compress]'"

@@ -11,11 +11,12 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from compressors import cli, usertask
+from compressors import usertask
 from compressors.asked import Options
 from compressors.cache import default_folder
+from compressors.commands import compress
 from compressors.errors import BuildError, RecipeError
-from compressors.figures import DEFAULT_PRICE_PER_LANE_HOUR
+from compressors.pictures.figures import DEFAULT_PRICE_PER_LANE_HOUR
 from compressors.progress import reporter
 from compressors.sample import write_sample
 from compressors.search import facts, run
@@ -100,24 +101,24 @@ def search(
                 f"--objective: expected {', '.join(get_args(Objective))}, got {objective!r}"
             )
         options = Options(
-            out, engines=cli.engine_names(engine), seed=seed, cache=cache or default_folder()
+            out, engines=compress.engine_names(engine), seed=seed, cache=cache or default_folder()
         )
         loaded = usertask.load(task)
     except BuildError as error:
-        cli.fail(errors, str(error), 2)
+        compress.fail(errors, str(error), 2)
     try:
         with reporter(errors) as live:
             result = run.search(loaded, cast(Objective, objective), limits, options, live)
     except BuildError as error:
-        cli.fail(errors, str(error), 1)
+        compress.fail(errors, str(error), 1)
     except KeyboardInterrupt:
-        cli.interrupted(errors, f"say the same again to go on: {out / loaded.name}")
+        compress.interrupted(errors, f"say the same again to go on: {out / loaded.name}")
     _show(result, limits, errors)
     try:
-        cli.show(list(result.outcomes), out / loaded.name, DEFAULT_PRICE_PER_LANE_HOUR)
+        compress.show(list(result.outcomes), out / loaded.name, DEFAULT_PRICE_PER_LANE_HOUR)
         write_sample(loaded, out / loaded.name)
     except BuildError as error:
-        cli.fail(errors, str(error), 1)
+        compress.fail(errors, str(error), 1)
     if any(outcome.state == "failed" for outcome in result.outcomes):
         raise typer.Exit(1)
 

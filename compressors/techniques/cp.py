@@ -17,9 +17,9 @@ from pydantic import Field
 from torch import nn
 
 from compressors.errors import NotApplicable
-from compressors.splitting import conv_part, convolutions, fine_tune, put
+from compressors.surgery.splitting import conv_part, convolutions, fine_tune, put
+from compressors.surgery.tensors import canonical
 from compressors.technique import Context, Network, Technique
-from compressors.tensors import canonical
 from compressors.training import Training
 
 

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from compressors import distilling
 from compressors.distilling import Teacher, Teaching
 from compressors.errors import NotApplicable
-from compressors.features import Tap, Traced, captured, matching, traced
+from compressors.surgery.features import Tap, Traced, captured, matching, traced
 from compressors.technique import Context, Network, Technique
 
 _TRACED = 3  # samples; few, and unlike most numbers of tokens

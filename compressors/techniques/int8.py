@@ -22,8 +22,8 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from compressors import calibration
 from compressors.errors import NotApplicable
+from compressors.quantising import calibration
 from compressors.technique import Context, Network, Numerics, Settings, Technique
 
 

@@ -15,8 +15,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from compressors import calibration
 from compressors.errors import NotApplicable
+from compressors.quantising import calibration
 from compressors.technique import Context, Network, Numerics, Settings, Technique
 
 

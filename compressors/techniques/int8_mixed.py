@@ -16,8 +16,8 @@ from typing import Self
 from pydantic import Field, model_validator
 from torch import nn
 
-from compressors import calibration, fake_quantise
 from compressors.errors import NotApplicable
+from compressors.quantising import calibration, fake_quantise
 from compressors.sensitivity import Probe, layer_sensitivity, layers_of, most_sensitive
 from compressors.task import Samples
 from compressors.technique import Context, Network, Numerics, Settings, Technique

@@ -13,8 +13,8 @@ from dataclasses import replace
 
 from pydantic import Field
 
-from compressors import calibration
 from compressors.errors import NotApplicable
+from compressors.quantising import calibration
 from compressors.technique import Context, Network, Numerics, Settings, Technique
 
 

@@ -28,7 +28,7 @@ from torch.nn.utils import parametrize
 
 from compressors import training
 from compressors.errors import NotApplicable
-from compressors.observe import weights_of
+from compressors.surgery.observe import weights_of
 from compressors.technique import Context, Network, Technique
 from compressors.training import Training
 

@@ -22,10 +22,10 @@ from pydantic import Field, model_validator
 from torch import nn
 
 from compressors import training
-from compressors.criteria import magnitude
 from compressors.errors import NotApplicable
-from compressors.masks import Masks, apply, gone_first, hold, sparsest, sparsity_of
-from compressors.observe import weights_of
+from compressors.surgery.criteria import magnitude
+from compressors.surgery.masks import Masks, apply, gone_first, hold, sparsest, sparsity_of
+from compressors.surgery.observe import weights_of
 from compressors.technique import Context, Network, Technique
 from compressors.training import Training
 

@@ -18,8 +18,8 @@ from pydantic import Field
 from torch import nn
 
 from compressors.errors import NotApplicable
-from compressors.factors import truncated
-from compressors.splitting import conv_part, fine_tune, linear_pair
+from compressors.surgery.factors import truncated
+from compressors.surgery.splitting import conv_part, fine_tune, linear_pair
 from compressors.technique import Context, Network, Technique
 from compressors.training import Training
 

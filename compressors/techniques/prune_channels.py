@@ -22,12 +22,12 @@ import torch
 import torch_pruning as tp
 from torch import Tensor, nn
 
-from compressors import structure
 from compressors.errors import NotApplicable
 from compressors.export import first_line
-from compressors.structure import Pruning
+from compressors.surgery import structure
+from compressors.surgery.structure import Pruning
+from compressors.surgery.units import Slot, Units
 from compressors.technique import Context, Network, Technique
-from compressors.units import Slot, Units
 
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 _PRUNED = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear, *_TRANSPOSED)

@@ -6,9 +6,10 @@ Most heads can go: Michel, Levy & Neubig 2019, "Are Sixteen Heads Really Better 
     I_h = E_x |O_h . dL/dO_h|,    O_h the head's output,
 
 which is criterion "taylor", the sum over the output projection's columns of w dL/dw. The rows of
-the query, key and value projections and the columns of the output projection go. `nn.Multihead-
-Attention` has no room for fewer heads and is replaced by `compressors.attention`'s, which computes
-the same. Of Hugging Face's models those are known that name their layers as BERT or DistilBERT do.
+the query, key and value projections and the columns of the output projection go.
+`nn.MultiheadAttention` has no room for fewer heads and is replaced by
+`compressors.surgery.attention`'s, which computes the same. Of Hugging Face's models those are known
+that name their layers as BERT or DistilBERT do.
 """
 
 from __future__ import annotations
@@ -21,11 +22,11 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from compressors import narrow, structure
-from compressors.attention import Attention, from_torch
-from compressors.structure import Pruning
+from compressors.surgery import narrow, structure
+from compressors.surgery.attention import Attention, from_torch
+from compressors.surgery.structure import Pruning
+from compressors.surgery.units import Criterion, Slot, Units
 from compressors.technique import Context, Network, Technique
-from compressors.units import Criterion, Slot, Units
 
 
 class _Config(Pruning):

@@ -5,9 +5,10 @@ For MLPs and for the feed-forward part of transformers, which holds two thirds o
 
     y = W2 f(W1 x + b1) + b2:    rows of W1 and b1 go, and the same columns of W2
 
-Which linear layers share their neurons is read off the exported graph (`compressors.graph`), so
-that gated units and residual sums between linear layers lose the same of each. What is removed is
-what nothing else reads; what a layer norm, an attention or the caller reads stays as wide as it is.
+Which linear layers share their neurons is read off the exported graph
+(`compressors.surgery.graph`), so that gated units and residual sums between linear layers lose the
+same of each. What is removed is what nothing else reads; what a layer norm, an attention or the
+caller reads stays as wide as it is.
 """
 
 from __future__ import annotations
@@ -18,13 +19,13 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from compressors import narrow, structure
 from compressors.errors import NotApplicable
 from compressors.export import first_line
-from compressors.graph import Features, linear_features
-from compressors.structure import Pruning
+from compressors.surgery import narrow, structure
+from compressors.surgery.graph import Features, linear_features
+from compressors.surgery.structure import Pruning
+from compressors.surgery.units import Slot, Units
 from compressors.technique import Context, Network, Technique
-from compressors.units import Slot, Units
 
 
 class _Config(Pruning):

@@ -1,10 +1,10 @@
 """prune-weights: single weights become zero, wherever they lie, and the others are fine-tuned.
 
 The weights of linear, convolutional, attention and recurrent layers are ranked by a criterion and
-the least important go; the formulas and their papers are in `compressors/criteria.py`, the ways to
-choose by them (by output, by layer, over all, or n of every m) in `compressors/masks.py`. In
-several rounds the share grows as 1 - (1 - t)^3 (Zhu & Gupta 2017, arXiv 1710.01878), each followed
-by fine-tuning in which what is zero stays zero.
+the least important go; the formulas and their papers are in `compressors/surgery/criteria.py`, the
+ways to choose by them (by output, by layer, over all, or n of every m) in
+`compressors/surgery/masks.py`. In several rounds the share grows as 1 - (1 - t)^3 (Zhu & Gupta
+2017, arXiv 1710.01878), each followed by fine-tuning in which what is zero stays zero.
 
 No engine here skips a zero: a pruned network takes as long as it did, and its file as many bytes.
 What it is good for is a smaller file once that is compressed, to send or to keep, and research.
@@ -18,9 +18,9 @@ from pydantic import Field, model_validator
 from torch import nn
 
 from compressors import training
-from compressors.criteria import NEEDS, Criterion, importances
 from compressors.errors import NotApplicable
-from compressors.masks import (
+from compressors.surgery.criteria import NEEDS, Criterion, importances
+from compressors.surgery.masks import (
     Amount,
     Masks,
     Scope,
@@ -32,7 +32,7 @@ from compressors.masks import (
     sparsest,
     sparsity_of,
 )
-from compressors.observe import draw, hidden, observe, weights_of
+from compressors.surgery.observe import draw, hidden, observe, weights_of
 from compressors.technique import Context, Network, Technique
 from compressors.training import Training
 

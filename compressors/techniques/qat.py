@@ -15,8 +15,9 @@ from dataclasses import replace
 from pydantic import Field
 from torch import nn
 
-from compressors import calibration, fake_quantise, training
+from compressors import training
 from compressors.errors import NotApplicable
+from compressors.quantising import calibration, fake_quantise
 from compressors.technique import Context, Network, Numerics, Technique
 from compressors.training import Training
 

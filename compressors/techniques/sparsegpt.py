@@ -20,9 +20,9 @@ from torch import Tensor, nn
 
 from compressors import training
 from compressors.errors import NotApplicable
-from compressors.masks import Amount, hold, kept, sparsity_of
-from compressors.obs import prune_rows
-from compressors.observe import draw, hidden, observe, weights_of
+from compressors.surgery.masks import Amount, hold, kept, sparsity_of
+from compressors.surgery.obs import prune_rows
+from compressors.surgery.observe import draw, hidden, observe, weights_of
 from compressors.task import Samples
 from compressors.technique import Context, Network, Technique
 from compressors.training import Training
@@ -101,7 +101,7 @@ TECHNIQUE = _SparseGPT()
 
 def pruned(weight: Tensor, gram: Tensor, config: _Config) -> Tensor:
     """`weight`, of any shape, pruned group by group; `gram` (groups, columns, columns) as
-    `compressors.observe` gives it."""
+    `compressors.surgery.observe` gives it."""
     pattern = None if config.pattern is None else kept(config.pattern)
     # A pattern lies along the channels: those at one place of the kernel must be neighbours.
     moved = weight.detach().movedim(1, -1)

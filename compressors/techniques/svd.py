@@ -5,7 +5,7 @@
 By `weighting`, A B is the matrix of rank r nearest to the weights (Eckart & Young 1936; Denton et
 al. 2014, arXiv 1404.0736), or the one whose outputs on training samples are nearest to the layer's
 (activation-weighted: Yuan et al. 2023, arXiv 2312.05821; Wang et al. 2024, arXiv 2403.07378). The
-formulas are in `compressors/factors.py`. By `rank_by`, ranks are
+formulas are in `compressors/surgery/factors.py`. By `rank_by`, ranks are
 
     ratio        the same share of every layer's full rank, min(out, in)
     energy       the least that keep a share of each layer's squared singular values
@@ -31,16 +31,16 @@ from pydantic import Field, model_validator
 from torch import nn
 
 from compressors.errors import NotApplicable
-from compressors.factors import (
+from compressors.sensitivity import Probe, layers_called, replaced
+from compressors.surgery.factors import (
     Spectrum,
     directions,
     energy_rank,
     in_multiples,
     ranks_within,
 )
-from compressors.observe import draw, observe, weights_of
-from compressors.sensitivity import Probe, layers_called, replaced
-from compressors.splitting import fine_tune, linear_pair, linears, put
+from compressors.surgery.observe import draw, observe, weights_of
+from compressors.surgery.splitting import fine_tune, linear_pair, linears, put
 from compressors.technique import Context, Network, Technique
 from compressors.training import Training
 

@@ -13,10 +13,10 @@ from __future__ import annotations
 from pydantic import Field
 from torch import nn
 
-from compressors.ranked import Ranked, split
-from compressors.splitting import conv_part
+from compressors.surgery.ranked import Ranked, split
+from compressors.surgery.splitting import conv_part
+from compressors.surgery.tensors import cuts, train_of
 from compressors.technique import Context, Network, Technique
-from compressors.tensors import cuts, train_of
 
 
 class _Config(Ranked):

@@ -14,10 +14,10 @@ import torch
 from pydantic import Field
 from torch import nn
 
-from compressors.ranked import Ranked, split
-from compressors.splitting import conv_part
+from compressors.surgery.ranked import Ranked, split
+from compressors.surgery.splitting import conv_part
+from compressors.surgery.tensors import modes, tucker2
 from compressors.technique import Context, Network, Technique
-from compressors.tensors import modes, tucker2
 
 
 class _Config(Ranked):

@@ -8,11 +8,11 @@ from typing import Annotated
 
 import typer
 
-from gateway import catalog
-from gateway.catalog import Catalog
 from gateway.cli.console import BAD_VALUE, STORE_PROBLEM, UNSATISFIABLE, fail, out, print_json
 from gateway.cli.console import table as new_table
 from gateway.cli.store import ConfigOption, JsonOption, ModelsArgument, load_settings, read
+from gateway.lifecycle import catalog
+from gateway.lifecycle.catalog import Catalog
 from gateway.settings import Settings
 from router.constraints import Constraints, Floor, or_default, parse
 from router.decision import Decision

@@ -11,11 +11,11 @@ from typing import Any
 
 import typer
 
-from gateway import catalog
-from gateway.catalog import StoreUnusable
 from gateway.cli.console import STORE_PROBLEM, fail, warn
 from gateway.cli.options import ConfigOption, LogLevelOption, with_settings
 from gateway.cli.serve import bind, load, run
+from gateway.lifecycle import catalog
+from gateway.lifecycle.catalog import StoreUnusable
 
 _MODEL = "digits"
 # The last file that a build writes, when all its variants are there.

@@ -7,13 +7,13 @@ from typing import Annotated, Any
 
 import typer
 
-from gateway import keys as api_keys
 from gateway import settings
 from gateway.cli.console import BAD_VALUE, STORE_PROBLEM, fail, out, print_json, table
 from gateway.cli.options import ConfigOption, with_settings
-from gateway.keys import Key
-from gateway.ledger import Ledger, LedgerUnusable, NameTaken
 from gateway.settings import SettingsError
+from gateway.trust import keys as api_keys
+from gateway.trust.keys import Key
+from gateway.trust.ledger import Ledger, LedgerUnusable, NameTaken
 from router.errors import InvalidRequest
 
 keys = typer.Typer(

@@ -16,15 +16,16 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from gateway import open_files, ports, settings
-from gateway.catalog import StoreUnusable
+from gateway import settings
 from gateway.cli.console import BAD_VALUE, STORE_PROBLEM, fail
 from gateway.cli.options import ConfigOption, LogLevelOption, with_settings
-from gateway.ending import Ending
-from gateway.ports import PortUnusable
+from gateway.lifecycle.catalog import StoreUnusable
+from gateway.processes import open_files, ports
+from gateway.processes.ending import Ending
+from gateway.processes.ports import PortUnusable
+from gateway.processes.worker import Place
+from gateway.processes.workers import Supervisor
 from gateway.settings import Settings, SettingsError
-from gateway.worker import Place
-from gateway.workers import Supervisor
 
 if TYPE_CHECKING:
     from gateway.service import Service
@@ -100,9 +101,9 @@ def run(
     # Here, so that the commands that serve nothing do not wait for a web framework.
     import uvicorn
 
-    from gateway.accepting import several
     from gateway.app import create_app
-    from gateway.http_limits import limited
+    from gateway.http.accepting import several
+    from gateway.http.limits import limited
 
     _log(log_level, "" if place is None else f"worker-{place.order.number} ")
     url = ports.url_of(chosen.host, listener, tls=chosen.tls_certificate is not None)

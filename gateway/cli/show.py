@@ -13,10 +13,10 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from gateway import catalog
-from gateway.catalog import VariantUnusable
 from gateway.cli.console import STORE_PROBLEM, fail, out, print_json, table
 from gateway.cli.store import JsonOption
+from gateway.lifecycle import catalog
+from gateway.lifecycle.catalog import VariantUnusable
 from router.card import CARD_FILE, EngineTrial, Step, VariantCard
 
 

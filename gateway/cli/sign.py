@@ -7,10 +7,10 @@ from typing import Annotated
 
 import typer
 
-from gateway import catalog, signature
-from gateway.catalog import StoreUnusable
 from gateway.cli.console import BAD_VALUE, STORE_PROBLEM, fail
 from gateway.cli.store import ModelsArgument
+from gateway.lifecycle import catalog, signature
+from gateway.lifecycle.catalog import StoreUnusable
 from gateway.settings import SettingsError
 
 

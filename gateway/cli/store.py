@@ -7,11 +7,12 @@ from typing import Annotated, Any
 
 import typer
 
-from gateway import catalog, settings, signature
-from gateway.catalog import Catalog, StoreUnusable
+from gateway import settings
 from gateway.cli.console import BAD_VALUE, STORE_PROBLEM, fail, out, print_json, table
+from gateway.lifecycle import catalog, signature
+from gateway.lifecycle.catalog import Catalog, StoreUnusable
+from gateway.lifecycle.signature import Check
 from gateway.settings import Settings, SettingsError
-from gateway.signature import Check
 from router.card import VariantCard
 from router.menu import menu
 

@@ -14,7 +14,7 @@ from typing import NamedTuple, TypeVar
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from gateway.cores import usable_cores
+from gateway.processes.cores import usable_cores
 from router.simulate import score, trial
 from router.simulate.bound import Bound
 from router.simulate.score import Score, Window

@@ -10,8 +10,8 @@ import typer
 from gateway import settings
 from gateway.cli.console import STORE_PROBLEM
 from gateway.cli.serve import load, run
-from gateway.ports import PortUnusable, bind
-from gateway.worker import Place
+from gateway.processes.ports import PortUnusable, bind
+from gateway.processes.worker import Place
 
 
 def main() -> int:

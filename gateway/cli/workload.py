@@ -10,11 +10,11 @@ from typing import Annotated, NamedTuple
 
 import typer
 
-from gateway import catalog
-from gateway.catalog import Entry
 from gateway.cli.console import BAD_VALUE, STORE_PROBLEM, UNSATISFIABLE, fail, warn
 from gateway.cli.decide import stated
 from gateway.cli.store import read
+from gateway.lifecycle import catalog
+from gateway.lifecycle.catalog import Entry
 from gateway.settings import Settings
 from router import policies
 from router.errors import GearshiftError, UnknownVariant

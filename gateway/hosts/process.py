@@ -1,8 +1,9 @@
 """Programs in a process of the lane's own: an engine that crashes or hangs takes nobody along.
 
 A batch's inputs are laid together straight into memory that both processes share, and its outputs
-are copied out of it once (`gateway.arena`); who should look is told by a socket. All variants of
-the lane live in the one process, which is started anew when it ends, and its programs loaded again.
+are copied out of it once (`gateway.execution.arena`); who should look is told by a socket. All
+variants of the lane live in the one process, which is started anew when it ends, and its programs
+loaded again.
 
 Needs Linux: `memfd_create`, and a process that ends with its parent.
 """
@@ -24,10 +25,10 @@ from typing import Any
 
 import numpy as np
 
-from gateway.arena import Arena, end_of
 from gateway.engines import EngineError, Program, Tensor, Tensors
+from gateway.execution.arena import Arena, end_of
+from gateway.execution.lane_wire import Ended, receive, send
 from gateway.hosts import Host, LaneLost, serves_lane
-from gateway.lane_wire import Ended, receive, send
 from router.card import VariantCard
 
 _LOG = logging.getLogger(__name__)
@@ -94,7 +95,7 @@ class _Child:
         # What this process can import, that one can, wherever it was started.
         path = os.pathsep.join(entry for entry in sys.path if entry)
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "gateway.lane_process", *map(str, files)],
+            [sys.executable, "-P", "-m", "gateway.execution.lane_process", *map(str, files)],
             pass_fds=files,
             stdin=subprocess.DEVNULL,
             env={**os.environ, "PYTHONPATH": path},

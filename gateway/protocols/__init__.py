@@ -10,8 +10,8 @@ port instead, where every request was let in with the scope `admin` before it re
     def mount_admin(app: FastAPI, parts: Parts) -> None: ...
 
 A protocol that is not HTTP, or listens on a port of its own, defines `listen`. It is called before
-anything is loaded, so that it can bind its port and raise `gateway.ports.PortUnusable`; what it
-returns is entered before the variants are loaded and left when the server stops:
+anything is loaded, so that it can bind its port and raise `gateway.processes.ports.PortUnusable`;
+what it returns is entered before the variants are loaded and left when the server stops:
 
     def listen(parts: Parts) -> AbstractAsyncContextManager[None]: ...
 
@@ -31,12 +31,12 @@ from types import ModuleType
 
 from fastapi import FastAPI
 
-from gateway.access import Access
 from gateway.metrics import Metrics
+from gateway.processes.worker import Place
 from gateway.service import Service
 from gateway.settings import Settings
-from gateway.tls import Tls
-from gateway.worker import Place
+from gateway.trust.access import Access
+from gateway.trust.tls import Tls
 
 
 @dataclass(frozen=True, slots=True)

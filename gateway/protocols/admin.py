@@ -1,7 +1,7 @@
 """The admin port: what operators alone may call, on a listener of its own.
 
 Every route under `/admin` here, and those that other protocols mount with `mount_admin`, is behind
-one guard: `gateway.guard`. The port is printed at start as "admin on URL".
+one guard: `gateway.trust.guard`. The port is printed at start as "admin on URL".
 """
 
 from __future__ import annotations
@@ -18,12 +18,14 @@ import uvicorn
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse
 
-from gateway import http_errors, ports, protocols
+from gateway import protocols
 from gateway.about import VERSION
-from gateway.guard import Guard
-from gateway.http_limits import limited
+from gateway.http import errors
+from gateway.http.limits import limited
+from gateway.processes import ports
 from gateway.protocols import Parts
 from gateway.settings import shown
+from gateway.trust.guard import Guard
 
 # The admin API ends last: whoever drains the server wants to watch it.
 _STOP_S = 1
@@ -34,7 +36,7 @@ def listen(parts: Parts) -> AbstractAsyncContextManager[None]:
     """Bind the admin port, unless it is off.
 
     Raises:
-        gateway.ports.PortUnusable: it cannot be had.
+        gateway.processes.ports.PortUnusable: it cannot be had.
     """
     settings = parts.settings
     port = settings.admin_port
@@ -79,7 +81,7 @@ def create_admin_app(parts: Parts) -> FastAPI:
         redirect_slashes=False,
     )
     protocols.mount_admin_all(app, parts)
-    http_errors.install(app)
+    errors.install(app)
     return app
 
 

@@ -8,9 +8,9 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from gateway import v2
-from gateway.asgi import read_body
+from gateway.http.asgi import read_body
 from gateway.protocols import Parts
+from gateway.wire import v2
 
 _MOST_BYTES = 64 << 10
 _FIELDS = {

@@ -22,12 +22,14 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 from starlette.routing import Route
 
-from gateway import aside, codings, described, v2
-from gateway.asgi import CONTENT_ENCODING, CONTENT_LENGTH, read_body, read_headers
-from gateway.fleet import ServedModel
-from gateway.infer import Infer
+from gateway import aside
+from gateway.http import codings
+from gateway.http.asgi import CONTENT_ENCODING, CONTENT_LENGTH, read_body, read_headers
+from gateway.http.infer import Infer
+from gateway.lifecycle.fleet import ServedModel
 from gateway.protocols import Parts
 from gateway.statistics import VariantStatistics
+from gateway.wire import described, v2
 from router import constraints
 from router.errors import InvalidRequest, NotReady
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 import contextlib
 from contextlib import AbstractAsyncContextManager
 
-from gateway import ports
+from gateway.processes import ports
 from gateway.protocols import Parts
 
 
@@ -23,7 +23,7 @@ def listen(parts: Parts) -> AbstractAsyncContextManager[None]:
     """Serve gRPC, unless it is off or its packages are not installed.
 
     Raises:
-        gateway.ports.PortUnusable: the port cannot be listened on.
+        gateway.processes.ports.PortUnusable: the port cannot be listened on.
     """
     settings = parts.settings
     port = settings.grpc_port

@@ -15,7 +15,7 @@ from fastapi.responses import FileResponse, HTMLResponse
 from starlette.exceptions import HTTPException
 
 from gateway.about import VERSION
-from gateway.fleet import ServedModel, VariantState
+from gateway.lifecycle.fleet import ServedModel, VariantState
 from gateway.protocols import Parts
 from gateway.service import Service
 from router.menu import Offer

@@ -10,7 +10,7 @@ from contextlib import AbstractAsyncContextManager
 
 from fastapi import FastAPI, Request, Response
 
-from gateway.exchange import Everybody, answering
+from gateway.processes.exchange import Everybody, answering
 from gateway.protocols import Parts
 
 

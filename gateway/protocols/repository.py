@@ -14,9 +14,9 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 
-from gateway import v2
-from gateway.asgi import CONTENT_LENGTH, read_body, read_headers
+from gateway.http.asgi import CONTENT_LENGTH, read_body, read_headers
 from gateway.protocols import Parts
+from gateway.wire import v2
 from router.errors import InvalidRequest
 
 _INDEX = {

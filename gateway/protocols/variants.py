@@ -30,11 +30,11 @@ from typing import IO, Any
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 
-from gateway import v2
-from gateway.archive import MOST_BYTES
-from gateway.asgi import read_body
+from gateway.http.asgi import read_body
+from gateway.lifecycle.archive import MOST_BYTES
 from gateway.protocols import Parts
 from gateway.settings import SettingsError
+from gateway.wire import v2
 from router.card import NAME_PATTERN
 from router.errors import InvalidRequest, TooLarge
 

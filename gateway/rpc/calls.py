@@ -17,13 +17,15 @@ from typing import Any, TypeVar
 
 import grpc
 
-from gateway import access, aside, demands
-from gateway.asgi import too_large
-from gateway.long_lists import LONG_BYTES
+from gateway import aside
+from gateway.http.asgi import too_large
 from gateway.metrics import Metrics
 from gateway.rpc import problems
 from gateway.rpc.infer import Asked
 from gateway.rpc.messages import parsed
+from gateway.trust import access
+from gateway.wire import demands
+from gateway.wire.long_lists import LONG_BYTES
 from router import constraints
 from router.errors import CallerLeft, GearshiftError
 

@@ -8,11 +8,12 @@ import time
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from gateway import aside, demands, said, v2, v2_answer
+from gateway import aside
 from gateway.messages import InferRequest, InferResponse
 from gateway.metrics import Metrics
 from gateway.rpc import messages
 from gateway.service import Service
+from gateway.wire import demands, said, v2, v2_answer
 from router import constraints
 from router.errors import CallerLeft, DeadlinePassed, GearshiftError, NotReady
 

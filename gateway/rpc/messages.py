@@ -15,11 +15,11 @@ import numpy as np
 import orjson
 from tritonclient.grpc import service_pb2 as pb
 
-from gateway import classification, said, v2
 from gateway.engines import NUMPY_TYPES, Tensor
-from gateway.long_lists import LONG_BYTES, LONG_ELEMENTS, LongList
 from gateway.rpc import long_messages
-from gateway.tensors import BINARY_SIZE, Tail, to_bytes
+from gateway.wire import classification, said, v2
+from gateway.wire.long_lists import LONG_BYTES, LONG_ELEMENTS, LongList
+from gateway.wire.tensors import BINARY_SIZE, Tail, to_bytes
 from router.card import TensorSpec
 from router.errors import InvalidRequest
 

@@ -8,11 +8,11 @@ from typing import Any
 from google.protobuf import json_format
 from tritonclient.grpc import service_pb2 as pb
 
-from gateway import described
 from gateway.rpc.calls import Call
 from gateway.rpc.messages import values
 from gateway.service import Service
 from gateway.statistics import INFER_STATISTICS, VariantStatistics
+from gateway.wire import described
 from router.errors import InvalidRequest, UnknownModel, UnknownVariant
 
 

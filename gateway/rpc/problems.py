@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import grpc
 
-from gateway import problems
+from gateway.wire import problems
 from router.errors import (
     BudgetSpent,
     CallerLeft,

@@ -10,16 +10,16 @@ from typing import Any
 import grpc
 from tritonclient.grpc import service_pb2 as pb
 
-from gateway.access import Access
 from gateway.metrics import Metrics
-from gateway.ports import PortUnusable
+from gateway.processes.ports import PortUnusable
 from gateway.rpc.calls import Call, Frame, Limits
 from gateway.rpc.infer import Infer
 from gateway.rpc.models import Models
 from gateway.rpc.stream import Streams
 from gateway.service import Service
 from gateway.settings import Settings
-from gateway.tls import Tls
+from gateway.trust.access import Access
+from gateway.trust.tls import Tls
 
 SERVICE = "inference.GRPCInferenceService"
 _CORE_LOG = "grpc._cython.cygrpc"
@@ -94,7 +94,7 @@ async def serving(
         shared: other processes of this server serve the same port.
 
     Raises:
-        gateway.ports.PortUnusable: it cannot be listened on.
+        gateway.processes.ports.PortUnusable: it cannot be listened on.
     """
     methods, infer, streams = handlers(service, metrics, access, settings)
     logging.getLogger(_CORE_LOG).addFilter(_worth_saying)

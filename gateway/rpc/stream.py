@@ -12,11 +12,11 @@ from typing import Any
 
 from tritonclient.grpc import service_pb2 as pb
 
-from gateway.access import Access
 from gateway.metrics import Metrics
 from gateway.rpc import messages, problems
 from gateway.rpc.calls import Call
 from gateway.rpc.infer import Answered, Asked
+from gateway.trust.access import Access
 from router.errors import GearshiftError, NotReady
 
 # Requests of one stream that run or wait for their turn to be answered: two full batches. Beyond,

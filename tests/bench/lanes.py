@@ -21,8 +21,9 @@ from pathlib import Path
 import numpy as np
 import psutil
 
-from gateway import catalog, hosts
+from gateway import hosts
 from gateway.hosts import serve_lane
+from gateway.lifecycle import catalog
 from router.card import VariantCard
 from tests.bench import servers
 from tests.bench.load import Figures, Post, run

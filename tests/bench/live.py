@@ -28,7 +28,7 @@ from pathlib import Path
 from random import Random
 from typing import NamedTuple
 
-from gateway import catalog
+from gateway.lifecycle import catalog
 from gateway.settings import Settings
 from router import policies
 from router.card import TensorSpec

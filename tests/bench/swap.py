@@ -27,7 +27,7 @@ from pathlib import Path
 
 import httpx
 
-from gateway import catalog
+from gateway.lifecycle import catalog
 from router.constraints import Constraints
 from tests.bench import load, replay
 from tests.bench.live import body_of

@@ -134,14 +134,18 @@ def test_a_page_is_written_between_its_marks(tmp_path: Path) -> None:
 
 
 def test_a_stack_belongs_to_its_innermost_known_part() -> None:
-    assert parts.part_of(["serve (gateway/cli/serve.py:3)", "decode (gateway/v2.py:9)"]) == "decode"
-    assert parts.part_of(["infer (gateway/infer.py:3)", "loads (json/x.py:9)"]) == "decode"
+    assert (
+        parts.part_of(["serve (gateway/cli/serve.py:3)", "decode (gateway/wire/v2.py:9)"])
+        == "decode"
+    )
+    assert parts.part_of(["infer (gateway/http/infer.py:3)", "loads (json/x.py:9)"]) == "decode"
     assert parts.part_of(["run (asyncio/runners.py:3)"]) == parts.OTHER
+    lanes = "gateway/execution/lanes.py"
     raw = (
         "thread (1): MainThread;run (uvloop/x.py:1) 3\n"
         "thread (1): MainThread;route (router/route.py:1) 4\n"
-        "thread (2): lane-0;_take (gateway/lanes.py:9);Condition.wait (threading.py:3) 9\n"
-        "thread (2): lane-0;_serve (gateway/lanes.py:1);infer (gateway/engines/echo.py:2) 5\n"
+        f"thread (2): lane-0;_take ({lanes}:9);Condition.wait (threading.py:3) 9\n"
+        f"thread (2): lane-0;_serve ({lanes}:1);infer (gateway/engines/echo.py:2) 5\n"
     )
     found = parts.by_thread(raw)
     assert found[parts.LOOP] == {parts.LOOP: 3, "decide": 4}

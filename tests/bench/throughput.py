@@ -16,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from gateway import catalog, engines
+from gateway import engines
+from gateway.lifecycle import catalog
 from tests.bench import servers
 from tests.bench.load import Post, run
 

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from compressors.structure import Find, remove
+from compressors.surgery.structure import Find, remove
+from compressors.surgery.units import Units
 from compressors.task import Samples, Split
-from compressors.units import Units
 from tests.tiny_task import Tiny
 
 

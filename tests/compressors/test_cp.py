@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 from compressors.errors import NotApplicable
-from compressors.splitting import multiplications
+from compressors.surgery.splitting import multiplications
+from compressors.surgery.tensors import canonical
 from compressors.techniques.cp import split_cp
-from compressors.tensors import canonical
 from tests.compressors.convs import CONVS, Images, Linears, applied_to, full_image, product
 
 

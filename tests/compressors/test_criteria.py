@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from compressors import criteria
-from compressors.observe import draw, observe, weights_of
+from compressors.surgery import criteria
+from compressors.surgery.observe import draw, observe, weights_of
 from tests.compressors.kinds import CONVOLUTIONAL, KINDS, PERCEPTRON
 
 

@@ -10,8 +10,8 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from compressors import technique
 from compressors.errors import NotApplicable
-from compressors.features import captured, matching, traced
 from compressors.recipe import RecipeError, parse
+from compressors.surgery.features import captured, matching, traced
 from compressors.task import Samples, Split
 from compressors.tasks.digits import Residual
 from compressors.technique import Network

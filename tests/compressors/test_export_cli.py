@@ -14,7 +14,7 @@ from typer import Typer
 from typer.testing import CliRunner, Result
 
 from compressors import lowering
-from compressors.export_cli import export
+from compressors.commands.export import export
 from compressors.interface import describe
 from compressors.sample import write_sample
 from compressors.technique import Network

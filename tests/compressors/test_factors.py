@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from compressors.factors import (
+from compressors.surgery.factors import (
     Spectrum,
     directions,
     energy_rank,

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from compressors.fake_quantise import (
+from compressors.quantising.fake_quantise import (
     Quantised,
     as_int8,
     input_ranges,

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from compressors import artifact, figures
+from compressors import artifact
+from compressors.pictures import figures
 from router.card import LatencyPoint, PairedDifference, VariantCard
 
 LATENCY, COST, SIZE, MEMORY = figures.measures(1.0)

@@ -13,7 +13,7 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from compressors import technique
 from compressors.errors import NotApplicable
-from compressors.observe import weights_of
+from compressors.surgery.observe import weights_of
 from compressors.technique import Context, Network
 from compressors.training import Training, train
 from tests.compressors.kinds import CONVOLUTIONAL, KINDS, PERCEPTRON, RECURRENT, TRANSFORMER, Kind

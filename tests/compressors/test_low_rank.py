@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from torch import Tensor, nn
 
-from compressors import splitting
+from compressors.surgery import splitting
 from compressors.techniques.low_rank import split_conv, split_layers, split_linear
 from tests.compressors.convs import CONVS
 from tests.compressors.few import X, conv_net

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from torch import Tensor
 
-from compressors.masks import (
+from compressors.surgery.masks import (
     Amount,
     Scope,
     apply,

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from compressors.observe import LayerStatistics, draw, observe, weights_of
+from compressors.surgery.observe import LayerStatistics, draw, observe, weights_of
+from compressors.surgery.unfold import each, padding, unfold
 from compressors.task import Samples, Task
-from compressors.unfold import each, padding, unfold
 from compressors.verify import weights_digest
 from tests.compressors.kinds import CONVOLUTIONAL, KINDS, RECURRENT, TRANSFORMER, Kind
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from compressors import artifact, figures, page, scatter
+from compressors import artifact
+from compressors.pictures import figures, page, scatter
 from router.card import VariantCard
 
 EVIL = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'&"

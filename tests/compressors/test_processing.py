@@ -14,7 +14,8 @@ from compressors.errors import BuildError, TaskError
 from compressors.processing import text
 from compressors.tasks import digits
 from compressors.tasks import text as text_task
-from gateway import byte_elements, engines, processors
+from gateway import engines, processors
+from gateway.wire import byte_elements
 from router.card import TensorSpec
 from tests.compressors.builds import build_of
 

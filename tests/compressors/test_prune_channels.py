@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from compressors import technique
 from compressors.errors import NotApplicable
 from compressors.macs import macs
-from compressors.structure import Pruning, choose
+from compressors.surgery.structure import Pruning, choose
+from compressors.surgery.units import importance
 from compressors.technique import Network
 from compressors.techniques.prune_channels import channels
-from compressors.units import importance
 from compressors.verify import weights_digest
 from tests.compressors.builds import build_of
 from tests.compressors.few import Few, X, context_of, conv_net, flattened, perceptron

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from compressors import technique
-from compressors.attention import from_torch
 from compressors.errors import NotApplicable
 from compressors.macs import macs
-from compressors.observe import draw
+from compressors.surgery.attention import from_torch
+from compressors.surgery.observe import draw
+from compressors.surgery.units import importance
 from compressors.technique import Network
 from compressors.techniques.prune_heads import heads, replace_attentions
-from compressors.units import importance
 from compressors.verify import weights_digest
 from tests.compressors.few import context_of
 from tests.compressors.pruned import (

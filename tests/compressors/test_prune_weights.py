@@ -9,10 +9,11 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
-from compressors import criteria, technique
+from compressors import technique
 from compressors.errors import NotApplicable
-from compressors.masks import sparsity_of
-from compressors.observe import weights_of
+from compressors.surgery import criteria
+from compressors.surgery.masks import sparsity_of
+from compressors.surgery.observe import weights_of
 from compressors.technique import Context, Network
 from compressors.training import validation_score
 from tests.compressors.few import Few, context_of

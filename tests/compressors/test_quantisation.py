@@ -15,8 +15,8 @@ from torch import nn
 from compressors import lowering, technique, verify
 from compressors.draft import draft_card
 from compressors.errors import BuildError, NotApplicable, NotSupported, RecipeError, WrongWeights
-from compressors.fake_quantise import Quantised
 from compressors.interface import Interface, describe, run
+from compressors.quantising.fake_quantise import Quantised
 from compressors.technique import Network, Numerics
 from gateway import engines
 from gateway.engines import Program

@@ -1,4 +1,4 @@
-"""The table and the picture."""
+"""The table and the frontier."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from compressors import artifact, figures, picture, report
+from compressors import artifact, report
+from compressors.pictures import figures, frontier
 from router.card import EngineTrial, LatencyPoint, VariantCard
 
 
@@ -117,17 +118,17 @@ def test_a_wide_table_has_every_column_and_its_own_width(cards: list[VariantCard
 
 
 def test_the_front_is_what_no_other_beats() -> None:
-    assert picture.front([3, 1, 2, 4], [90, 80, 85, 88]) == [1, 2, 0]
-    assert picture.front([1, 1], [80, 90]) == [1]
-    assert picture.front([1, 2], [90, 90]) == [0]
+    assert frontier.front([3, 1, 2, 4], [90, 80, 85, 88]) == [1, 2, 0]
+    assert frontier.front([1, 1], [80, 90]) == [1]
+    assert frontier.front([1, 2], [90, 90]) == [0]
 
 
 def test_the_picture_is_a_png_of_the_promised_size(cards: list[VariantCard]) -> None:
-    content = picture.draw(cards, 0.05)
+    content = frontier.draw(cards, 0.05)
     assert content.startswith(b"\x89PNG")
     width, height = (int.from_bytes(content[i : i + 4], "big") for i in (16, 20))
     assert (width, height) == (1800, 810)
 
 
 def test_one_variant_makes_a_picture_too(cards: list[VariantCard]) -> None:
-    assert picture.draw(cards[:1], 0.0).startswith(b"\x89PNG")
+    assert frontier.draw(cards[:1], 0.0).startswith(b"\x89PNG")

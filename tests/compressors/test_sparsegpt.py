@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from compressors import technique
 from compressors.errors import NotApplicable
-from compressors.masks import sparsest
-from compressors.obs import prune_rows, reconstruction_error
-from compressors.observe import draw, observe, weights_of
+from compressors.surgery.masks import sparsest
+from compressors.surgery.obs import prune_rows, reconstruction_error
+from compressors.surgery.observe import draw, observe, weights_of
 from compressors.technique import Context, Network
 from compressors.techniques import sparsegpt
 from tests.compressors.kinds import CONVOLUTIONAL, PERCEPTRON, RECURRENT, TRANSFORMER, Kind

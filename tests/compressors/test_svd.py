@@ -12,7 +12,7 @@ from transformers import BertConfig, BertModel
 
 from compressors import technique
 from compressors.errors import NotApplicable
-from compressors.observe import draw
+from compressors.surgery.observe import draw
 from compressors.task import Samples, Split, Task
 from compressors.technique import Context, Network
 from compressors.training import outputs_of

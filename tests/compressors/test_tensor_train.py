@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 from compressors.errors import NotApplicable
-from compressors.splitting import multiplications
+from compressors.surgery.splitting import multiplications
+from compressors.surgery.tensors import cuts, ranks_of
 from compressors.techniques.tensor_train import split_train
-from compressors.tensors import cuts, ranks_of
 from tests.compressors.convs import CONVS, Images, Linears, applied_to, full_image, product
 
 

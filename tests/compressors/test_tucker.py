@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 from compressors.errors import NotApplicable
-from compressors.splitting import multiplications
+from compressors.surgery.splitting import multiplications
+from compressors.surgery.tensors import modes, ranks_of
 from compressors.techniques.tucker import split_tucker
-from compressors.tensors import modes, ranks_of
 from tests.compressors.convs import CONVS, Images, Linears, applied_to, full_image, product
 
 

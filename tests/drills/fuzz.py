@@ -31,7 +31,8 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import seed as seeded
 from hypothesis import strategies as st
 
-from gateway import codings, v2
+from gateway.http import codings
+from gateway.wire import v2
 from router import constraints
 from router.errors import GearshiftError, InvalidRequest, TooLarge
 from tests.drills import mutations

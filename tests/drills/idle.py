@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from gateway.open_files import raise_limit
+from gateway.processes.open_files import raise_limit
 from tests.e2e.harness import Server
 from tests.stores import write_three
 

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from gateway.byte_elements import pack
 from gateway.engines import NUMPY_TYPES
+from gateway.wire.byte_elements import pack
 from router.card import TensorSpec
 from router.constraints import ALIASES, HEADERS, KEYS
 

@@ -27,8 +27,8 @@ from typing import Any
 import psutil
 from prometheus_client.parser import text_string_to_metric_families
 
-from gateway import keys as api_keys
-from gateway.ledger import Ledger
+from gateway.trust import keys as api_keys
+from gateway.trust.ledger import Ledger
 from tests.drills import clients
 from tests.drills.audit import LEFT, accounts, at_rest, grows
 from tests.e2e.harness import Server, until
@@ -134,7 +134,7 @@ def disturbing(
 
 def _runs_a_lane(process: psutil.Process) -> bool:
     try:
-        return "gateway.lane_process" in " ".join(process.cmdline())
+        return "gateway.execution.lane_process" in " ".join(process.cmdline())
     except psutil.Error:  # it was killed already
         return False
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gateway.accepting import several
+from gateway.http.accepting import several
 from tests.drills import clients, idle, overload
 from tests.drills.fuzz import fuzz
 from tests.drills.openloop import LOST, UNSENT, post, replay

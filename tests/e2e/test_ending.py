@@ -64,7 +64,7 @@ def test_one_deadline_for_requests_and_what_comes_after(tmp_path: Path) -> None:
 
 _HANGS = """
 import time
-from gateway.ending import Ending
+from gateway.processes.ending import Ending
 ending = Ending(0.1)
 ending.begin()
 time.sleep(60)

@@ -42,7 +42,7 @@ def models(tmp_path: Path, fault: Path) -> Path:
 
 def lane_processes(server: Server) -> list[psutil.Process]:
     children = psutil.Process(server.process.pid).children()
-    return [child for child in children if "gateway.lane_process" in child.cmdline()]
+    return [child for child in children if "gateway.execution.lane_process" in child.cmdline()]
 
 
 @contextmanager

@@ -18,7 +18,7 @@ import pytest
 from tritonclient.grpc import service_pb2 as pb
 from tritonclient.grpc.service_pb2_grpc import GRPCInferenceServiceStub
 
-from gateway.cores import usable_cores
+from gateway.processes.cores import usable_cores
 from tests.e2e import statuses
 from tests.e2e.harness import PATIENCE_S, Server, until
 from tests.e2e.statuses import IMAGE, Ask

@@ -11,8 +11,8 @@ import pytest
 from tritonclient.grpc import service_pb2 as pb
 from tritonclient.grpc.service_pb2_grpc import GRPCInferenceServiceStub
 
-from gateway import keys as api_keys
-from gateway.ledger import Ledger
+from gateway.trust import keys as api_keys
+from gateway.trust.ledger import Ledger
 from tests.e2e import statuses
 from tests.e2e.harness import Server
 from tests.e2e.statuses import Ask

@@ -19,10 +19,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from tritonclient.grpc import InferenceServerClient, service_pb2, service_pb2_grpc
 
-from gateway import tls
 from gateway.metrics import Metrics
 from gateway.service import Service
 from gateway.settings import Settings, SettingsError
+from gateway.trust import tls
 from tests.e2e.harness import PATIENCE_S, Server, until
 from tests.stores import write_variant
 

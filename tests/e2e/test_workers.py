@@ -17,7 +17,7 @@ import httpx
 import psutil
 import pytest
 
-from gateway.cores import usable_cores
+from gateway.processes.cores import usable_cores
 from tests.e2e.harness import PATIENCE_S, Server, infer_body, until
 from tests.stores import write_variant
 
@@ -270,8 +270,8 @@ def test_one_that_is_asked_to_end_drains_and_is_replaced(server: Server) -> None
     before = workers(server)
     before[1].terminate()
     until(lambda: restarts(server) == 1, "its place is filled again")
-    assert "WARNING gateway.workers: worker 1 was told to end" in server.log()
-    assert "ERROR gateway.workers: worker 1" not in server.log()
+    assert "WARNING gateway.processes.workers: worker 1 was told to end" in server.log()
+    assert "ERROR gateway.processes.workers: worker 1" not in server.log()
     now = workers(server)
     assert now[0] == before[0] and now[1] != before[1]
     assert os.sched_getaffinity(now[1].pid).isdisjoint(os.sched_getaffinity(now[0].pid))

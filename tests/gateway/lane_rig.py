@@ -12,11 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from gateway import catalog, hosts
-from gateway.fleet import Fleet
-from gateway.lanes import Lanes
+from gateway import hosts
+from gateway.execution.lanes import Lanes
+from gateway.execution.tickets import Result, Ticket
+from gateway.lifecycle import catalog
+from gateway.lifecycle.fleet import Fleet
 from gateway.messages import InferRequest
-from gateway.tickets import Result, Ticket
 from router import policies
 from router.breaker import Breakers, Terms
 from router.choices import in_order

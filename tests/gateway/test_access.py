@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 
-from gateway import access as door
-from gateway import keys
-from gateway.access import ANYBODY, Access
-from gateway.keys import Key
-from gateway.ledger import FILE, Ledger, LedgerUnusable, NameTaken, Used
 from gateway.metrics import Metrics
+from gateway.trust import access as door
+from gateway.trust import keys
+from gateway.trust.access import ANYBODY, Access
+from gateway.trust.keys import Key
+from gateway.trust.ledger import FILE, Ledger, LedgerUnusable, NameTaken, Used
 from router.errors import (
     BudgetSpent,
     Forbidden,
@@ -308,7 +308,7 @@ def test_without_its_database_the_door_goes_by_what_it_knew(doors: Doors) -> Non
 def test_a_lock_of_somebody_else_stops_nobody(
     doors: Doors, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gateway.ledger._LOCK_S", 0.01)
+    monkeypatch.setattr("gateway.trust.ledger._LOCK_S", 0.01)
 
     async def test() -> None:
         _, authorization = made(doors.ledger)

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from gateway import engines
-from gateway.batch import Outputs, Ran, run
 from gateway.engines import EngineError, Program, Tensor, Tensors
+from gateway.execution.batch import Outputs, Ran, run
 from gateway.messages import InferRequest
 from router.card import CARD_FILE, TensorSpec, VariantCard
 from router.constraints import Constraints

@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from gateway import catalog
-from gateway.catalog import StoreUnusable, VariantUnusable
 from gateway.evidence import paired_interval
-from gateway.watch import Watch
+from gateway.lifecycle import catalog
+from gateway.lifecycle.catalog import StoreUnusable, VariantUnusable
+from gateway.lifecycle.watch import Watch
 
 
 @pytest.fixture

@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gateway import catalog, change, hosts, warmup
+from gateway import hosts
 from gateway.engines import EngineError
-from gateway.fleet import Fleet
-from gateway.served import ServedModel
-from gateway.signature import NotSigned
-from gateway.warmup import load_program
+from gateway.lifecycle import catalog, change, warmup
+from gateway.lifecycle.fleet import Fleet
+from gateway.lifecycle.served import ServedModel
+from gateway.lifecycle.signature import NotSigned
+from gateway.lifecycle.warmup import load_program
 from router.card import TensorSpec
 from router.rollout import AS_IT_LIES
 from tests.e2e.harness import until

@@ -11,7 +11,7 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway import codings
+from gateway.http import codings
 from router.errors import InvalidRequest, TooLarge
 
 LIMIT = 8 << 20

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway import cores
-from gateway.cores import divide, usable_cores
+from gateway.processes import cores
+from gateway.processes.cores import divide, usable_cores
 
 
 @pytest.fixture

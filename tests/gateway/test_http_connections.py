@@ -13,8 +13,8 @@ from typing import Any
 
 import uvicorn
 
-from gateway import open_files
-from gateway.http_limits import limited
+from gateway.http.limits import limited
+from gateway.processes import open_files
 from tests.e2e.harness import until
 
 PATIENCE_S = 10.0

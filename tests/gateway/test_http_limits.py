@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 import uvicorn
 
-from gateway.http_connections import PROGRESS_BYTES
-from gateway.http_limits import RECEIVED_S, limited
+from gateway.http.connections import PROGRESS_BYTES
+from gateway.http.limits import RECEIVED_S, limited
 
 LIMIT = 4096
 PATIENCE_S = 10.0

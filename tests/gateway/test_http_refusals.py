@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from gateway.http_refusals import Refusals
+from gateway.http.refusals import Refusals
 from gateway.shed import Shed
 from router.errors import Overloaded
 from tests.drills.openloop import post

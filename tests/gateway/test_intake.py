@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from gateway import archive, intake
+from gateway.lifecycle import archive, intake
 from router.errors import InvalidRequest, TooLarge
 from tests.stores import write_variant
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gateway.tickets import Ticket
+from gateway.execution.tickets import Ticket
 from router.breaker import State, Terms
 from router.errors import DeadlinePassed, EngineFailed, InvalidRequest, NotReady
 from tests.gateway.lane_rig import MAX_BATCH, Rig, assert_own, run

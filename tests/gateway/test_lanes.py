@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from gateway.engines import Tensor, Tensors
-from gateway.lease import Loaded
+from gateway.execution.lease import Loaded
 from router.card import TensorSpec
 from router.errors import EngineFailed, NotReady
 from tests.gateway.lane_rig import MAX_BATCH, Rig, assert_own, run

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from gateway import keys
-from gateway.keys import Key
-from gateway.ledger import FILE, Ledger, LedgerUnusable, NameTaken, Total, Used
+from gateway.trust import keys
+from gateway.trust.keys import Key
+from gateway.trust.ledger import FILE, Ledger, LedgerUnusable, NameTaken, Total, Used
 from router.quota import Limits
 from tests.e2e.harness import PATIENCE_S, until
 from tests.needs import program
@@ -91,7 +91,7 @@ def ledger(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Open]:
 
     yield open_
     if url is not None:
-        from gateway import ledger_tables
+        from gateway.trust import ledger_tables
 
         engine = opened[0]._opened()
         ledger_tables._METADATA.drop_all(engine)
@@ -199,7 +199,7 @@ def test_nothing_is_lost_where_processes_write_at_once(ledger: Open) -> None:
 def test_a_lock_of_somebody_else_is_not_waited_out(
     ledger: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gateway.ledger._LOCK_S", 0.2)
+    monkeypatch.setattr("gateway.trust.ledger._LOCK_S", 0.2)
     made = key("acme")
     ledger("first").insert(made)
     holder, other = ledger("holder"), ledger("other")

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway import long_lists, v2, v2_answer
 from gateway.engines import NUMPY_TYPES
+from gateway.wire import long_lists, v2, v2_answer
 from router.card import TensorSpec
 from router.errors import InvalidRequest
 

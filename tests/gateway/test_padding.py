@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.batch import Outputs, run
 from gateway.engines import EngineError, Tensor, Tensors
+from gateway.execution.batch import Outputs, run
 from gateway.messages import InferRequest
 from gateway.padding import warm_up_inputs
 from router.card import CARD_FILE, TensorSpec, VariantCard

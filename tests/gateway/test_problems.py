@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from gateway import problems
+from gateway.wire import problems
 from router import errors
 from router.errors import GearshiftError, InvalidRequest, NotReady, Overloaded, Unsatisfiable
 

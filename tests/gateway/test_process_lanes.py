@@ -15,10 +15,10 @@ import psutil
 import pytest
 
 from gateway import engines, hosts
-from gateway.arena import Arena, end_of
 from gateway.engines import NUMPY_TYPES, EngineError, Tensor
-from gateway.fleet import warm_up
+from gateway.execution.arena import Arena, end_of
 from gateway.hosts import LaneLost
+from gateway.lifecycle.fleet import warm_up
 from router.breaker import Terms
 from router.card import CARD_FILE, TensorSpec, VariantCard
 from router.errors import EngineFailed
@@ -49,7 +49,7 @@ def lane_processes() -> list[psutil.Process]:
     """Those of this process, in the order in which they were started."""
     children = psutil.Process().children()
     return sorted(
-        (child for child in children if "gateway.lane_process" in child.cmdline()),
+        (child for child in children if "gateway.execution.lane_process" in child.cmdline()),
         key=lambda child: (child.create_time(), child.pid),
     )
 

@@ -19,11 +19,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from gateway import byte_elements, processors
+from gateway import processors
 from gateway.door import Door
 from gateway.engines import Tensor
 from gateway.messages import InferRequest
 from gateway.processors import Process, ProcessorError
+from gateway.wire import byte_elements
 from router.card import TensorSpec, VariantCard
 from router.constraints import Constraints
 from router.errors import CallerLeft, DeadlinePassed, InvalidRequest

@@ -10,13 +10,14 @@ from typing import Any
 
 import pytest
 
-from gateway import catalog, change, hosts, residency
-from gateway.demand import Demand
+from gateway import hosts
 from gateway.engines import Tensor, Tensors
-from gateway.fleet import Fleet
-from gateway.lease import Loaded
+from gateway.execution.lease import Loaded
+from gateway.lifecycle import catalog, change, residency
+from gateway.lifecycle.demand import Demand
+from gateway.lifecycle.fleet import Fleet
+from gateway.lifecycle.residency import Residency
 from gateway.metrics import Metrics
-from gateway.residency import Residency
 from gateway.settings import Settings, SettingsError
 from router.constraints import Constraints, Floor
 from router.errors import InvalidRequest, NotReady

@@ -13,11 +13,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tritonclient.grpc import service_pb2 as pb
 
-from gateway import v2
 from gateway.engines import NUMPY_TYPES
-from gateway.long_lists import LONG_BYTES, LONG_ELEMENTS
 from gateway.rpc import long_messages, messages
-from gateway.tensors import to_bytes
+from gateway.wire import v2
+from gateway.wire.long_lists import LONG_BYTES, LONG_ELEMENTS
+from gateway.wire.tensors import to_bytes
 from router.card import TensorSpec
 from router.errors import InvalidRequest
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gateway import catalog
-from gateway.fleet import Fleet
-from gateway.lanes import Result
+from gateway.execution.lanes import Result
+from gateway.lifecycle import catalog
+from gateway.lifecycle.fleet import Fleet
 from gateway.metrics import Metrics
 from gateway.service import Service
 from gateway.settings import Settings, SettingsError

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from gateway import settings
-from gateway.cores import usable_cores
+from gateway.processes.cores import usable_cores
 from gateway.settings import CONFIG_VARIABLE, PREFIX, Settings, SettingsError, load
 from router.constraints import NONE, Floor
 

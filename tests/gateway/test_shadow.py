@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gateway import catalog
-from gateway.fleet import Fleet
+from gateway.lifecycle import catalog
+from gateway.lifecycle.fleet import Fleet
+from gateway.lifecycle.shadow import Shadows, agreement
 from gateway.messages import InferRequest
 from gateway.metrics import Metrics
 from gateway.settings import Settings
-from gateway.shadow import Shadows, agreement
 from router.card import TensorSpec
 from router.constraints import Constraints
 from router.rollout import AS_IT_LIES

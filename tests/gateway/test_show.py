@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from gateway import catalog
 from gateway.cli.show import _print
+from gateway.lifecycle import catalog
 from router.card import VariantCard
 
 

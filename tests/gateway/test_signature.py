@@ -15,10 +15,10 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from typer.testing import CliRunner, Result
 
-from gateway import catalog, signature
 from gateway.cli import app
+from gateway.lifecycle import catalog, signature
+from gateway.lifecycle.signature import NotSigned
 from gateway.settings import SettingsError
-from gateway.signature import NotSigned
 from router.manifest import SIGNATURE_FILE
 from tests.e2e.harness import PATIENCE_S, Server, until
 from tests.stores import seal, write_variant

@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from gateway import byte_elements, classification, v2, v2_answer
 from gateway.engines import NUMPY_TYPES, Tensor
+from gateway.wire import byte_elements, classification, v2, v2_answer
 from router.card import TensorSpec
 from router.errors import InvalidRequest
 
@@ -212,9 +212,8 @@ def test_two_binary_answers_follow_each_other() -> None:
 
 
 def test_what_json_has_no_number_for_is_null() -> None:
-    body, _ = v2_answer.encode(
-        {}, {"logits": np.array([[np.nan, np.inf]], "<f4")}, ((LOGITS, False),)
-    )
+    array = np.array([[np.nan, np.inf]], "<f4")
+    body, _ = v2_answer.encode({}, {"logits": array}, ((LOGITS, False),))
     assert json.loads(body)["outputs"][0]["data"] == [None, None]
 
 

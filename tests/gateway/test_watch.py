@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway.directives import Directives
-from gateway.watch import Changes, Watch
+from gateway.lifecycle.directives import Directives
+from gateway.lifecycle.watch import Changes, Watch
 from router.errors import InvalidRequest, NotReady
 from router.rollout import AS_IT_LIES
 from tests.stores import seal, write_variant
@@ -189,7 +189,7 @@ def test_what_is_no_rollout_is_not_heeded(tmp_path: Path, caplog: pytest.LogCapt
 _ALIASES = """
 import sys
 from pathlib import Path
-from gateway.directives import Directives
+from gateway.lifecycle.directives import Directives
 directives = Directives(Path(sys.argv[1]))
 Path(sys.argv[1], sys.argv[2]).touch()
 while not all(Path(sys.argv[1], name).exists() for name in "ab"):

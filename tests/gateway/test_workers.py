@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from gateway import cores, worker_process
-from gateway.cores import Share
 from gateway.metrics import Metrics
-from gateway.ports import reserve
+from gateway.processes import cores, worker_process
+from gateway.processes.cores import Share
+from gateway.processes.ports import reserve
+from gateway.processes.workers import Supervisor
 from gateway.service import Service
 from gateway.settings import Settings, SettingsError
-from gateway.workers import Supervisor
 from tests.stores import write_variant
 
 _DIES = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"

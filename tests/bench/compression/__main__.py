@@ -24,8 +24,9 @@ from rich.table import Table
 from compressors import interface, measure, usertask
 from compressors.eager import Eager
 from compressors.search.frontier import Point, hypervolume
-from gateway import catalog, engines
+from gateway import engines
 from gateway.engines import Program
+from gateway.lifecycle import catalog
 from router.card import LatencyPoint, VariantCard
 from tests.bench.compression.tasks import fashion
 

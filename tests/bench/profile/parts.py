@@ -8,17 +8,21 @@ from collections.abc import Iterable
 
 # Part by file, the innermost frame that is known deciding. In the order of a request.
 PARTS = {
-    "read HTTP": ("uvicorn/", "gateway/asgi", "gateway/http", "gateway/rpc", "gateway/app"),
-    "decode": ("gateway/v2", "gateway/tensors", "gateway/infer", "gateway/processors"),
+    "decode": ("gateway/wire", "gateway/http/infer", "gateway/processors"),
+    "read HTTP": ("uvicorn/", "gateway/http/", "gateway/rpc", "gateway/app"),
     "decide": (
         *("router/route", "router/feasible", "router/estimate", "router/constraints"),
         *("router/snapshot", "router/choices", "router/menu", "router/decision", "router/policies"),
     ),
     "queue and dispatch": (
-        *("gateway/service", "gateway/lanes", "router/scheduler", "router/dispatch"),
-        *("router/queue", "router/pace", "router/plan", "router/admission", "gateway/residency"),
+        *("gateway/service", "gateway/execution/lanes", "router/scheduler", "router/dispatch"),
+        *("router/queue", "router/pace", "router/plan", "router/admission"),
+        "gateway/lifecycle/residency",
     ),
-    "make a batch": ("gateway/batch", "gateway/hosts", "gateway/lease", "gateway/fleet"),
+    "make a batch": (
+        *("gateway/execution/batch", "gateway/execution/lease"),
+        *("gateway/hosts", "gateway/lifecycle/fleet"),
+    ),
     "engine": ("gateway/engines",),
     "count": ("gateway/metrics", "router/telemetry", "prometheus_client/"),
 }

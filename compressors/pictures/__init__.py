@@ -1,0 +1,1 @@
+"""What figures look like: pictures and pages of frontiers and of layers."""

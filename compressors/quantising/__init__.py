@@ -1,0 +1,1 @@
+"""Narrower numbers: calibration, rounding, and OpenVINO's own."""

@@ -1,0 +1,1 @@
+"""Finding what can be removed from a network or split, and doing it."""

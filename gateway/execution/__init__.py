@@ -1,0 +1,1 @@
+"""Lanes run batches: tickets in, outputs out; a lane that is lost comes back."""

@@ -1,0 +1,1 @@
+"""REST's edge: connections, limits, codings, errors, and the route that infers."""

@@ -1,0 +1,92 @@
+"""What the protocols share of ASGI: headers, a body within its limit, sending an answer."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from gateway.wire.problems import Headers
+from router import constraints
+from router.errors import CallerLeft, TooLarge
+
+Message = MutableMapping[str, Any]
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+JSON_LENGTH = b"inference-header-content-length"
+CONTENT_LENGTH = b"content-length"
+CONTENT_ENCODING = b"content-encoding"
+ACCEPT_ENCODING = b"accept-encoding"
+# The key of a scope under which a route leaves what the request is charged, in USD.
+CHARGED_USD = "gearshift.charged_usd"
+
+_OWN = frozenset((JSON_LENGTH, CONTENT_LENGTH, CONTENT_ENCODING, ACCEPT_ENCODING))
+_PREFIX = constraints.HEADER_PREFIX.encode()
+_ALIASES = frozenset(alias.encode() for alias in constraints.ALIASES)
+_DISCONNECT = "http.disconnect"
+
+
+def read_headers(scope: Scope) -> tuple[dict[bytes, bytes], tuple[tuple[str, str], ...]]:
+    """The headers that are read here, and those that may state constraints, as `parse` wants."""
+    own: dict[bytes, bytes] = {}
+    stated: list[tuple[str, str]] = []
+    for name, value in scope["headers"]:
+        if name.startswith(_PREFIX) or name in _ALIASES:
+            stated.append((name.decode("latin-1"), value.decode("latin-1")))
+        elif name in _OWN:
+            own[name] = value
+    return own, tuple(stated)
+
+
+async def read_body(receive: Receive, content_length: bytes | None, limit_bytes: int) -> bytes:
+    """The whole body of a request.
+
+    A body that is too long is refused as soon as that is known, from what the client declares or,
+    where it declares nothing, from what has come so far.
+
+    Raises:
+        TooLarge: more than `limit_bytes`.
+        CallerLeft: before the end of it.
+    """
+    if content_length is not None and int(content_length) > limit_bytes:
+        raise too_large(limit_bytes, f"{int(content_length)} bytes")
+    message = await receive()
+    chunks: list[bytes] = []
+    size = 0
+    while True:
+        if message["type"] == _DISCONNECT:
+            raise CallerLeft("the caller left before the end of its request")
+        chunk: bytes = message.get("body", b"")
+        size += len(chunk)
+        if size > limit_bytes:
+            raise too_large(limit_bytes, f"{size} bytes so far")
+        if not message.get("more_body", False):
+            if not chunks:
+                return chunk
+            chunks.append(chunk)
+            return b"".join(chunks)
+        chunks.append(chunk)
+        message = await receive()
+
+
+async def disconnected(receive: Receive) -> None:
+    """Returns when the caller of a request that was read to its end has gone."""
+    while (await receive())["type"] != _DISCONNECT:
+        pass
+
+
+async def respond(send: Send, status: int, headers: Headers, body: bytes) -> None:
+    """Send one whole answer; `headers` must hold its length."""
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+def too_large(limit_bytes: int, received: str) -> TooLarge:
+    """The error for a body over the limit, in every protocol's words."""
+    return TooLarge(
+        f"body: expected at most {limit_bytes} bytes, got {received}",
+        field="body",
+        received=received,
+        expected=f"at most {limit_bytes} bytes",
+    )

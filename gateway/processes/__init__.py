@@ -1,0 +1,1 @@
+"""Worker processes that share a port, their cores, sockets and end."""
