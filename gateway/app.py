@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from gateway import protocols
 from gateway.about import VERSION
 from gateway.http import errors, openapi
+from gateway.journal import Journal
 from gateway.lifecycle.reload import Reloaded
 from gateway.metrics import Metrics
 from gateway.processes import ports
@@ -119,11 +120,12 @@ def create_app(
     ending = ending or Ending(settings.drain_seconds)
     secured = tls.of(settings)
     metrics = Metrics()
-    service = Service(settings, metrics, read, secured)
+    journal = Journal(metrics)
+    service = Service(settings, journal, read, secured)
     ledger = Ledger(settings.database, settings.state_folder, secrets.token_hex(8))
     loopback = ports.is_loopback(settings.host)
     access = Access(ledger, metrics, require_keys=settings.require_keys, loopback=loopback)
-    parts = Parts(service, metrics, settings, access, place, secured)
+    parts = Parts(service, journal, settings, access, place, secured)
     # Before anything is loaded, so that a port in use is told at once.
     listeners = protocols.listeners(parts)
 
@@ -161,7 +163,7 @@ def create_app(
     app.tls = secured
     app.access = access
     app.reread = service.reload
-    app.guard = Guard(access, metrics, loopback, admin=False)
+    app.guard = Guard(access, journal, loopback, admin=False)
     protocols.mount_all(app, parts)
     errors.install(app)
     openapi.install(app)

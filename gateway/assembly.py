@@ -15,6 +15,7 @@ from gateway import hosts
 from gateway.admission import Admission
 from gateway.answers import Answers
 from gateway.execution.lanes import Lanes
+from gateway.journal import Journal
 from gateway.lifecycle import catalog, signature
 from gateway.lifecycle.directives import Directives
 from gateway.lifecycle.fleet import Fleet, ServedModel
@@ -23,7 +24,6 @@ from gateway.lifecycle.reload import Reloaded, merged
 from gateway.lifecycle.residency import Residency
 from gateway.lifecycle.shadow import Shadows
 from gateway.lifecycle.watch import Watch
-from gateway.metrics import Metrics
 from gateway.processes.ending import Ending
 from gateway.settings import Settings, SettingsError
 from gateway.trust.tls import Tls
@@ -56,14 +56,15 @@ class Assembly:
     def __init__(
         self,
         settings: Settings,
-        metrics: Metrics,
+        journal: Journal,
         read: Callable[[], Settings] | None = None,
         tls: Tls | None = None,
     ) -> None:
         self._settings = settings
         self._tls = tls
         self._read = read or (lambda: settings)
-        self._metrics = metrics
+        self._journal = journal
+        self._metrics = metrics = journal.metrics
         check = signature.checker(settings.verify_signatures)
         watch = Watch(settings.models, check)
         self.catalog = catalog.usable(settings.models, check)

@@ -10,6 +10,40 @@ from router.constraints import Constraints
 from router.decision import Decision
 
 
+class Trace(NamedTuple):
+    """A request's span in a trace, as the W3C's Trace Context names it.
+
+    Attributes:
+        trace_id, span_id: 32 and 16 lower-case hexadecimal digits.
+        sampled: whether the trace is recorded.
+    """
+
+    trace_id: str
+    span_id: str
+    sampled: bool
+
+
+class Origin(NamedTuple):
+    """Whom a request is from, and how it came.
+
+    Attributes:
+        id: what its caller or this server calls it; empty where nobody asks.
+        tenant: the class of tenants that its key belongs to; "open" without a key.
+        key: the name of its key; empty without one.
+        protocol: "rest" or "grpc".
+    """
+
+    id: str = ""
+    tenant: str = "open"
+    key: str = ""
+    protocol: str = "rest"
+    trace: Trace | None = None
+
+
+UNTOLD = Origin()
+"""That of a request of which nothing was asked."""
+
+
 @dataclass(frozen=True, slots=True)
 class InferRequest:
     """One request, parsed and validated against the model's inputs.
@@ -24,6 +58,7 @@ class InferRequest:
     rows: int
     constraints: Constraints
     received_s: float
+    origin: Origin = UNTOLD
 
 
 class Told(NamedTuple):

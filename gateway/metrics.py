@@ -15,7 +15,7 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
 from gateway.about import VERSION
-from gateway.messages import InferRequest, InferResponse
+from gateway.messages import UNTOLD, InferRequest, InferResponse, Origin
 from gateway.statistics import Statistics, Totals
 from router.breaker import STATES, Breaker
 from router.decision import Decision
@@ -244,7 +244,14 @@ class Metrics:
             outcome = "relaxed" if "latency" in decision.relaxed else "kept"
             self._deadline_child(request.model, outcome).inc()
 
-    def failed(self, model: str, error: GearshiftError, total_s: float) -> None:
+    def failed(
+        self,
+        model: str,
+        error: GearshiftError,
+        total_s: float,
+        origin: Origin = UNTOLD,  # noqa: ARG002
+        request: InferRequest | None = None,  # noqa: ARG002
+    ) -> None:
         """One request ended without an answer, `total_s` after its last byte."""
         model = self._known(model)
         self._requests.labels(model, NO_VARIANT, error.code).inc()

@@ -92,14 +92,14 @@ class Service(Assembly):
             total_ms = total_s * 1000
             self._telemetry.overhead(total_ms - response.queue_ms - response.infer_ms, now_s)
             self._telemetry.answer(*response.told, total_ms, "success", now_s)
-        self._metrics.answered(request, response, total_s)
+        self._journal.answered(request, response, total_s)
 
     def _failed(self, request: InferRequest, error: GearshiftError, told: Told | None) -> None:
         now_s = time.monotonic()
         age_s = now_s - request.received_s
         if told is not None and isinstance(error, DeadlinePassed):
             self._telemetry.answer(*told, age_s * 1000, "dropped", now_s)
-        self._metrics.failed(request.model, error, age_s)
+        self._journal.failed(request.model, error, age_s, request.origin, request)
 
     def decide(self, model: str, constraints: Constraints, rows: int) -> Decision:
         """The decision for such a request now, accepted or not, without running it.

@@ -30,8 +30,8 @@ from gateway.http.asgi import (
     read_headers,
     respond,
 )
+from gateway.journal import Journal
 from gateway.messages import InferRequest, InferResponse
-from gateway.metrics import Metrics
 from gateway.service import Service
 from gateway.shed import Held, Shed, demands_nothing
 from gateway.wire import classification, demands, problems, said, v2, v2_answer
@@ -68,9 +68,9 @@ class _Wanted:
 class Infer:
     """The infer path, as an ASGI callable: no request object, no middleware of its own."""
 
-    def __init__(self, service: Service, metrics: Metrics, max_body_bytes: int) -> None:
+    def __init__(self, service: Service, journal: Journal, max_body_bytes: int) -> None:
         self._service = service
-        self._metrics = metrics
+        self._journal = journal
         self._limit_bytes = max_body_bytes
         self._shed: Shed[_Answer] = Shed(lambda: service.left)
 
@@ -90,12 +90,12 @@ class Infer:
         except asyncio.CancelledError:
             # By the server alone, when a stop has waited for this request as long as it may.
             stopped = NotReady("the server stopped before it could answer this request")
-            self._metrics.failed(model, stopped, 0.0)
+            self._journal.failed(model, stopped, 0.0)
             status, headers, body = problems.of(stopped)
         except Exception:
             _LOG.exception("a request for %s failed", model)
             unexpected = GearshiftError("an unexpected error; the server's log says more")
-            self._metrics.failed(model, unexpected, 0.0)
+            self._journal.failed(model, unexpected, 0.0)
             status, headers, body = problems.of(unexpected)
         # Present where our own server runs the app, which writes the answer in one piece.
         whole = scope.get("gearshift.answer")
@@ -108,7 +108,7 @@ class Infer:
         if asked is None or not demands_nothing(*asked[1:]):
             return
         kind, _, json_length = asked
-        count = self._metrics.shed(model, error)
+        count = self._journal.metrics.shed(model, error)
         held = self._shed.keep(kind, error, answer, count, time.monotonic())
         # Present where our own server runs the app, which knows the request's bytes.
         keep = scope.get("gearshift.keep")
@@ -120,7 +120,7 @@ class Infer:
         try:
             request, wanted = await self._read(model, scope, receive)
         except GearshiftError as error:
-            self._metrics.failed(model, error, time.monotonic() - came_s)
+            self._journal.failed(model, error, time.monotonic() - came_s)
             raise
         parsed_s = time.monotonic()
         response = await self._service.infer(request, partial(disconnected, receive))
@@ -131,7 +131,9 @@ class Infer:
             else:
                 answer = _encoded(request, response, wanted, parse_ms)
         except GearshiftError as error:
-            self._metrics.failed(model, error, time.monotonic() - request.received_s)
+            self._journal.failed(
+                model, error, time.monotonic() - request.received_s, request.origin, request
+            )
             raise
         if wanted.accepts is not None and len(answer[2]) >= codings.LEAST_BYTES:
             answer = await _coded(answer, wanted.accepts)

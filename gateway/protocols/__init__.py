@@ -31,6 +31,7 @@ from types import ModuleType
 
 from fastapi import FastAPI
 
+from gateway.journal import Journal
 from gateway.metrics import Metrics
 from gateway.processes.worker import Place
 from gateway.service import Service
@@ -44,13 +45,18 @@ class Parts:
     """What a protocol may use."""
 
     service: Service
-    metrics: Metrics
+    journal: Journal
     settings: Settings
     access: Access
     place: Place | None = None
     """Among the workers that share the port; None where this process serves it alone."""
     tls: Tls | None = None
     """What every listener speaks; None for plain TCP."""
+
+    @property
+    def metrics(self) -> Metrics:
+        """What the journal counts in."""
+        return self.journal.metrics
 
 
 def names() -> list[str]:

@@ -99,7 +99,7 @@ async def _serving(parts: Parts, listener: socket.socket) -> AsyncIterator[None]
     settings = parts.settings
     secured = parts.tls
     url = ports.url_of(settings.admin_host, listener, tls=secured is not None)
-    guard = Guard(parts.access, parts.metrics, ports.is_loopback(settings.admin_host), admin=True)
+    guard = Guard(parts.access, parts.journal, ports.is_loopback(settings.admin_host), admin=True)
     config = uvicorn.Config(
         partial(guard, create_admin_app(parts)),
         http=limited(

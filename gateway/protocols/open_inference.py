@@ -39,7 +39,7 @@ _VERSION = _MODEL + "/versions/{version}"
 
 def mount(app: FastAPI, parts: Parts) -> None:
     """Add every path; infer comes first, so that no other route is tried before it."""
-    infer = Infer(parts.service, parts.metrics, parts.settings.max_body_bytes)
+    infer = Infer(parts.service, parts.journal, parts.settings.max_body_bytes)
     app.router.routes[:0] = [
         Route(_MODEL + "/infer", infer, methods=["POST"]),
         Route(_VERSION + "/infer", infer, methods=["POST"]),

@@ -42,5 +42,5 @@ def listen(parts: Parts) -> AbstractAsyncContextManager[None]:
         # gRPC opens its port when the loop runs; one in use is told now.
         ports.bind(settings.host, port).close()
     return server.serving(
-        parts.service, parts.metrics, parts.access, settings, port, shared=shared, tls=parts.tls
+        parts.service, parts.journal, parts.access, settings, port, shared=shared, tls=parts.tls
     )

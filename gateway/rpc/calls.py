@@ -19,7 +19,7 @@ import grpc
 
 from gateway import aside
 from gateway.http.asgi import too_large
-from gateway.metrics import Metrics
+from gateway.journal import Journal
 from gateway.rpc import problems
 from gateway.rpc.infer import Asked
 from gateway.rpc.messages import parsed
@@ -158,9 +158,9 @@ class Call:
 class Frame:
     """What every method is wrapped in."""
 
-    def __init__(self, door: access.Access, metrics: Metrics, limits: Limits) -> None:
+    def __init__(self, door: access.Access, journal: Journal, limits: Limits) -> None:
         self._access = door
-        self._metrics = metrics
+        self._journal = journal
         self._limits = limits
 
     def unary(
@@ -245,7 +245,7 @@ class Frame:
     def _count(self, scope: access.Scope | None, error: GearshiftError, call: Call) -> None:
         """Count a request to infer that ended before its model was known."""
         if scope == "infer":
-            self._metrics.failed("", error, time.monotonic() - call.came_s)
+            self._journal.failed("", error, time.monotonic() - call.came_s)
 
 
 def _text(value: str | bytes) -> str:

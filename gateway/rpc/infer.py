@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from gateway import aside
+from gateway.journal import Journal
 from gateway.messages import InferRequest, InferResponse
-from gateway.metrics import Metrics
 from gateway.rpc import messages
 from gateway.service import Service
 from gateway.wire import demands, said, v2, v2_answer
@@ -64,9 +64,9 @@ class _Read(NamedTuple):
 class Infer:
     """The infer path."""
 
-    def __init__(self, service: Service, metrics: Metrics) -> None:
+    def __init__(self, service: Service, journal: Journal) -> None:
         self._service = service
-        self._metrics = metrics
+        self._journal = journal
         self.stopping = False
 
     async def __call__(self, message: Any, asked: Asked) -> Answered:
@@ -91,12 +91,12 @@ class Infer:
             raise  # counted already
         except asyncio.CancelledError:
             age_s = time.monotonic() - asked.received_s
-            self._metrics.failed(model, self._why_it_ended(asked, age_s), age_s)
+            self._journal.failed(model, self._why_it_ended(asked, age_s), age_s)
             raise
         except Exception:
             _LOG.exception("a request for %s failed", model)
             error = GearshiftError("an unexpected error; the server's log says more")
-            self._metrics.failed(model, error, 0.0)
+            self._journal.failed(model, error, 0.0)
             raise error from None
         words = said.of(response, (parsed_s - asked.received_s) * 1000)
         # Beside the metadata, which not every client lets its callers read and a stream has once.
@@ -123,7 +123,7 @@ class Infer:
             explain = demands.explained(asked.headers)
         except GearshiftError as error:
             age_s = time.monotonic() - asked.received_s
-            self._metrics.failed(message.model_name, error, age_s)
+            self._journal.failed(message.model_name, error, age_s)
             raise
         request = InferRequest(served.name, body.inputs, body.rows, demanded, asked.received_s)
         return _Read(request, body, served.labels, explain)

@@ -10,7 +10,7 @@ from typing import Any
 import grpc
 from tritonclient.grpc import service_pb2 as pb
 
-from gateway.metrics import Metrics
+from gateway.journal import Journal
 from gateway.processes.ports import PortUnusable
 from gateway.rpc.calls import Call, Frame, Limits
 from gateway.rpc.infer import Infer
@@ -36,16 +36,16 @@ _PINGED_MS = 10_000
 
 
 def handlers(
-    service: Service, metrics: Metrics, access: Access, settings: Settings
+    service: Service, journal: Journal, access: Access, settings: Settings
 ) -> tuple[dict[str, Any], Infer, Streams]:
     """Every method by its name, and what of them must be told to stop.
 
     Of Triton's extensions, shared memory, tracing and log settings are not offered.
     """
-    infer = Infer(service, metrics)
-    streams = Streams(infer, access, metrics)
-    models = Models(service, metrics.statistics.of, settings.max_batch)
-    frame = Frame(access, metrics, Limits(settings.max_body_bytes, settings.read_timeout_seconds))
+    infer = Infer(service, journal)
+    streams = Streams(infer, access, journal)
+    models = Models(service, journal.metrics.statistics.of, settings.max_batch)
+    frame = Frame(access, journal, Limits(settings.max_body_bytes, settings.read_timeout_seconds))
 
     async def one(message: Any, call: Call) -> Any:
         answered = await infer(message, call.asked())
@@ -79,7 +79,7 @@ def handlers(
 @contextlib.asynccontextmanager
 async def serving(
     service: Service,
-    metrics: Metrics,
+    journal: Journal,
     access: Access,
     settings: Settings,
     port: int,
@@ -96,7 +96,7 @@ async def serving(
     Raises:
         gateway.processes.ports.PortUnusable: it cannot be listened on.
     """
-    methods, infer, streams = handlers(service, metrics, access, settings)
+    methods, infer, streams = handlers(service, journal, access, settings)
     logging.getLogger(_CORE_LOG).addFilter(_worth_saying)
     server = grpc.aio.server(options=_options(settings, shared))
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, methods),))

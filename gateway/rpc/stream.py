@@ -12,7 +12,7 @@ from typing import Any
 
 from tritonclient.grpc import service_pb2 as pb
 
-from gateway.metrics import Metrics
+from gateway.journal import Journal
 from gateway.rpc import messages, problems
 from gateway.rpc.calls import Call
 from gateway.rpc.infer import Answered, Asked
@@ -37,11 +37,11 @@ class Streams:
         self,
         infer: Callable[[Any, Asked], Awaitable[Answered]],
         access: Access,
-        metrics: Metrics,
+        journal: Journal,
     ) -> None:
         self._infer = infer
         self._access = access
-        self._metrics = metrics
+        self._journal = journal
         self._reading: set[asyncio.Task[None]] = set()
         self._stopping = False
 
@@ -119,7 +119,7 @@ class Streams:
         try:
             caller = self._access.enter(call.authorization, "infer")
         except GearshiftError as error:
-            self._metrics.failed(message.model_name, error, 0.0)
+            self._journal.failed(message.model_name, error, 0.0)
             raise
         usd = 0.0
         try:

@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Receive, Send
 from starlette.types import Scope as AsgiScope
 
 from gateway.http.asgi import CHARGED_USD, respond
-from gateway.metrics import Metrics
+from gateway.journal import Journal
 from gateway.trust.access import ANYBODY, Access, Scope
 from gateway.wire import problems
 from router.errors import Forbidden, GearshiftError
@@ -47,9 +47,9 @@ class Guard:
         admin: every path is an operator's.
     """
 
-    def __init__(self, access: Access, metrics: Metrics, loopback: bool, admin: bool) -> None:
+    def __init__(self, access: Access, journal: Journal, loopback: bool, admin: bool) -> None:
         self._access = access
-        self._metrics = metrics
+        self._journal = journal
         self._loopback = loopback
         self._admin = admin
 
@@ -67,7 +67,7 @@ class Guard:
             except GearshiftError as error:
                 if scope["path"].endswith("/infer"):
                     model = scope["path"].removeprefix("/v2/models/").partition("/")[0]
-                    self._metrics.failed(model, error, 0.0)
+                    self._journal.failed(model, error, 0.0)
                 await respond(send, *problems.of(error))
                 return
         try:

@@ -24,8 +24,8 @@ TASK = str(HERE.parent / "tiny_task.py")
 COMMAND = [
     sys.executable,
     "-c",
-    "from compressors import measure; from compressors.commands import compress; measure.SECONDS_PER_BATCH_SIZE = 0.02; "
-    "measure.MIN_RUNS = {}; compress.main()",
+    "from compressors import measure; from compressors.commands import compress; "
+    "measure.SECONDS_PER_BATCH_SIZE = 0.02; measure.MIN_RUNS = {}; compress.main()",
 ]
 
 

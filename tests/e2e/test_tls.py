@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from tritonclient.grpc import InferenceServerClient, service_pb2, service_pb2_grpc
 
+from gateway.journal import Journal
 from gateway.metrics import Metrics
 from gateway.service import Service
 from gateway.settings import Settings, SettingsError
@@ -185,7 +186,7 @@ def test_no_setting_holds_beside_a_certificate_that_does_not(
     files = authority.issue("unusable")
     chosen = Settings(models=models, lanes=1)
     other = chosen.model_copy(update={"max_queue": 7})
-    service = Service(chosen, Metrics(), lambda: other, tls.Tls(*files, None))
+    service = Service(chosen, Journal(Metrics()), lambda: other, tls.Tls(*files, None))
     files[1].write_text("not a key")
     with pytest.raises(SettingsError, match="tls_certificate and tls_key"):
         service.reload()

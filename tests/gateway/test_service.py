@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from gateway.execution.lanes import Result
+from gateway.journal import Journal
 from gateway.lifecycle import catalog
 from gateway.lifecycle.fleet import Fleet
 from gateway.metrics import Metrics
@@ -29,8 +30,8 @@ def models(tmp_path: Path) -> Path:
 
 def test_a_weight_for_a_model_that_is_not_there(models: Path) -> None:
     with pytest.raises(SettingsError, match=r"^model_weights: expected some of echo, got 'ecko'$"):
-        Service(Settings(models=models, model_weights={"ecko": 2.0}), Metrics())
-    Service(Settings(models=models, model_weights={"echo": 2.0}), Metrics())
+        Service(Settings(models=models, model_weights={"ecko": 2.0}), Journal(Metrics()))
+    Service(Settings(models=models, model_weights={"echo": 2.0}), Journal(Metrics()))
 
 
 @pytest.mark.parametrize(

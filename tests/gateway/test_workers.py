@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway.journal import Journal
 from gateway.metrics import Metrics
 from gateway.processes import cores, worker_process
 from gateway.processes.cores import Share
@@ -60,7 +61,7 @@ def test_a_memory_limit_is_for_all_workers_together(tmp_path: Path, workers: int
     write_variant(tmp_path, "echo", "fp32", resident_bytes=4000)
     chosen = Settings(models=tmp_path, lanes=1, workers=workers, memory_limit_mb=0.006)
     if workers == 1:
-        Service(chosen, Metrics())
+        Service(chosen, Journal(Metrics()))
         return
     with pytest.raises(SettingsError, match=r"at least 0.008, .* on 2 lanes, got 0.006"):
-        Service(chosen, Metrics())
+        Service(chosen, Journal(Metrics()))
