@@ -53,7 +53,7 @@ bench-peers: setup bench-tools  ## beside MLServer, Triton, BentoML, LitServe, R
 bench-speed: setup bench-tools  ## compute-bound networks, overhead at half load, memory: 6 minutes
 	$(BIN)/python -m tests.bench.speed --out $(BENCH_RESULTS) $(ARGS)
 
-bench-picture: setup bench-tools  ## where a request's time goes, as docs/time.svg
+bench-picture: setup bench-tools  ## where a request's time goes, as docs/pictures/time.svg
 	$(BIN)/python -m tests.bench.profile --folder $(PEERS) $(ARGS)
 
 fuzz: setup  ## 210,000 mutated requests at every door: SEED=n to repeat one run

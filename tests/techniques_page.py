@@ -1,4 +1,4 @@
-"""The tables of settings in docs/techniques.md, made from each technique's `Config`.
+"""The tables of settings in docs/reference/techniques.md, made from each technique's `Config`.
 
 python -m tests.techniques_page        writes them anew, in place
 """
@@ -17,7 +17,7 @@ from pydantic_core import PydanticUndefined
 from compressors import technique
 from compressors.training import Training
 
-PAGE = Path(__file__).parents[1] / "docs" / "techniques.md"
+PAGE = Path(__file__).parents[1] / "docs" / "reference" / "techniques.md"
 
 _BLOCK = re.compile(r"<!-- settings: ([a-z0-9-]+) -->\n(.*?)<!-- end -->", re.DOTALL)
 _SHARED = "training"

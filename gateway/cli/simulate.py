@@ -117,7 +117,7 @@ def simulate(
 
     Every policy is given the same requests. The bound is what no policy could have exceeded that
     knew the future. Runs the server's own decisions on the times that the cards measured; see
-    docs/simulate.md for the formats of traces, mixes and tables, and for every figure.
+    docs/how-to/simulate.md for the formats of traces, mixes and tables, and for every figure.
 
     Example: gearshift simulate models digits --trace gamma:cv=4 --load 0.5,1,2 --csv result.csv
 

@@ -121,7 +121,7 @@ VariantsOption = Annotated[
     typer.Option(
         "--variants",
         metavar="FILE",
-        help="A JSON table of variants, in place of a store; see docs/simulate.md.",
+        help="A JSON table of variants, in place of a store; see docs/how-to/simulate.md.",
         rich_help_panel=_MACHINE,
     ),
 ]

@@ -1,6 +1,6 @@
 """`python -m tests.bench.speed`: compute-bound networks, overhead at half load, memory.
 
-Prints the tables, and writes them into docs/performance.md.
+Prints the tables, and writes them into docs/benchmarks/performance.md.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def main() -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench.speed", description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("bench-results"), help="figures as JSON")
-    parser.add_argument("--docs", type=Path, default=Path("docs/performance.md"))
+    parser.add_argument("--docs", type=Path, default=Path("docs/benchmarks/performance.md"))
     parser.add_argument("--smoke", action="store_true", help="everything once, in tiny intervals")
     parser.add_argument("--only", choices=["computebound", "halfload", "memory"])
     wanted = parser.parse_args()

@@ -1,4 +1,4 @@
-"""docs/techniques.md says of every technique what it is for, what it takes and when it refuses."""
+"""docs/reference/techniques.md says of every technique what it is for, what it takes and when it refuses."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.techniques_page import PAGE, block, blocks, written
 
 NAMES = technique.names()
 COMPRESSORS = Path(technique.__file__).parent
-RECIPES = sorted((PAGE.parents[1] / "deploy" / "recipes").glob("techniques*.toml"))
+RECIPES = sorted((PAGE.parents[2] / "deploy" / "recipes").glob("techniques*.toml"))
 
 
 def sections() -> dict[str, str]:

@@ -21,7 +21,7 @@ IMAGE: dict[str, Any] = {
     "data": [0.0, 1.0, 2.0, 3.0],
 }
 
-# HTTP status -> gRPC status code: what docs/grpc.md promises.
+# HTTP status -> gRPC status code: what docs/reference/grpc.md promises.
 CODES = {
     400: "INVALID_ARGUMENT",
     401: "UNAUTHENTICATED",

@@ -296,7 +296,9 @@ def test_extensions_that_are_not_offered_say_so(client: triton.InferenceServerCl
 
 
 def test_the_example_of_the_page(server: Server) -> None:
-    page = (Path(__file__).parents[2] / "docs" / "grpc.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[2] / "docs" / "reference" / "grpc.md").read_text(
+        encoding="utf-8"
+    )
     (example,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     code = example.replace("127.0.0.1:8081", server.grpc_address)
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)

@@ -1,4 +1,4 @@
-"""The examples of docs/routing.md, run as they stand there."""
+"""The examples of docs/explanation/routing.md, run as they stand there."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import doctest
 import re
 from pathlib import Path
 
-DOCUMENT = Path(__file__).parents[2] / "docs" / "routing.md"
+DOCUMENT = Path(__file__).parents[2] / "docs" / "explanation" / "routing.md"
 
 _BLOCK = re.compile(r"^```pycon\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 

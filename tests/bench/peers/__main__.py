@@ -1,4 +1,4 @@
-"""`python -m tests.bench.peers`: install the peers, measure all, print, write docs/peers.md."""
+"""`python -m tests.bench.peers`: install the peers, measure all, print, write their page in docs/."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.bench.peers", description=__doc__)
     parser.add_argument("--folder", type=Path, default=Path(".peers"), help="environments")
     parser.add_argument("--out", type=Path, default=Path("bench-results"), help="figures as JSON")
-    parser.add_argument("--docs", type=Path, default=Path("docs/peers.md"))
+    parser.add_argument("--docs", type=Path, default=Path("docs/benchmarks/peers.md"))
     parser.add_argument("--smoke", action="store_true", help="everything once, in tiny intervals")
     parser.add_argument("--rounds", type=int, help=f"by default {measure.FULL.rounds}")
     parser.add_argument("--only", help="names of servers/, with commas")

@@ -1,4 +1,4 @@
-"""`python -m tests.bench.profile`: sample a loaded gateway, draw docs/time.svg, print the shares.
+"""`python -m tests.bench.profile`: sample a loaded gateway, draw a picture, print the shares.
 
 The network of the peers' benchmark, its constraints, 32 connections. py-spy samples from outside,
 installed in an environment of its own; it counts a thread only while it runs.
@@ -41,8 +41,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.bench.profile", description=__doc__)
     parser.add_argument("--folder", type=Path, default=Path(".peers"), help="environments")
     parser.add_argument("--seconds", type=float, default=8.0, help="of each form")
-    parser.add_argument("--picture", type=Path, default=Path("docs/time.svg"))
-    parser.add_argument("--docs", type=Path, default=Path("docs/performance.md"))
+    parser.add_argument("--picture", type=Path, default=Path("docs/pictures/time.svg"))
+    parser.add_argument("--docs", type=Path, default=Path("docs/benchmarks/performance.md"))
     parser.add_argument("--stacks", type=Path, help="a folder to keep the sampled stacks in")
     wanted = parser.parse_args()
     spy = environments.binaries(_TOOL, wanted.folder) / "py-spy"
@@ -106,7 +106,8 @@ def _table(shares: dict[str, Counter[str]], samples: int) -> str:
     rows.append(("**runs, of one core**", *(f"**{100 * share:.0f}**" for share in busy)))
     head = ("% of the time", *shares)
     return (
-        f"![Where the time goes](time.svg)\n\nSampled on {datetime.now(UTC):%Y-%m-%d}: what each "
+        "![Where the time goes](../pictures/time.svg)\n\n"
+        f"Sampled on {datetime.now(UTC):%Y-%m-%d}: what each "
         "thread runs, as a share of one core; lanes are counted together.\n\n"
         + pages.table(head, rows)
     )
