@@ -18,7 +18,12 @@ JSON_LENGTH = b"inference-header-content-length"
 CONTENT_LENGTH = b"content-length"
 CONTENT_ENCODING = b"content-encoding"
 ACCEPT_ENCODING = b"accept-encoding"
-# The key of a scope under which a route leaves what the request is charged, in USD.
+# Keys of a scope: the monotonic time of the request's last byte, a function that writes a whole
+# answer at once, and one that keeps a refusal; all three are there where our own server runs the
+# app. Then where a route leaves what the request is charged, in USD.
+RECEIVED_S = "gearshift.received_s"
+ANSWER = "gearshift.answer"
+KEEP = "gearshift.keep"
 CHARGED_USD = "gearshift.charged_usd"
 
 _OWN = frozenset((JSON_LENGTH, CONTENT_LENGTH, CONTENT_ENCODING, ACCEPT_ENCODING))

@@ -18,10 +18,13 @@ from gateway import aside
 from gateway.http import codings
 from gateway.http.asgi import (
     ACCEPT_ENCODING,
+    ANSWER,
     CHARGED_USD,
     CONTENT_ENCODING,
     CONTENT_LENGTH,
     JSON_LENGTH,
+    KEEP,
+    RECEIVED_S,
     Receive,
     Scope,
     Send,
@@ -98,7 +101,7 @@ class Infer:
             self._journal.failed(model, unexpected, 0.0)
             status, headers, body = problems.of(unexpected)
         # Present where our own server runs the app, which writes the answer in one piece.
-        whole = scope.get("gearshift.answer")
+        whole = scope.get(ANSWER)
         if whole is None or not await whole(status, headers, body):
             await respond(send, status, headers, body)
 
@@ -111,7 +114,7 @@ class Infer:
         count = self._journal.metrics.shed(model, error)
         held = self._shed.keep(kind, error, answer, count, time.monotonic())
         # Present where our own server runs the app, which knows the request's bytes.
-        keep = scope.get("gearshift.keep")
+        keep = scope.get(KEEP)
         if keep is not None:
             keep(held.copy(), json_length)
 
@@ -148,7 +151,7 @@ class Infer:
         own, headers = read_headers(scope)
         content = await read_body(receive, own.get(CONTENT_LENGTH), self._limit_bytes)
         # Absent when the app runs under another server than ours.
-        received_s: float = scope.get("gearshift.received_s") or time.monotonic()
+        received_s: float = scope.get(RECEIVED_S) or time.monotonic()
         length = own.get(JSON_LENGTH)
         version = scope["path_params"].get("version")
         coding = own.get(CONTENT_ENCODING)

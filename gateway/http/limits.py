@@ -23,18 +23,11 @@ from uvicorn.protocols.http.httptools_impl import (
     RequestResponseCycle,
 )
 
+from gateway.http.asgi import ANSWER, KEEP, RECEIVED_S
 from gateway.http.connections import PROGRESS_BYTES, Connection
 from gateway.http.refusals import Refusals
 from gateway.wire import problems
 from gateway.wire.problems import Headers
-
-# The key of an ASGI scope under which the monotonic time of the request's last byte stands.
-RECEIVED_S = "gearshift.received_s"
-# The key under which a function stands that writes a whole answer at once; see `_answer`.
-ANSWER = "gearshift.answer"
-
-# The key under which a function stands that keeps a refusal; see `gateway.http.refusals`.
-KEEP = "gearshift.keep"
 
 # A refused client may be sending still. Closing at once would reset the connection, and the
 # answer could be lost with it; what it sends meanwhile is thrown away.

@@ -15,7 +15,8 @@ import pytest
 import uvicorn
 
 from gateway.http.connections import PROGRESS_BYTES
-from gateway.http.limits import RECEIVED_S, limited
+from gateway.http.asgi import RECEIVED_S
+from gateway.http.limits import limited
 
 LIMIT = 4096
 PATIENCE_S = 10.0
