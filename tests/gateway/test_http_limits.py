@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 import uvicorn
 
-from gateway.http.connections import PROGRESS_BYTES
 from gateway.http.asgi import RECEIVED_S
+from gateway.http.connections import PROGRESS_BYTES
 from gateway.http.limits import limited
 
 LIMIT = 4096
