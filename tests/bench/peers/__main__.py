@@ -1,4 +1,4 @@
-"""`python -m tests.bench.peers`: install the peers, measure all, print, write their page in docs/."""
+"""`python -m tests.bench.peers`: install the peers, measure all, print, write their page."""
 
 from __future__ import annotations
 
