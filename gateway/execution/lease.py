@@ -30,11 +30,6 @@ class Loaded:
         self._leases = 0
         self._closed = False
 
-    @property
-    def leased(self) -> bool:
-        """Whether a lane runs it now."""
-        return self._leases > 0
-
     @contextmanager
     def lease(self, lane: int) -> Iterator[Program]:
         """The program of `lane`, kept alive while it is used."""

@@ -72,7 +72,10 @@ def test_what_goes_on_from_a_trained_network_does_not_train_it_again(
     assert only["distilled-int8"].seconds > found["distilled-int8"].seconds
 
 
-def test_rounds_train_again_and_iterations_of_mathematics_do_not(tmp_path: Path) -> None:
+def test_rounds_train_again_and_iterations_of_mathematics_do_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(estimate._Pace, "batch_s", lambda _self, _batch: 0.0)
     steps = {
         "once": '"cp", iterations = 1',
         "long": '"cp", iterations = 50',
