@@ -26,7 +26,7 @@ def test_a_weight_of_that_many_components_is_found(rank: int) -> None:
     assert error < 0.02
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(CONVS, st.integers(1, 12))
 def test_strides_padding_and_dilation_stay_at_any_rank(layer: nn.Conv2d, rank: int) -> None:
     """What the chain computes is the convolution with the weight that it amounts to."""

@@ -27,7 +27,7 @@ def matrix(rows: int, columns: int, seed: int) -> Tensor:
     return torch.randn(rows, columns, generator=torch.Generator().manual_seed(seed))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(SIZES, st.integers(1, 12))
 def test_the_error_is_the_tail_of_the_spectrum(size: tuple[int, int, int], rank: int) -> None:
     w = matrix(*size)
@@ -40,7 +40,7 @@ def test_the_error_is_the_tail_of_the_spectrum(size: tuple[int, int, int], rank:
     torch.testing.assert_close(*weighed, rtol=1e-3, atol=1e-4)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(SIZES, st.integers(1, 6), st.integers(1, 40))
 def test_weighted_by_inputs_no_factors_of_that_rank_are_nearer_on_them(
     size: tuple[int, int, int], rank: int, count: int
@@ -78,7 +78,7 @@ def test_inputs_that_were_all_zero_leave_the_weights_to_decide() -> None:
     torch.testing.assert_close(left @ right, torch.mm(*truncated(w, 2)), rtol=1e-3, atol=1e-4)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.floats(0.01, 100), min_size=1, max_size=10), st.floats(0.01, 0.999))
 def test_energy_picks_the_least_rank_with_that_energy(values: list[float], energy: float) -> None:
     spectrum = torch.tensor(sorted(values, reverse=True), dtype=torch.float64)

@@ -25,7 +25,7 @@ from tests.compressors.few import Few
 
 
 @given(st.integers(0, 2**31), st.floats(1e-3, 1e3))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_a_rounded_weight_is_near_and_has_255_values_a_channel(seed: int, scale: float) -> None:
     weight = scale * torch.randn(3, 40, generator=torch.Generator().manual_seed(seed))
     steps = weight_steps(weight)

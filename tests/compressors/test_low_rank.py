@@ -15,7 +15,7 @@ from tests.compressors.convs import CONVS
 from tests.compressors.few import X, conv_net
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(CONVS)
 def test_a_split_convolution_of_full_rank_computes_the_same(layer: nn.Conv2d) -> None:
     k, width = layer.kernel_size

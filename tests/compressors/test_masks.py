@@ -42,7 +42,7 @@ def importances(shapes: list[tuple[int, ...]], levels: int = 5) -> dict[str, Ten
     }
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(SHAPES, SHARES)
 def test_a_mask_has_the_zeros_asked_for_and_they_are_the_least_important(
     shapes: list[tuple[int, ...]], share: float
@@ -75,7 +75,7 @@ def test_a_mask_has_the_zeros_asked_for_and_they_are_the_least_important(
                 assert rank[~mask].max() <= rank[mask].min()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(SHAPES, st.integers(1, 7), st.integers(2, 8))
 def test_a_pattern_keeps_exactly_n_of_every_m_inputs(
     shapes: list[tuple[int, ...]], stay: int, of: int

@@ -31,7 +31,7 @@ def _r_squared(predicted: np.ndarray, targets: np.ndarray) -> float:
     return max(0.0, float(1 - ((predicted - targets) ** 2).sum() / spread)) if spread else 0.0
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(_TWO)
 def test_the_fast_ways_agree_with_leaving_one_out(pairs: list[tuple[int, int]]) -> None:
     # Few different integers: ties, and columns that are constant once a sample has left.

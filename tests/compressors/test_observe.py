@@ -34,7 +34,7 @@ def convolutions(draw: st.DrawFn) -> tuple[nn.Module, tuple[int, ...]]:
     return layer, (8, 9, 7)[:dimensions]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(convolutions())
 def test_the_unfolded_input_times_the_weight_is_the_convolution(
     made: tuple[nn.Module, tuple[int, ...]],
@@ -59,7 +59,7 @@ def test_the_unfolded_input_times_the_weight_is_the_convolution(
     torch.testing.assert_close(product, expected, rtol=1e-4, atol=1e-5)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(convolutions())
 def test_the_gram_of_a_convolution_gives_the_power_of_its_outputs(
     made: tuple[nn.Module, tuple[int, ...]],

@@ -36,7 +36,7 @@ def problem(outputs: int, columns: int, seed: int) -> tuple[Tensor, Tensor]:
     return torch.randn(outputs, columns, generator=generator), x.T @ x / len(x)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(2, 12), st.integers(0, 1000))
 def test_one_removal_is_what_brute_force_finds(columns: int, seed: int) -> None:
     """Least squares over the columns after it, for each weight that could go; the least wins."""
@@ -58,7 +58,7 @@ def test_one_removal_is_what_brute_force_finds(columns: int, seed: int) -> None:
     assert reconstruction_error(weight, found, gram) == pytest.approx(errors[best], rel=1e-2)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     st.integers(4, 12).map(lambda n: 4 * n),
     st.integers(0, 1000),

@@ -20,14 +20,14 @@ def full(layer: nn.Conv2d) -> tuple[int, int, int]:
     return first, second, third
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(CONVS)
 def test_of_full_ranks_it_computes_the_same(layer: nn.Conv2d) -> None:
     x, chain = full_image(layer), split_train(layer, full(layer))
     torch.testing.assert_close(chain(x), layer(x), rtol=1e-4, atol=1e-5)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(CONVS, st.tuples(st.integers(1, 6), st.integers(1, 12), st.integers(1, 6)))
 def test_strides_padding_and_dilation_stay_at_any_ranks(
     layer: nn.Conv2d, ranks: tuple[int, int, int]

@@ -20,7 +20,7 @@ def full(layer: nn.Conv2d) -> tuple[int, int]:
     return out, into
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(CONVS)
 def test_of_full_ranks_it_computes_the_same(layer: nn.Conv2d) -> None:
     x = full_image(layer)
@@ -28,7 +28,7 @@ def test_of_full_ranks_it_computes_the_same(layer: nn.Conv2d) -> None:
     torch.testing.assert_close(chain(x), layer(x), rtol=1e-4, atol=1e-5)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(CONVS, st.integers(1, 6), st.integers(1, 6))
 def test_strides_padding_and_dilation_stay_at_any_ranks(
     layer: nn.Conv2d, out: int, into: int

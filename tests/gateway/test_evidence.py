@@ -98,7 +98,7 @@ def test_coverage_of_a_difference(each: int, monkeypatch: pytest.MonkeyPatch) ->
     assert 0.92 <= hits / 400 <= 0.99
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(2, 30), st.integers(1, 5), st.integers(0, 10_000))
 def test_intervals_hold_their_estimate_and_stay_in_range(
     sources: int, each: int, seed: int

@@ -150,7 +150,7 @@ def moments(draw: st.DrawFn) -> Moment:
 
 
 @every
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(queue=queues(), at=moments())
 def test_a_batch_keeps_the_contract(name: str, queue: list[Waiting], at: Moment) -> None:
     rule = policies.get(name)
@@ -549,7 +549,7 @@ def test_model_switching_is_less_accurate_the_higher_the_load() -> None:
         assert assigned("model_switching", ticket=ticket, rate_per_s=3000) == "int8"
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(variant=st.sampled_from(NAMES), rate=st.floats(0.0, 60.0), limit_ms=st.floats(0.5, 100.0))
 def test_a_variant_keeps_up_with_less_and_with_more_time(
     variant: str, rate: float, limit_ms: float
@@ -594,7 +594,7 @@ def test_infaas_passes_over_what_would_be_late_and_at_last_takes_the_fastest() -
         assert got == expected
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     rate_per_s=st.floats(1.0, 40_000.0),
     names=st.lists(st.sampled_from(NAMES), min_size=1, max_size=6, unique=True),
@@ -688,7 +688,7 @@ def test_slackfit_is_slower_and_more_accurate_the_more_slack_there_is() -> None:
     assert picked(1000.0, "tiny", "int8")[0] == "int8"
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(slack_ms=st.floats(0.2, 120.0))
 def test_slackfit_takes_the_largest_batch_of_the_slowest_bucket_that_fits(slack_ms: float) -> None:
     pace = Pace(MENU, {}, ALL)

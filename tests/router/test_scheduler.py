@@ -186,7 +186,7 @@ class ConservationOfAssigned(Conservation):
 TestConservation = Conservation.TestCase
 TestConservationOfAssigned = ConservationOfAssigned.TestCase
 TestConservation.settings = TestConservationOfAssigned.settings = settings(
-    max_examples=40, stateful_step_count=30, deadline=None
+    max_examples=40, stateful_step_count=30
 )
 
 

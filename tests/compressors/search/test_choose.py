@@ -37,7 +37,7 @@ def test_nothing_is_trained_before_it_and_the_middle_of_every_family_is_measured
 
 
 @given(_worlds, st.floats(0.001, 0.05))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_what_is_found_keeps_the_drop_and_is_beaten_by_nothing_tried(
     world: World, max_drop: float
 ) -> None:
@@ -53,7 +53,7 @@ def test_what_is_found_keeps_the_drop_and_is_beaten_by_nothing_tried(
 
 
 @given(_worlds, st.integers(0, 60))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_a_search_that_was_killed_goes_on_as_if_it_had_not_been(world: World, cut: int) -> None:
     whole, _ = search(world, limits())
     half = Record(whole.findings[:cut])
@@ -62,7 +62,7 @@ def test_a_search_that_was_killed_goes_on_as_if_it_had_not_been(world: World, cu
 
 
 @given(_worlds, st.floats(1, 2000))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_the_budget_is_kept_but_for_the_first_of_a_kind(world: World, budget: float) -> None:
     record, _ = search(world, limits(budget_s=budget))
     # The reference is always run, and until something was trained nobody knows how long that

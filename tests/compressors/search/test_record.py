@@ -34,9 +34,7 @@ def test_what_was_added_is_read_back(tmp_path: Path) -> None:
 
 
 @given(st.integers(1, 400))
-@settings(
-    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_write_that_was_cut_loses_that_line_alone(tmp_path: Path, cut: int) -> None:
     path = tmp_path / "search.jsonl"
     path.unlink(missing_ok=True)

@@ -90,7 +90,7 @@ TIGHT = single(Constraints(max_latency_ms=1.0, min_accuracy=Floor(0.9)))
 THIRTY = single(Constraints(max_latency_ms=30.0))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     arriving=st.sampled_from(["poisson", "gamma:cv=4", "spike:height=8", "diurnal", "map"]),
     load=st.sampled_from([0.2, 0.7, 1.0, 1.6, 3.0, 12.0]),
