@@ -1,0 +1,134 @@
+"""Every code block of README, CONTRIBUTING and docs/ is run, parsed, or says why it cannot be.
+
+`tests/docs/blocks.py` has the marks that a page may set, `tests/docs/desk.py` what a block may
+count on, and `tests/docs/written.py` what may differ between a page's output and the real one.
+"""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from compressors import recipe
+from gateway import settings
+from router.simulate import mix, table
+from tests.docs.blocks import Block, blocks
+from tests.docs.desk import REPOSITORY, Desk, Serving, environment
+from tests.docs.store import write_digits
+from tests.docs.written import agrees, masked
+
+TUTORIAL = REPOSITORY / "docs" / "tutorial.md"
+"""It builds, so it has a file of its own beside this one, which another process may run."""
+
+PAGES = [
+    REPOSITORY / "README.md",
+    REPOSITORY / "CONTRIBUTING.md",
+    *sorted(page for page in (REPOSITORY / "docs").glob("**/*.md") if page != TUTORIAL),
+]
+
+# Each says why. More than these need a reason to be let grow: what nobody runs goes stale.
+MOST_NOT_RUN = 20
+
+PROSE = ("text", "http", "mermaid", "promql")
+
+
+@pytest.fixture(scope="session")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The home directory of every command."""
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture(scope="module")
+def shared(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[str, str]]:
+    """The addresses of the server that pages ask which start none."""
+    folder = tmp_path_factory.mktemp("shared")
+    write_digits(folder / "models")
+    serving = Serving("gearshift serve --models models --lanes 1", folder, environment(home))
+    try:
+        yield serving.addresses()
+    finally:
+        serving.stop()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPOSITORY)))
+def test_the_blocks_of(page: Path, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    found = blocks(page)
+    asks = any(one.language in ("sh", "console", "python") and not one.not_run for one in found)
+    shared = request.getfixturevalue("shared") if asks else {}
+    run(found, Desk(tmp_path, shared, environment(request.getfixturevalue("home"))))
+
+
+def test_few_blocks_are_not_run() -> None:
+    found = [block for page in (*PAGES, TUTORIAL) for block in blocks(page) if block.not_run]
+    told = "\n".join(f"{block}: {block.not_run}" for block in found)
+    print(told)
+    assert len(found) <= MOST_NOT_RUN, told
+
+
+def run(found: list[Block], desk: Desk) -> None:
+    """Run a page's blocks in order; an output is compared with what was written last."""
+    wrote = None
+    try:
+        for block in found:
+            if block.not_run is not None:
+                wrote = None
+            elif block.is_output:
+                assert wrote is not None, f"{block}: nothing before it was run"
+                compare(block, block.text, wrote)
+            elif block.language in ("sh", "python", "pycon"):
+                wrote = asked(block, getattr(desk, block.language))
+            elif block.language == "console":
+                for command, shown, wrote in desk.console(block):
+                    compare(block, shown, wrote, command)
+            elif block.language in PARSERS:
+                asked(block, lambda one: PARSERS[one.language](one.text))
+            else:
+                assert block.language in PROSE, f"{block}: no test knows this language"
+    finally:
+        desk.close()
+
+
+def asked(block: Block, how: Callable[[Block], Any]) -> Any:
+    """`how(block)`, whose failure names the block."""
+    try:
+        return how(block)
+    except BaseException as error:
+        error.add_note(f"in {block}")
+        raise
+
+
+def compare(block: Block, shown: str, wrote: str, command: str = "") -> None:
+    assert agrees(shown, wrote), "\n".join(
+        [f"{block}: {command}", "shown:", *masked(shown), "written:", *masked(wrote)]
+    )
+
+
+def _toml(text: str) -> None:
+    read = tomllib.loads(text)
+    if "variants" in read:
+        recipe.parse(text, "a page")
+    elif "tenant" in read:
+        mix.parse(text, "a page")
+    elif read.keys() <= settings.Settings.model_fields.keys():
+        settings.Settings(**read)
+    else:
+        raise AssertionError("neither settings, nor recipes, nor tenants")
+
+
+def _json(text: str) -> None:
+    read = json.loads(text)
+    if isinstance(read, dict) and "variants" in read:
+        table.parse(text, "a page")
+
+
+PARSERS: dict[str, Callable[[str], object]] = {
+    "toml": _toml,
+    "json": _json,
+    "yaml": lambda text: list(yaml.safe_load_all(text)),
+}

@@ -1,0 +1,43 @@
+"""Whether what a page shows as output is what a command wrote, but for what differs by machine.
+
+These differ by machine and moment, and count as equal whatever they are: numbers that no letter
+stands before (so `int8` and `fp32` stay what they are), digests and other long hexadecimal names,
+how wide a table is drawn. A line `...` in a page stands for any lines, and `...` within one
+for anything on that line.
+"""
+
+from __future__ import annotations
+
+import re
+
+_RULES = (
+    (re.compile(r"\x1b\[[0-9;]*m"), ""),
+    (re.compile(r"(?<![\w.])[0-9a-f]{8,}(?![\w])"), "#"),
+    (re.compile(r"\b\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)?"), "#"),
+    (re.compile(r"(?<![A-Za-z_\d.])[-−+]?\d+(?:[.,]\d+)*(?:[eE][-+]?\d+)?"), "#"),
+    (re.compile(r"[─━═╌┄-]{3,}"), "---"),
+    (re.compile(r"[ \t]+"), " "),
+)
+_ANY_LINES = "..."
+
+
+def masked(text: str) -> list[str]:
+    """The lines of `text` that are not empty, without what may differ."""
+    lines = []
+    for line in text.splitlines():
+        for rule, instead in _RULES:
+            line = rule.sub(instead, line)
+        if line.strip():
+            lines.append(line.strip())
+    return lines
+
+
+def agrees(shown: str, wrote: str) -> bool:
+    """Whether a page that shows `shown` may stand for a command that wrote `wrote`."""
+    pattern = ""
+    for line in masked(shown):
+        if line == _ANY_LINES:
+            pattern += r"(?:[^\n]*\n)*?"
+        else:
+            pattern += re.escape(line).replace(re.escape(_ANY_LINES), r"[^\n]*") + r"\n"
+    return re.fullmatch(pattern, "".join(f"{line}\n" for line in masked(wrote))) is not None
