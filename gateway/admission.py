@@ -23,7 +23,14 @@ from gateway.shed import Shed
 from router.admission import admits
 from router.constraints import Constraints
 from router.decision import Decision, nearest_json
-from router.errors import CallerLeft, DeadlinePassed, NotReady, Overloaded, Unsatisfiable
+from router.errors import (
+    CallerLeft,
+    DeadlinePassed,
+    GearshiftError,
+    NotReady,
+    Overloaded,
+    Unsatisfiable,
+)
 from router.rollout import pick
 
 # More requests than are ever refused by a refusal that is out of date.
@@ -160,7 +167,9 @@ class Admission:
         if held is not None:
             held.count()
             old = held.answer
-            raise Overloaded(old.detail, old.retry_after_s, **old.members)
+            again = Overloaded(old.detail, old.retry_after_s, **old.members)
+            again.decision = old.decision
+            raise again
         try:
             decision = self._accepted(model, constraints, rows)
         except Overloaded as error:
@@ -183,13 +192,18 @@ class Admission:
                 retry_after_s=decision.predicted_latency_ms / 1000,
             )
         self._metrics.refused(decision)
+        error = self._refusal(decision, meant, rows)
+        error.decision = decision
+        raise error
+
+    def _refusal(self, decision: Decision, meant: Constraints, rows: int) -> GearshiftError:
         members = nearest_json(decision.nearest)
         if decision.verdict == "overloaded":
-            raise Overloaded(decision.why, retry_after_s=decision.retry_after_ms / 1000, **members)
+            return Overloaded(decision.why, decision.retry_after_ms / 1000, **members)
         if decision.verdict == "not-ready":
-            again_s = self._residency.hurry(model, meant, rows)
+            again_s = self._residency.hurry(decision.model, meant, rows)
             if again_s is None:
-                again_s = self._lanes.retry_after_s(model)
-            raise NotReady(decision.why, again_s)
+                again_s = self._lanes.retry_after_s(decision.model)
+            return NotReady(decision.why, again_s)
         refused = [refusal.as_json() for refusal in decision.refused]
-        raise Unsatisfiable(decision.why, refused=refused, **members)
+        return Unsatisfiable(decision.why, refused=refused, **members)

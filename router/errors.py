@@ -24,7 +24,10 @@ from __future__ import annotations
 
 import reprlib
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from router.decision import Decision
 
 # Of what a client sent: it may be nested deeper than Python's own `repr` follows, or be long.
 _BRIEF = reprlib.Repr()
@@ -35,11 +38,13 @@ shown = _BRIEF.repr
 
 
 class GearshiftError(Exception):
-    """Base of the tree. `members` are what a client may want to read beside the message."""
+    """Base of the tree. `members` are what a client may want to read beside the message, and
+    `decision` is the one that refused, where one did: for who looks on, not for the client."""
 
     code: ClassVar[str] = "internal"
     title: ClassVar[str] = "Internal error"
     retryable: ClassVar[bool] = False
+    decision: Decision | None = None
 
     def __init__(self, detail: str, **members: object) -> None:
         super().__init__(detail)
