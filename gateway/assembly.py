@@ -7,13 +7,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
 from gateway import hosts
 from gateway.admission import Admission
 from gateway.answers import Answers
+from gateway.execution.keeper import Lane
 from gateway.execution.lanes import Lanes
 from gateway.journal import Journal
 from gateway.lifecycle import catalog, signature
@@ -24,8 +26,10 @@ from gateway.lifecycle.reload import Reloaded, merged
 from gateway.lifecycle.residency import Residency
 from gateway.lifecycle.shadow import Shadows
 from gateway.lifecycle.watch import Watch
+from gateway.metrics import Shown
 from gateway.processes.ending import Ending
 from gateway.settings import Settings, SettingsError
+from gateway.store import source
 from gateway.trust.tls import Tls
 from router import policies
 from router.breaker import Breaker, Breakers, Terms
@@ -66,9 +70,12 @@ class Assembly:
         self._journal = journal
         self._metrics = metrics = journal.metrics
         check = signature.checker(settings.verify_signatures)
-        watch = Watch(settings.models, check)
-        self.catalog = catalog.usable(settings.models, check)
-        directives = Directives(settings.state_folder, settings.models)
+        self.source = source.of(settings, check)
+        if self.source is not None:
+            self.source.first()
+        watch = Watch(settings.store, check, self.source)
+        self.catalog = catalog.usable(settings.store, check)
+        directives = Directives(settings.state_folder, settings.store)
         self.fleet = Fleet.of(
             self.catalog,
             percentile=settings.latency_percentile,
@@ -92,6 +99,7 @@ class Assembly:
         )
         cache_bytes = int(settings.response_cache_mb * 1e6)
         self._answers = Answers(cache_bytes) if cache_bytes else None
+        metrics.govern(settings.default_constraints, settings.latency_percentile)
         metrics.watch_cache(lambda: self._answers.bytes if self._answers else 0)
         self._started = False
 
@@ -122,12 +130,14 @@ class Assembly:
         )
         self._admission.open(self._lanes)
         self._metrics.watch(
-            queued=lambda: self._lanes.queued + self._residency.waiting,
+            queued=self._queued,
+            ages_s=self._ages_s,
             busy_lanes=lambda: self._lanes.busy,
             lost_lanes=lambda: self._lanes.keeper.lost,
             lanes=settings.lanes,
             loaded_bytes=lambda: self._residency.loaded_bytes + self._shadows.loaded_bytes(),
         )
+        self._metrics.watch_variants(self._shown)
         for model in self.fleet.everything().values():
             self._changed(model)
         self._started = True
@@ -140,13 +150,43 @@ class Assembly:
         )
         if not self.stopping:
             self.operator.start(self._lanes.change, settings.watch_seconds)
+            if self.source is not None:
+                self.source.start()
 
     def _changed(self, model: ServedModel) -> None:
-        """Show what `model` consists of now."""
-        healthy = partial(self.healthy, model.name)
-        breaker = partial(self.breaker, model.name)
-        self._metrics.watch_variants(model.name, model.states, healthy, breaker)
+        """Show `model`, of which other variants are there now."""
+        self._metrics.watch_model(model.name)
         self._shadows.tidy()
+
+    # For the metrics, on their own thread.
+
+    def _queued(self) -> Counter[str]:
+        """Requests that wait, by model."""
+        waiting = Counter([request.model for request in self._lanes.waiting()])
+        return waiting + self._residency.waiting_for
+
+    def _ages_s(self) -> dict[str, float]:
+        """Age of the oldest request that waits for a lane, by model."""
+        ages_s: dict[str, float] = {}
+        now_s = time.monotonic()
+        for request in self._lanes.waiting():
+            age_s = now_s - request.received_s
+            ages_s[request.model] = max(age_s, ages_s.get(request.model, 0.0))
+        return ages_s
+
+    def _shown(self) -> list[Shown]:
+        """Every variant of the store, now."""
+        found: list[Shown] = []
+        for name, model in self.fleet.everything().items():
+            builds = dict(model.builds)
+            for variant in sorted({*builds, *model.broken}):
+                build = builds.get(variant)
+                known = None
+                if build is not None:
+                    known = build.entry.card, build.offer, build.entry.digest
+                state = self.breaker(name, variant).state
+                found.append(Shown(name, variant, known, self.healthy(name, variant), state))
+        return found
 
     async def stop(self, starting: asyncio.Task[None], ending: Ending) -> None:
         """Refuse new requests, let the queued ones finish.
@@ -162,6 +202,8 @@ class Assembly:
         if not self._started:
             return
         self.operator.stop()
+        if self.source is not None:
+            self.source.stop()
         await self._shadows.stop()
         await self._residency.stop(ending.left_s())
         while not self._lanes.idle and ending.left_s():
@@ -190,6 +232,7 @@ class Assembly:
         policy = Policy(settings.accuracy_margin, settings.default_constraints)
         self._residency.govern(settings, policy)
         self._settings, self._policy = settings, policy
+        self._metrics.govern(settings.default_constraints, settings.latency_percentile)
         self._admission.govern(settings)
         if "usd_per_lane_hour" in told.changed:
             terms = replace(self.fleet.terms, usd_per_lane_hour=settings.usd_per_lane_hour)
@@ -236,6 +279,16 @@ class Assembly:
             raise NotReady(
                 f"{model}/{variant} failed too often and is left alone for {left_s:.3g} s", left_s
             )
+
+    @property
+    def lanes(self) -> Sequence[Lane]:
+        """The lanes, to be looked at alone; none before the start."""
+        return self._lanes.keeper.lanes if self._started else ()
+
+    @property
+    def queued(self) -> int:
+        """Requests that wait for a lane, or for a variant that is being loaded."""
+        return self._lanes.queued + self._residency.waiting if self._started else 0
 
     def lanes_report(self) -> dict[str, object]:
         """What the lanes do now, and which variants are left alone after they failed."""

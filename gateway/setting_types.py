@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator
 
+from gateway.store import urls
 from router import policies
 from router.constraints import floor
 from router.errors import InvalidRequest
@@ -48,6 +50,12 @@ def without_password(url: object) -> str:
     return re.sub(r"(//[^:/@]*):.*", r"\1:***", user) + at + host
 
 
+def _models(raw: object) -> object:
+    if isinstance(raw, str):
+        return urls.checked(raw) if urls.is_url(raw) else Path(raw)
+    return raw
+
+
 def _floor(raw: float | str) -> float | str:
     try:
         floor("default_min_accuracy", raw)
@@ -69,6 +77,8 @@ OwnPort = Annotated[int | Literal["off"] | None, BeforeValidator(_port)]
 # A share or a percentage of accuracy, as requests state one.
 FloorText = Annotated[float | str, AfterValidator(_floor)]
 PolicyName = Annotated[str, AfterValidator(_policy)]
+# A folder stays a path; a URL is text, since a path would fold its slashes.
+Models = Annotated[Path | str, BeforeValidator(_models)]
 Database = Annotated[str, AfterValidator(_database)]
 # The environment holds text, where a table is JSON, and a Literal of numbers takes no text.
 Number = BeforeValidator(_number)

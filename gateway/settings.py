@@ -26,12 +26,14 @@ from gateway.processes.cores import usable_cores
 from gateway.setting_types import (
     Database,
     FloorText,
+    Models,
     Number,
     OwnPort,
     PolicyName,
     Table,
     without_password,
 )
+from gateway.store import urls
 from router.constraints import NONE, Constraints, Objective, floor
 from router.menu import Percentile
 
@@ -50,7 +52,30 @@ class Settings(BaseSettings):
         env_prefix=PREFIX, env_ignore_empty=True, extra="forbid", frozen=True
     )
 
-    models: Path = Field(Path("models"), description="The store to serve: MODELS/model/variant/.")
+    models: Models = Field(
+        Path("models"),
+        description="The store to serve: a folder of MODELS/model/variant/, or the URL of one, "
+        "such as s3://bucket/models.",
+    )
+    store_cache: Path | None = Field(
+        None,
+        description="The folder for the copies of stores at URLs, each in a folder of its own; by "
+        "default gearshift in the user's cache folder.",
+    )
+    store_cache_mb: float = Field(
+        20_000.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="What the copy of a store at a URL may hold, in MB; a variant that does not "
+        "fit is left out.",
+    )
+    store_seconds: float = Field(
+        15.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="How often to look at a store at a URL for variants that came, were replaced "
+        "or went.",
+    )
     host: str = Field("127.0.0.1", description="The address to listen on; 0.0.0.0 for all.")
     port: int = Field(8080, ge=0, le=65535, description="The port to listen on; 0 for a free one.")
     grpc_port: OwnPort = Field(
@@ -66,7 +91,8 @@ class Settings(BaseSettings):
     state: Path | None = Field(
         None,
         description="The folder for what the server must remember, such as keys and what they "
-        "spent; by default .gearshift in the store.",
+        "spent; by default .gearshift in the store, or for one at a URL gearshift in the user's "
+        "state folder.",
     )
     database: Database | None = Field(
         None,
@@ -175,6 +201,10 @@ class Settings(BaseSettings):
     default_optimize: Objective = Field(
         "accuracy", description="What to make best where a request does not say."
     )
+    console: Literal["on", "read-only", "off"] = Field(
+        "on",
+        description="The page at /: on, read-only without what changes anything, or off.",
+    )
     trust_store: bool = Field(
         False, description="Load formats that can carry code. Only for a store that is your own."
     )
@@ -268,9 +298,29 @@ class Settings(BaseSettings):
         return (init_settings,)
 
     @property
+    def store(self) -> Path:
+        """The folder that is served: the store, or the copy of one at a URL."""
+        if isinstance(self.models, Path):
+            return self.models
+        return self._own("store_cache", self.store_cache, "XDG_CACHE_HOME", ".cache")
+
+    @property
     def state_folder(self) -> Path:
         """Where the server keeps what it must remember; not made yet, perhaps."""
-        return self.models / ".gearshift" if self.state is None else self.state
+        if self.state is not None:
+            return self.state
+        if isinstance(self.models, Path):
+            return self.models / ".gearshift"
+        return self._own("state", None, "XDG_STATE_HOME", ".local/state")
+
+    def _own(self, name: str, chosen: Path | None, variable: str, place: str) -> Path:
+        """A folder for the store's URL alone: in `chosen`, or where the user keeps such things."""
+        if chosen is None:
+            try:
+                chosen = Path(os.environ.get(variable) or Path.home() / place) / "gearshift"
+            except RuntimeError as error:
+                raise SettingsError(f"{name}: expected a folder, since there is no home") from error
+        return chosen / urls.folder_name(str(self.models))
 
     @property
     def default_constraints(self) -> Constraints:
@@ -317,7 +367,11 @@ def load(options: Mapping[str, Any] | None = None, config: Path | None = None) -
             known = ", ".join(Settings.model_fields)
             raise SettingsError(f"{source}: unknown setting {name!r}; there are {known}") from error
         expected = problem["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
-        came = without_password(merged[name]) if name == "database" else merged[name]
+        came = merged[name]
+        if name == "database":
+            came = without_password(came)
+        elif name == "models":
+            came = urls.shown(str(came))
         raise SettingsError(f"{name} (from {source}): expected {expected}, got {came!r}") from error
 
 

@@ -16,7 +16,7 @@ from gateway.cli.serve import serve
 from gateway.cli.show import show
 from gateway.cli.sign import sign
 from gateway.cli.simulate import simulate
-from gateway.cli.store import list_, verify
+from gateway.cli.store import list_, pull, verify
 
 app = typer.Typer(
     name="gearshift",
@@ -62,6 +62,7 @@ app.command("list", rich_help_panel="Look at a store")(list_)
 app.command(rich_help_panel="Look at a store")(show)
 app.command(rich_help_panel="Look at a store")(verify)
 app.command(rich_help_panel="Look at a store")(decide)
+app.command(rich_help_panel="Serve")(pull)
 app.command(rich_help_panel="Serve")(sign)
 app.command(rich_help_panel="Plan")(simulate)
 app.command(rich_help_panel="Plan")(plan)

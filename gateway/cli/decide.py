@@ -91,7 +91,7 @@ def decide(
     }
     demanded = stated(parameters)
     operator = load_settings(config)
-    menu = _menu(read(models), models, model, operator)
+    menu = _menu(read(models, operator), models, model, operator)
     try:
         decision = _decision(demanded, menu, operator, rows)
     except UnknownVariant as error:
@@ -117,7 +117,7 @@ def stated(parameters: Mapping[str, str | None]) -> Constraints:
         )
 
 
-def _menu(found: Catalog, models: Path, model: str, operator: Settings) -> Menu:
+def _menu(found: Catalog, models: str, model: str, operator: Settings) -> Menu:
     entries = found.models.get(model)
     if entries is None:
         known = ", ".join(found.models) or "none that is whole"

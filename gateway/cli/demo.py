@@ -11,7 +11,7 @@ from typing import Any
 
 import typer
 
-from gateway.cli.console import STORE_PROBLEM, fail, warn
+from gateway.cli.console import BAD_VALUE, STORE_PROBLEM, fail, warn
 from gateway.cli.options import ConfigOption, LogLevelOption, with_settings
 from gateway.cli.serve import bind, load, run
 from gateway.lifecycle import catalog
@@ -56,12 +56,14 @@ def demo(
     """
     # One process builds and serves, whatever the environment says of others.
     chosen = load(options, config).model_copy(update={"workers": 1})
+    if not isinstance(chosen.models, Path):
+        fail(f"models: expected a folder to build into, got {chosen.models}", BAD_VALUE)
     # Before minutes of building: a port in use is better known now.
     listener = bind(chosen)
-    sample = chosen.models / _MODEL / _SAMPLE_FILE
-    if not _complete(chosen.models, sample):
-        code = _compress(chosen.models)
-        if code and not _servable(chosen.models):
+    sample = chosen.store / _MODEL / _SAMPLE_FILE
+    if not _complete(chosen.store, sample):
+        code = _compress(chosen.store)
+        if code and not _servable(chosen.store):
             raise typer.Exit(code)
         if code:
             warn("not every variant was built; serving those that were")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -141,8 +142,9 @@ def _ledger(options: dict[str, Any], config: Any) -> Ledger:
         chosen = settings.load(options, config)
     except SettingsError as error:
         fail(str(error), BAD_VALUE)
-    if chosen.database is None and chosen.state is None and not chosen.models.is_dir():
-        fail(f"{chosen.models}: no such store; name one with --models, or --database", BAD_VALUE)
+    models, elsewhere = chosen.models, chosen.database is not None or chosen.state is not None
+    if isinstance(models, Path) and not elsewhere and not models.is_dir():
+        fail(f"{models}: no such store; name one with --models, or --database", BAD_VALUE)
     return Ledger(chosen.database, chosen.state_folder, "")
 
 

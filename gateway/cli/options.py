@@ -19,6 +19,9 @@ from gateway.settings import CONFIG_VARIABLE, PREFIX, Settings
 
 _PANELS = {
     "models": "Common",
+    "store_cache": "Stores at URLs",
+    "store_cache_mb": "Stores at URLs",
+    "store_seconds": "Stores at URLs",
     "host": "Common",
     "port": "Common",
     "trust_store": "Common",
@@ -49,6 +52,7 @@ _OTHER_PANEL = "Limits"
 
 _METAVARS = {
     "models": "MODELS",
+    "store_cache": "FOLDER",
     "admin_host": "ADDRESS",
     "admin_port": "PORT",
     "state": "FOLDER",

@@ -13,17 +13,21 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from gateway.cli.console import STORE_PROBLEM, fail, out, print_json, table
-from gateway.cli.store import JsonOption
+from gateway.cli.console import BAD_VALUE, STORE_PROBLEM, fail, out, print_json, table
+from gateway.cli.store import JsonOption, load_settings
 from gateway.lifecycle import catalog
-from gateway.lifecycle.catalog import VariantUnusable
+from gateway.lifecycle.catalog import StoreUnusable, VariantUnusable
+from gateway.settings import SettingsError
+from gateway.store import urls
 from router.card import CARD_FILE, EngineTrial, Step, VariantCard
 
 
 def show(
     variant: Annotated[
-        Path,
-        typer.Argument(metavar="MODELS/model/variant", help="The folder of one variant."),
+        str,
+        typer.Argument(
+            metavar="MODELS/model/variant", help="The folder of one variant, or its URL."
+        ),
     ],
     json: JsonOption = False,
 ) -> None:
@@ -31,7 +35,7 @@ def show(
 
     Exit code: 0; 1 when the variant is not there or not whole.
     """
-    folder = variant.resolve()
+    folder = _fetched(variant) if urls.is_url(variant) else Path(variant).resolve()
     if not folder.is_dir():
         beside = _folders(folder.parent)
         there = f"; {folder.parent.name} has {', '.join(beside)}" if beside else ""
@@ -46,6 +50,20 @@ def show(
         print_json(card.model_dump(mode="json"))
         return
     _print(card, out())
+
+
+def _fetched(url: str) -> Path:
+    from gateway.store import source
+
+    try:
+        folder, why = source.variant(url, load_settings(None))
+    except SettingsError as error:
+        fail(str(error), BAD_VALUE)
+    except StoreUnusable as error:
+        fail(str(error), STORE_PROBLEM)
+    if why:
+        fail(f"{url}: {why}", STORE_PROBLEM)
+    return folder
 
 
 def _print(card: VariantCard, console: Console) -> None:

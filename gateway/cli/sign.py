@@ -12,6 +12,7 @@ from gateway.cli.store import ModelsArgument
 from gateway.lifecycle import catalog, signature
 from gateway.lifecycle.catalog import StoreUnusable
 from gateway.settings import SettingsError
+from gateway.store import urls
 
 
 def sign(
@@ -33,8 +34,10 @@ def sign(
 
     Exit code: 0 when all are signed; 1 when anything is not; 2 for a key that is none.
     """
+    if urls.is_url(models):
+        fail(f"{models}: expected a folder; sign the variants before they are put there", BAD_VALUE)
     try:
-        found = catalog.read(models)
+        found = catalog.read(Path(models))
         for name, entries in found.models.items():
             for variant, entry in entries.items():
                 signature.sign(entry.folder, key)

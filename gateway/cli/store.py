@@ -1,4 +1,4 @@
-"""`gearshift list` and `gearshift verify`: what a store holds, and whether it is whole."""
+"""`gearshift list`, `verify` and `pull`: what a store holds, whether it is whole, and a copy."""
 
 from __future__ import annotations
 
@@ -8,16 +8,20 @@ from typing import Annotated, Any
 import typer
 
 from gateway import settings
-from gateway.cli.console import BAD_VALUE, STORE_PROBLEM, fail, out, print_json, table
+from gateway.cli.console import BAD_VALUE, STORE_PROBLEM, fail, out, print_json, table, warn
 from gateway.lifecycle import catalog, signature
 from gateway.lifecycle.catalog import Catalog, StoreUnusable
 from gateway.lifecycle.signature import Check
 from gateway.settings import Settings, SettingsError
+from gateway.store import urls
 from router.card import VariantCard
 from router.menu import menu
 
 ModelsArgument = Annotated[
-    Path, typer.Argument(metavar="MODELS", help="The store: a folder of MODELS/model/variant/.")
+    str,
+    typer.Argument(
+        metavar="MODELS", help="The store: a folder of MODELS/model/variant/, or the URL of one."
+    ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 ConfigOption = Annotated[
@@ -36,8 +40,9 @@ def list_(models: ModelsArgument, json: JsonOption = False, config: ConfigOption
 
     Exit code: 0; 1 when there is nothing that can be served.
     """
-    found = read(models)
-    price = load_settings(config).usd_per_lane_hour
+    operator = load_settings(config)
+    found = read(models, operator)
+    price = operator.usd_per_lane_hour
     rows = [_row(card, price) for entries in found.models.values() for card in _cards(entries)]
     broken = [_broken(problem) for problem in found.problems]
     if json:
@@ -67,14 +72,16 @@ def verify(
     """Check every file of a store against its digest.
 
     Reads each variant as the server does: the SHA-256 of every file, the card, and whether the
-    variants of a model can stand behind one endpoint. Names each file that differs.
+    variants of a model can stand behind one endpoint. Names each file that differs. Of a store at a
+    URL every byte is fetched, and nothing kept.
 
     Exit code: 0 when all is whole; 1 when anything is not; 2 for a key that is none.
     """
     try:
-        found = read(models, signature.checker(signed_by))
+        check = signature.checker(signed_by)
     except SettingsError as error:
         fail(str(error), BAD_VALUE)
+    found = read(models, load_settings(None), check, anew=True)
     whole = [f"{model}/{name}" for model, entries in found.models.items() for name in entries]
     broken = [_broken(problem) for problem in found.problems]
     if json:
@@ -88,11 +95,58 @@ def verify(
         fail(f"{models}: {len(broken)} of {len(broken) + len(whole)} variants are not whole")
 
 
-def read(models: Path, check: Check = signature.anything) -> Catalog:
-    """The catalogue of a store that holds at least something, be it broken; else exit 1."""
+def pull(models: ModelsArgument, json: JsonOption = False, config: ConfigOption = None) -> None:
+    """Fetch what a store at a URL holds into the copy that `serve` uses, and check it.
+
+    What is there already is not fetched again. Before a server starts, such as in an init
+    container, so that its port opens at once.
+
+    Exit code: 0; 1 when the store cannot be read, or a variant is not whole; 2 for a folder.
+    """
+    if not urls.is_url(models):
+        fail(f"{models}: expected a URL, such as s3://bucket/models", BAD_VALUE)
+    operator = load_settings(config)
+    found = read(models, operator)
+    folder = operator.model_copy(update={"models": models.rstrip("/")}).store
+    whole = [f"{model}/{name}" for model, entries in found.models.items() for name in entries]
+    broken = [_broken(problem) for problem in found.problems]
+    if json:
+        print_json({"folder": str(folder), "whole": whole, "broken": broken})
+    else:
+        typer.echo(f"{len(whole)} variants in {folder}")
+    for problem in broken:
+        warn(f"left out: {problem['model']}/{problem['variant']}: {problem['why']}")
+    if broken:
+        raise typer.Exit(STORE_PROBLEM)
+
+
+def read(
+    models: str,
+    operator: Settings,
+    check: Check = signature.anything,
+    *,
+    anew: bool = False,
+) -> Catalog:
+    """The catalogue of a store that holds at least something, be it broken; else exit 1, or 2 for
+    what cannot be one.
+
+    Args:
+        models: a folder, or a URL, which is copied first.
+        anew: fetch everything at a URL, and keep nothing.
+    """
     try:
-        found = catalog.read(models, check)
-        return found if found.problems else catalog.usable(models)
+        if not urls.is_url(models):
+            found = catalog.read(Path(models), check)
+            return found if found.problems else catalog.usable(Path(models))
+        # Here, so that a command on a folder does not wait for the packages of an object store.
+        from gateway.store import source
+
+        if not anew:
+            return source.read(models, operator, check)
+        with source.fetched(models, operator, check) as found:
+            return found
+    except SettingsError as error:
+        fail(str(error), BAD_VALUE)
     except StoreUnusable as error:
         fail(str(error), STORE_PROBLEM)
 

@@ -38,7 +38,7 @@ _DEMANDS = "What each request demands, unless --mix says"
 _MACHINE = "What serves"
 
 ModelsArgument = Annotated[
-    Path | None,
+    str | None,
     typer.Argument(metavar="MODELS", help="The store, unless --variants is given."),
 ]
 ModelArgument = Annotated[
@@ -173,7 +173,7 @@ JobsOption = Annotated[
 class Options(NamedTuple):
     """The options of a workload, as they came."""
 
-    models: Path | None
+    models: str | None
     model: str | None
     variants: Path | None
     trace: str
@@ -364,9 +364,9 @@ def _of_table(path: Path, tenants: Mix, noise: Noise, operator: Settings) -> _Va
 
 
 def _of_store(
-    path: Path, model: str | None, tenants: Mix, noise: Noise, operator: Settings
+    path: str, model: str | None, tenants: Mix, noise: Noise, operator: Settings
 ) -> _Variants:
-    found = read(path)
+    found = read(path, operator)
     for problem in found.problems:
         warn(f"left out: {problem}")
     there = list(found.models)
@@ -377,7 +377,7 @@ def _of_store(
         fail(f"{path}: nothing here can be served", STORE_PROBLEM)
     menus: dict[str, Menu] = {}
     services: dict[tuple[str, str], Service] = {}
-    for name in _used(there if model is None else [model], tenants, str(path)):
+    for name in _used(there if model is None else [model], tenants, path):
         entries = found.models[name]
         for entry in entries.values():
             key = name, entry.card.variant

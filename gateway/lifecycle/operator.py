@@ -200,9 +200,11 @@ class Operator:
         Raises:
             UnknownModel, UnknownVariant: the store holds none of that name, and nothing was wanted
                 of one.
+            InvalidRequest: the store is a copy of one elsewhere.
             NotReady: the folder cannot be removed, or what is wanted not be kept.
         """
         self._check_started()
+        self._check_own()
         mentioned = self._directives.of(model).mentions(variant)
         if not mentioned:
             named.check_known(self._fleet, model, variant)
@@ -224,9 +226,10 @@ class Operator:
         the one before it serves on.
 
         Raises:
-            InvalidRequest: it is no whole build of that variant; says why.
+            InvalidRequest: it is no whole build of that variant; says why. Or the store is a copy.
             NotReady: the store cannot be read or written.
         """
+        self._check_own()
         await self._look()
         if self._unreadable:
             raise NotReady(self._unreadable)
@@ -299,8 +302,6 @@ class Operator:
             evidence = await gently.run(change.evidence_after, model, found, gone)
             self._change(partial(self._alter, model, found, broken, gone, rollout, evidence))
         if model is not None:
-            for variant in gone:
-                self._metrics.unwatch_variant(name, variant)
             self._watch_model(model)
             if not (model.builds or model.broken or model.held):
                 self._change(partial(self._fleet.remove, model))
@@ -324,6 +325,17 @@ class Operator:
             change.gone(model, variant)
         change.direct(model, rollout, evidence)
         self._fleet.changed()
+
+    def _check_own(self) -> None:
+        """Make sure that what is put into the store stays there.
+
+        Raises:
+            InvalidRequest: it is a copy of one elsewhere, and becomes like that again.
+        """
+        origin = self._watch.origin
+        if origin is not None:
+            expected = "a store that is a folder; variants are put into, or deleted from, the URL"
+            raise InvalidRequest("models", origin.url, expected)
 
     def _check_started(self) -> None:
         """Make sure that what is to be changed is there.

@@ -15,6 +15,7 @@ import os
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 from gateway.lifecycle import catalog
 from gateway.lifecycle.catalog import Entry, StoreUnusable, VariantUnusable
@@ -35,7 +36,7 @@ class Changes:
         found: builds that are new, each whole.
         broken: why each folder that is new or has changed cannot be served.
         gone: what is not there any more.
-        unreadable: why the store cannot be read; empty where it can.
+        unreadable: why the store cannot be read, or what it is a copy of; empty where it can.
     """
 
     found: Mapping[Key, Entry] = field(default_factory=dict)
@@ -47,17 +48,30 @@ class Changes:
         return bool(self.found or self.broken or self.gone)
 
 
+class Origin(Protocol):
+    """The store that a watched folder is a copy of.
+
+    Attributes:
+        unreadable: why it cannot be read now; empty where it can.
+    """
+
+    url: str
+    unreadable: str
+
+
 class Watch:
     """What was seen of a store. Used by one thread at a time; a look reads files.
 
     Args:
         store: the folder to watch. What it holds when this is made counts as seen.
         check: of the signature of what is new.
+        origin: what the folder is a copy of, if it is one, which others keep like that.
     """
 
-    def __init__(self, store: Path, check: Check = anything) -> None:
+    def __init__(self, store: Path, check: Check = anything, origin: Origin | None = None) -> None:
         self.store = store
         self.check = check
+        self.origin = origin
         self._whole: dict[Key, Stamp] = {}
         self._broken: dict[Key, Stamp] = {}
         for key, folder in self._folders().items():
@@ -106,7 +120,8 @@ class Watch:
         for key in gone:
             self._whole.pop(key, None)
             self._broken.pop(key, None)
-        return Changes(found, broken, frozenset(gone))
+        away = self.origin.unreadable if self.origin is not None else ""
+        return Changes(found, broken, frozenset(gone), away)
 
     def _folders(self) -> dict[Key, Path]:
         return {

@@ -12,18 +12,20 @@ import math
 import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AbstractAsyncContextManager
-from functools import partial
 
 import uvicorn
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse
+from starlette.types import Receive, Scope, Send
 
 from gateway import protocols
 from gateway.about import VERSION
 from gateway.http import errors
+from gateway.http.asgi import named
 from gateway.http.limits import limited
 from gateway.processes import ports
 from gateway.protocols import Parts
+from gateway.service import Service
 from gateway.settings import shown
 from gateway.trust.guard import Guard
 
@@ -61,12 +63,21 @@ def mount_admin(app: FastAPI, parts: Parts) -> None:
                 "ready": service.ready,
                 "stopping": service.stopping,
                 "lanes": service.lanes_report(),
+                "store": _store(service),
                 "left_out": list(service.fleet.problems),
                 "models": {name: operator.describe(name) for name in operator.models()},
                 "keys": parts.access.report(),
                 "settings": shown(service.settings),
             }
         )
+
+
+def _store(service: Service) -> dict[str, object]:
+    """Where the variants come from, and why that cannot be read now, if it cannot."""
+    source, settings = service.source, service.settings
+    if source is None:
+        return {"models": str(settings.models)}
+    return {"models": source.url, "copy": str(source.folder), "unreadable": source.unreadable}
 
 
 def create_admin_app(parts: Parts) -> FastAPI:
@@ -100,8 +111,13 @@ async def _serving(parts: Parts, listener: socket.socket) -> AsyncIterator[None]
     secured = parts.tls
     url = ports.url_of(settings.admin_host, listener, tls=secured is not None)
     guard = Guard(parts.access, parts.journal, ports.is_loopback(settings.admin_host), admin=True)
+    app = create_admin_app(parts)
+
+    async def behind(scope: Scope, receive: Receive, send: Send) -> None:
+        await guard(app, scope, receive, named(scope, send))
+
     config = uvicorn.Config(
-        partial(guard, create_admin_app(parts)),
+        behind,
         http=limited(
             settings.max_header_bytes,
             settings.read_timeout_seconds,

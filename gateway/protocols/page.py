@@ -46,7 +46,9 @@ _WORDS = {
 
 def mount(app: FastAPI, parts: Parts) -> None:
     """Add the page and the pictures that it shows."""
-    service, store = parts.service, parts.settings.models
+    if parts.console is None:
+        return
+    service, store = parts.service, parts.settings.store
 
     # Neither is `async`: they read files, which FastAPI then does on another thread.
     @app.get("/", include_in_schema=False)
