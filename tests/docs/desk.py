@@ -12,6 +12,7 @@ import io
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -89,17 +90,24 @@ class Serving:
 def environment(home: Path) -> dict[str, str]:
     """What commands of pages see: ours in the path, nobody's settings.
 
-    `gearshift compress` is the real one, which measures more briefly.
+    `gearshift compress` measures more briefly than the real one, `simulate` and `plan` replay fewer
+    requests, and `make` looks only whether our Makefile can do it.
     """
     own = home / "bin"
     own.mkdir(parents=True, exist_ok=True)
-    program = own / "gearshift"
     programs = Path(sys.executable).parent
-    program.write_text(
-        '#!/bin/sh\nif [ "$1" = compress ]; then shift\n'
-        f'exec {shlex.join(COMMAND)} "$@"; fi\nexec {programs}/gearshift "$@"\n'
-    )
-    program.chmod(0o755)
+    gearshift = f"""#!/bin/sh
+case "$1" in
+    compress) shift; exec {shlex.join(COMMAND)} "$@" ;;
+    simulate) exec {programs}/gearshift "$@" --requests 200 --seeds 1 ;;
+    plan) exec {programs}/gearshift "$@" --requests 1000 ;;
+    *) exec {programs}/gearshift "$@" ;;
+esac
+"""
+    make = f'#!/bin/sh\nexec {shutil.which("make")} --dry-run -C {REPOSITORY} "$@" >/dev/null\n'
+    for name, script in (("gearshift", gearshift), ("make", make)):
+        (own / name).write_text(script)
+        (own / name).chmod(0o755)
     kept = {key: value for key, value in os.environ.items() if not key.startswith("GEARSHIFT_")}
     path = os.pathsep.join([str(own), str(programs), kept.get("PATH", "")])
     return kept | {"PATH": path, "HOME": str(home), "OMP_NUM_THREADS": "1", "NO_COLOR": "1"}

@@ -10,6 +10,7 @@ import json
 from pathlib import Path
 
 from router.card import CARD_FILE, TensorSpec
+from router.processor import ImageProcessor
 from tests.stores import seal, write_variant
 
 FIGURES = Path(__file__).with_name("digits.json")
@@ -28,6 +29,7 @@ def write_digits(models: Path) -> None:
             accuracy=figures["accuracy"]["value"],
             inputs=(IMAGE,),
             outputs=(LOGITS,),
+            processor=ImageProcessor(input="picture", pixels="image", mode="L"),
             delay_ms=figures["latency"][0]["p50_ms"],
         )
         card = json.loads((folder / CARD_FILE).read_text(encoding="utf-8"))

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import yaml
+from markdown_it import MarkdownIt
 
 from compressors import recipe
 from gateway import settings
@@ -62,6 +63,21 @@ def test_the_blocks_of(page: Path, request: pytest.FixtureRequest, tmp_path: Pat
     asks = any(one.language in ("sh", "console", "python") and not one.not_run for one in found)
     shared = request.getfixturevalue("shared") if asks else {}
     run(found, Desk(tmp_path, shared, environment(request.getfixturevalue("home"))))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPOSITORY)))
+def test_code_is_fenced(page: Path) -> None:
+    """Code that is only indented would be run by nobody, and looks like prose in a diff."""
+    text = page.read_text(encoding="utf-8")
+    lines = text.splitlines()
+    indented = [
+        token.map[0]
+        for token in MarkdownIt().parse(text)
+        if token.type == "code_block" and token.map is not None
+    ]
+    # What belongs to an admonition is indented too.
+    before = {line: [one for one in lines[:line] if one.strip()] for line in indented}
+    assert not [line + 1 for line in indented if not before[line][-1].startswith(("!!!", "???"))]
 
 
 def test_few_blocks_are_not_run() -> None:
