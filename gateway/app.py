@@ -15,7 +15,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway import protocols
 from gateway.about import VERSION
+from gateway.console.gathering import Console
 from gateway.http import errors, openapi
+from gateway.http.asgi import named
 from gateway.journal import Journal
 from gateway.lifecycle.reload import Reloaded
 from gateway.metrics import Metrics
@@ -60,7 +62,7 @@ class App(FastAPI):
                 else:
                     await self.guard(app, scope, receive, send)
                 return
-        await self.guard(super().__call__, scope, receive, send)
+        await self.guard(super().__call__, scope, receive, named(scope, send))
 
     def reload(self) -> None:
         """Read again what may change while the server runs: on SIGHUP."""
@@ -125,7 +127,8 @@ def create_app(
     ledger = Ledger(settings.database, settings.state_folder, secrets.token_hex(8))
     loopback = ports.is_loopback(settings.host)
     access = Access(ledger, metrics, require_keys=settings.require_keys, loopback=loopback)
-    parts = Parts(service, journal, settings, access, place, secured)
+    console = None if settings.console == "off" else Console(service, journal, place)
+    parts = Parts(service, journal, settings, access, place, secured, console)
     # Before anything is loaded, so that a port in use is told at once.
     listeners = protocols.listeners(parts)
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from gateway.engines import Tensor
+from gateway.tracing.marks import Marks
 from router.constraints import Constraints
 from router.decision import Decision
 
@@ -31,6 +32,8 @@ class Origin(NamedTuple):
         tenant: the class of tenants that its key belongs to; "open" without a key.
         key: the name of its key; empty without one.
         protocol: "rest" or "grpc".
+        trace: this request's span where it is traced here; else its caller's, if one was named.
+        marks: where it is on its way, while its trace is recorded.
     """
 
     id: str = ""
@@ -38,6 +41,7 @@ class Origin(NamedTuple):
     key: str = ""
     protocol: str = "rest"
     trace: Trace | None = None
+    marks: Marks | None = None
 
 
 UNTOLD = Origin()
@@ -86,6 +90,7 @@ class InferResponse:
         queue_ms, infer_ms: time waited for a lane, and time of the batch on it.
         deadline_s: monotonic time after which the answer must not be sent; infinite without one.
         told: what was foreseen of its latency.
+        reference_usd_per_million: what it would have been charged on the reference variant.
         cached: whether it is an earlier answer to the same inputs, which no lane ran for.
     """
 
@@ -96,4 +101,5 @@ class InferResponse:
     infer_ms: float
     deadline_s: float
     told: Told
+    reference_usd_per_million: float = 0.0
     cached: bool = False

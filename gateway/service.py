@@ -24,6 +24,7 @@ from gateway.shifting import promised, shifted
 from router.constraints import Constraints, or_default
 from router.decision import Decision
 from router.errors import CallerLeft, DeadlinePassed, GearshiftError, NotReady
+from router.saving import reference_share
 
 # A caller is watched only once it has waited this long: most are answered sooner, and watching
 # costs a task, a tenth of what the whole request does. One that leaves sooner is noticed when the
@@ -52,6 +53,8 @@ class Service(Assembly):
             if door is not None and door.is_for(request.inputs):
                 most = self._settings.max_queue
                 request, demanded = await door.through(request, constraints, most, left)
+                if request.origin.marks is not None:
+                    request.origin.marks.prepared_s = time.monotonic()
             kept, mark = self._answers, b""
             if kept is not None:
                 mark = await kept.mark(request.inputs)
@@ -66,6 +69,8 @@ class Service(Assembly):
                 if outputs is not None:
                     return answers.remembered(request, constraints, decision, outputs)
             ticket = self._lanes.submit(request, constraints, decision)
+            if request.origin.marks is not None:
+                request.origin.marks.routed_s = time.monotonic()
             result = await self._result(ticket, left)
             response = self._answered(ticket, result)
             if kept is not None:
@@ -73,7 +78,8 @@ class Service(Assembly):
                 kept.keep(request.model, result.variant, build, mark, response.outputs)
             return response
         except GearshiftError as error:
-            self._failed(request, error, ticket.told if ticket else None)
+            told = (ticket.told, ticket.decision.variant) if ticket else None
+            self._failed(request, error, told)
             raise
 
     def sending(self, request: InferRequest, response: InferResponse) -> None:
@@ -86,7 +92,7 @@ class Service(Assembly):
         total_s = now_s - request.received_s
         if now_s > response.deadline_s:
             error = DeadlinePassed("the deadline passed before the answer could be sent")
-            self._failed(request, error, response.told)
+            self._failed(request, error, (response.told, response.decision.variant))
             raise error
         if not response.cached:  # which teaches nothing of lanes
             total_ms = total_s * 1000
@@ -94,11 +100,21 @@ class Service(Assembly):
             self._telemetry.answer(*response.told, total_ms, "success", now_s)
         self._journal.answered(request, response, total_s)
 
-    def _failed(self, request: InferRequest, error: GearshiftError, told: Told | None) -> None:
+    def _failed(
+        self, request: InferRequest, error: GearshiftError, promise: tuple[Told, str] | None
+    ) -> None:
+        """Count a failure.
+
+        Args:
+            promise: what was foreseen of its latency, and the variant that it was foreseen of.
+        """
         now_s = time.monotonic()
         age_s = now_s - request.received_s
-        if told is not None and isinstance(error, DeadlinePassed):
+        if promise is not None and isinstance(error, DeadlinePassed):
+            told, variant = promise
             self._telemetry.answer(*told, age_s * 1000, "dropped", now_s)
+            if told.estimate_ms > 0:
+                self._metrics.exceeded(request.model, variant)
         self._journal.failed(request.model, error, age_s, request.origin, request)
 
     def decide(self, model: str, constraints: Constraints, rows: int) -> Decision:
@@ -154,11 +170,14 @@ class Service(Assembly):
             decision = replace(decision, relaxed=(*decision.relaxed, "latency"))
         infer_ms = (result.finished_s - result.started_s) * 1000
         share = request.rows / result.batch_rows
+        held = self.fleet.held(request.model)
+        reference = reference_share(offer, held.menu.by_name.get(held.reference), result.batch_rows)
         cap = request.constraints.max_cost_usd_per_million
         charge = infer_ms * share * offer.usd_per_million_lane_ms
+        on_reference = charge * reference
         if cap is not None and "cost" not in decision.relaxed:
             charge = min(charge, cap)  # a slow run is the operator's loss, not the caller's
-        if self.fleet.held(request.model).rollout.shadows:
+        if held.rollout.shadows:
             self._shadows.answered(request, result.outputs)
         return InferResponse(
             outputs=result.outputs,
@@ -168,4 +187,5 @@ class Service(Assembly):
             infer_ms=infer_ms,
             deadline_s=math.inf if waiting.soft else waiting.deadline_s,
             told=ticket.told,
+            reference_usd_per_million=on_reference,
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Sequence
 
 from gateway.engines import EngineError
@@ -10,6 +11,7 @@ from gateway.execution import batch
 from gateway.execution.keeper import Lane
 from gateway.execution.tickets import Ticket
 from gateway.lifecycle.fleet import Fleet
+from gateway.tracing.marks import Run
 from router.breaker import Outcome
 from router.dispatch import Assignment
 
@@ -24,6 +26,26 @@ def run(
     max_batch: int,
 ) -> tuple[batch.Ran, Outcome]:
     """Run `tickets` on `lane`. Whatever goes wrong ends the batch, not the lane."""
+    marked = [ticket.request.origin.marks for ticket in tickets if ticket.request.origin.marks]
+    if not marked:
+        return _run(fleet, assignment, tickets, lane, max_batch)
+    rows = sum(ticket.request.rows for ticket in tickets)
+    model, variant = assignment.model, assignment.variant
+    traced = Run(model, variant, lane.number, rows, len(tickets), time.monotonic(), marked)
+    for marks in marked:
+        marks.runs.append(traced)
+    ran, outcome = _run(fleet, assignment, tickets, lane, max_batch)
+    traced.finished_s, traced.failed = time.monotonic(), ran.failed
+    return ran, outcome
+
+
+def _run(
+    fleet: Fleet,
+    assignment: Assignment,
+    tickets: Sequence[Ticket],
+    lane: Lane,
+    max_batch: int,
+) -> tuple[batch.Ran, Outcome]:
     name = f"{assignment.model}/{assignment.variant}"
     try:
         model = fleet.held(assignment.model)

@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
+from gateway import origins
+from gateway.journal import Journal
+from gateway.messages import Origin
+from gateway.trust.accounts import Caller
 from gateway.wire.problems import Headers
 from router import constraints
 from router.errors import CallerLeft, TooLarge
@@ -25,11 +29,33 @@ RECEIVED_S = "gearshift.received_s"
 ANSWER = "gearshift.answer"
 KEEP = "gearshift.keep"
 CHARGED_USD = "gearshift.charged_usd"
+# And whose request it is, from the guard; and what `began` made of that.
+CALLER = "gearshift.caller"
+ORIGIN = "gearshift.origin"
 
-_OWN = frozenset((JSON_LENGTH, CONTENT_LENGTH, CONTENT_ENCODING, ACCEPT_ENCODING))
+REQUEST_ID = origins.REQUEST_ID.encode()
+TRACEPARENT = origins.TRACEPARENT.encode()
+TRACESTATE = origins.TRACESTATE.encode()
+
+_OWN = frozenset(
+    (
+        JSON_LENGTH,
+        CONTENT_LENGTH,
+        CONTENT_ENCODING,
+        ACCEPT_ENCODING,
+        REQUEST_ID,
+        TRACEPARENT,
+        TRACESTATE,
+    )
+)
+# The templates of the paths that requests to infer come by, as routers and traces know them.
+INFER_ROUTE = "/v2/models/{model}/infer"
+INFER_ROUTE_OF_VERSION = "/v2/models/{model}/versions/{version}/infer"
+
 _PREFIX = constraints.HEADER_PREFIX.encode()
 _ALIASES = frozenset(alias.encode() for alias in constraints.ALIASES)
 _DISCONNECT = "http.disconnect"
+_NOBODY = Caller("")
 
 
 def read_headers(scope: Scope) -> tuple[dict[bytes, bytes], tuple[tuple[str, str], ...]]:
@@ -42,6 +68,43 @@ def read_headers(scope: Scope) -> tuple[dict[bytes, bytes], tuple[tuple[str, str
         elif name in _OWN:
             own[name] = value
     return own, tuple(stated)
+
+
+def began(scope: Scope, own: dict[bytes, bytes], route: str, journal: Journal) -> Origin:
+    """The origin of a request, by those headers of it that are read here; the scope holds it.
+
+    Args:
+        route: the template of its path.
+    """
+    caller: Caller = scope.get(CALLER, _NOBODY)
+    traceparent = own.get(TRACEPARENT)
+    given, state = own.get(REQUEST_ID), own.get(TRACESTATE)
+    origin = journal.began(
+        "rest",
+        route,
+        None if given is None else given.decode("latin-1"),
+        None if traceparent is None else traceparent.decode("latin-1"),
+        None if state is None else state.decode("latin-1"),
+        tenant=caller.tenant,
+        key=caller.name,
+    )
+    scope[ORIGIN] = origin
+    return origin
+
+
+def named(scope: Scope, send: Send) -> Send:
+    """A `send` that gives an answer the request's name, as its caller gave it or as we do."""
+    given = next((value for name, value in scope["headers"] if name == REQUEST_ID), b"")
+    name = origins.named(given.decode("latin-1")) or origins.fresh()
+
+    async def sending(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            headers = list(message.get("headers", ()))
+            if all(header[0] != REQUEST_ID for header in headers):
+                message = {**message, "headers": [*headers, (REQUEST_ID, name.encode())]}
+        await send(message)
+
+    return sending
 
 
 async def read_body(receive: Receive, content_length: bytes | None, limit_bytes: int) -> bytes:

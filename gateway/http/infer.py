@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from gateway import aside
+from gateway import aside, origins
 from gateway.http import codings
 from gateway.http.asgi import (
     ACCEPT_ENCODING,
@@ -22,29 +22,36 @@ from gateway.http.asgi import (
     CHARGED_USD,
     CONTENT_ENCODING,
     CONTENT_LENGTH,
+    INFER_ROUTE,
+    INFER_ROUTE_OF_VERSION,
     JSON_LENGTH,
     KEEP,
+    ORIGIN,
     RECEIVED_S,
+    REQUEST_ID,
     Receive,
     Scope,
     Send,
+    began,
     disconnected,
     read_body,
     read_headers,
     respond,
 )
 from gateway.journal import Journal
-from gateway.messages import InferRequest, InferResponse
+from gateway.messages import InferRequest, InferResponse, Origin
 from gateway.service import Service
 from gateway.shed import Held, Shed, demands_nothing
 from gateway.wire import classification, demands, problems, said, v2, v2_answer
 from gateway.wire.problems import Headers
+from router import constraints
 from router.card import TensorSpec
 from router.errors import CallerLeft, GearshiftError, NotReady, Overloaded
 
 _LOG = logging.getLogger(__name__)
 
 _Answer = tuple[int, Headers, bytes]
+_Stated = tuple[tuple[str, str], ...]
 # The key under which a scope holds what was asked for, as `Infer._keep` needs it.
 _ASKED = "gearshift.asked"
 
@@ -78,9 +85,13 @@ class Infer:
         self._shed: Shed[_Answer] = Shed(lambda: service.left)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        model: str = scope["path_params"]["model"]
+        parameters = scope["path_params"]
+        model: str = parameters["model"]
+        own, stated = read_headers(scope)
+        route = INFER_ROUTE_OF_VERSION if "version" in parameters else INFER_ROUTE
+        began(scope, own, route, self._journal)
         try:
-            status, headers, body = await self._answer(model, scope, receive)
+            status, headers, body = await self._answer(model, scope, receive, own, stated)
         except CallerLeft:
             return
         except _Stands as stands:
@@ -93,13 +104,15 @@ class Infer:
         except asyncio.CancelledError:
             # By the server alone, when a stop has waited for this request as long as it may.
             stopped = NotReady("the server stopped before it could answer this request")
-            self._journal.failed(model, stopped, 0.0)
+            self._journal.failed(model, stopped, 0.0, scope[ORIGIN])
             status, headers, body = problems.of(stopped)
         except Exception:
-            _LOG.exception("a request for %s failed", model)
+            _LOG.exception("a request for %s failed", model, extra=origins.logged(scope[ORIGIN]))
             unexpected = GearshiftError("an unexpected error; the server's log says more")
-            self._journal.failed(model, unexpected, 0.0)
+            self._journal.failed(model, unexpected, 0.0, scope[ORIGIN])
             status, headers, body = problems.of(unexpected)
+        # Not added to what was kept of a refusal: each has a name of its own.
+        headers = [*headers, (REQUEST_ID, scope[ORIGIN].id.encode())]
         # Present where our own server runs the app, which writes the answer in one piece.
         whole = scope.get(ANSWER)
         if whole is None or not await whole(status, headers, body):
@@ -111,21 +124,26 @@ class Infer:
         if asked is None or not demands_nothing(*asked[1:]):
             return
         kind, _, json_length = asked
-        count = self._journal.metrics.shed(model, error)
+        count = self._journal.shed(model, error, scope[ORIGIN], constraints.parse(kind[2]))
         held = self._shed.keep(kind, error, answer, count, time.monotonic())
         # Present where our own server runs the app, which knows the request's bytes.
         keep = scope.get(KEEP)
         if keep is not None:
             keep(held.copy(), json_length)
 
-    async def _answer(self, model: str, scope: Scope, receive: Receive) -> _Answer:
+    async def _answer(
+        self, model: str, scope: Scope, receive: Receive, own: dict[bytes, bytes], stated: _Stated
+    ) -> _Answer:
         came_s = time.monotonic()
         try:
-            request, wanted = await self._read(model, scope, receive)
+            request, wanted = await self._read(model, scope, receive, own, stated)
         except GearshiftError as error:
-            self._journal.failed(model, error, time.monotonic() - came_s)
+            self._journal.failed(model, error, time.monotonic() - came_s, scope[ORIGIN])
             raise
         parsed_s = time.monotonic()
+        marks = request.origin.marks
+        if marks is not None:
+            marks.received_s, marks.parsed_s = request.received_s, parsed_s
         response = await self._service.infer(request, partial(disconnected, receive))
         parse_ms = (parsed_s - request.received_s) * 1000
         try:
@@ -145,10 +163,14 @@ class Infer:
         return answer
 
     async def _read(
-        self, model: str, scope: Scope, receive: Receive
+        self,
+        model: str,
+        scope: Scope,
+        receive: Receive,
+        own: dict[bytes, bytes],
+        headers: _Stated,
     ) -> tuple[InferRequest, _Wanted]:
         served = self._service.fleet.model(model)
-        own, headers = read_headers(scope)
         content = await read_body(receive, own.get(CONTENT_LENGTH), self._limit_bytes)
         # Absent when the app runs under another server than ours.
         received_s: float = scope.get(RECEIVED_S) or time.monotonic()
@@ -167,7 +189,10 @@ class Infer:
             body = v2.decode(content, length, served.inputs_by_name, served.outputs_by_name)
         v2.check_sizes(body.inputs, served.equal_sizes)
         demanded = demands.of(served, headers, body.parameters, version)
-        request = InferRequest(model, body.inputs, body.rows, demanded, received_s)
+        origin: Origin = scope[ORIGIN]
+        if body.id is not None and REQUEST_ID not in own and origins.named(body.id):
+            origin = scope[ORIGIN] = origin._replace(id=body.id)
+        request = InferRequest(model, body.inputs, body.rows, demanded, received_s, origin)
         explain = demands.explained(headers)
         accepts = own.get(ACCEPT_ENCODING)
         return request, _Wanted(
@@ -178,7 +203,7 @@ class Infer:
         self,
         model: str,
         version: str | None,
-        headers: tuple[tuple[str, str], ...],
+        headers: _Stated,
         own: dict[bytes, bytes],
         content: bytes,
         scope: Scope,

@@ -23,6 +23,7 @@ from uvicorn.protocols.http.httptools_impl import (
     RequestResponseCycle,
 )
 
+from gateway import origins
 from gateway.http.asgi import ANSWER, KEEP, RECEIVED_S
 from gateway.http.connections import PROGRESS_BYTES, Connection
 from gateway.http.refusals import Refusals
@@ -229,7 +230,7 @@ class LimitedHttpProtocol(Connection):
             cycle.disconnected = True
             cycle.message_event.set()
         self.logger.info("refused with %d: %s", status, detail)
-        own = [(b"connection", b"close")]
+        own = [(b"connection", b"close"), (b"x-request-id", origins.fresh().encode())]
         if status is HTTPStatus.SERVICE_UNAVAILABLE:
             own.append((b"retry-after", b"1"))
         _, headers, body = problems.of_status(status, detail, own)

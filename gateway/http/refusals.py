@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
+from gateway import origins
 from gateway.shed import Held, demands_nothing
 from gateway.wire.problems import Headers
 
@@ -26,15 +27,23 @@ _MOST_KEPT = 1024
 # Requests that are let through in a turn of the loop, of those that were refused before: more than
 # a loop that is not behind reads in one, and a few milliseconds of work.
 _IN_A_TURN = 64
+_REQUEST_ID = origins.REQUEST_ID.encode()
 
 Refusal = Held[tuple[int, Headers, bytes]]
 
 
 class _Kept(NamedTuple):
-    """A refusal of requests with one head: what is written, and what their bodies must be."""
+    """A refusal of requests with one head: what is written, and what their bodies must be.
+
+    Attributes:
+        before, after: what is written around the request's name.
+        name: the one that the head gives it; None where each gets one of ours.
+    """
 
     held: Refusal
-    written: bytes
+    before: bytes
+    name: bytes | None
+    after: bytes
     body_bytes: int
     json_length: int | None
 
@@ -54,15 +63,20 @@ class Refusals:
     ) -> None:
         """Keep the refusal of the request that began `packet`, if that is the whole of both."""
         head = packet.find(b"\r\n\r\n") + 4
-        length = [value for name, value in cycle.scope["headers"] if name == b"content-length"]
+        headers = cycle.scope["headers"]
+        length = [value for name, value in headers if name == b"content-length"]
+        own = [value for name, value in headers if name == _REQUEST_ID]
         if len(length) != 1 or len(packet) != head + int(length[0]) or not cycle.keep_alive:
             return
-        status, headers, body = held.answer
-        lines = [b"%b: %b\r\n" % header for header in (*cycle.default_headers, *headers)]
+        status, said, body = held.answer
+        lines = [b"%b: %b\r\n" % header for header in (*cycle.default_headers, *said)]
+        given = origins.named(own[-1].decode("latin-1")) if own else None
         if len(self._kept) >= _MOST_KEPT:
             self._kept.clear()
-        written = b"".join((STATUS_LINE[status], *lines, b"\r\n", body))
-        self._kept[packet[:head]] = _Kept(held, written, int(length[0]), json_length)
+        before = b"".join((STATUS_LINE[status], *lines, _REQUEST_ID, b": "))
+        name = None if given is None else given.encode()
+        after = b"\r\n\r\n" + body
+        self._kept[packet[:head]] = _Kept(held, before, name, after, int(length[0]), json_length)
 
     def find(self, data: bytes, loop: asyncio.AbstractEventLoop) -> bytes | None:
         """What to write to who sent `data`; None where it must be read and decided."""
@@ -74,7 +88,7 @@ class Refusals:
             return None
         if kept.held.stands(time.monotonic(), crowded=self._let_through >= _IN_A_TURN):
             kept.held.count()
-            return kept.written
+            return b"".join((kept.before, kept.name or origins.fresh().encode(), kept.after))
         if not self._let_through:
             loop.call_soon(self._next_turn)
         self._let_through += 1

@@ -24,7 +24,14 @@ from starlette.routing import Route
 
 from gateway import aside
 from gateway.http import codings
-from gateway.http.asgi import CONTENT_ENCODING, CONTENT_LENGTH, read_body, read_headers
+from gateway.http.asgi import (
+    CONTENT_ENCODING,
+    CONTENT_LENGTH,
+    INFER_ROUTE,
+    INFER_ROUTE_OF_VERSION,
+    read_body,
+    read_headers,
+)
 from gateway.http.infer import Infer
 from gateway.lifecycle.fleet import ServedModel
 from gateway.protocols import Parts
@@ -41,8 +48,8 @@ def mount(app: FastAPI, parts: Parts) -> None:
     """Add every path; infer comes first, so that no other route is tried before it."""
     infer = Infer(parts.service, parts.journal, parts.settings.max_body_bytes)
     app.router.routes[:0] = [
-        Route(_MODEL + "/infer", infer, methods=["POST"]),
-        Route(_VERSION + "/infer", infer, methods=["POST"]),
+        Route(INFER_ROUTE, infer, methods=["POST"]),
+        Route(INFER_ROUTE_OF_VERSION, infer, methods=["POST"]),
     ]
     _mount_metadata(app, parts)
 

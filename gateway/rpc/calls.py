@@ -17,9 +17,10 @@ from typing import Any, TypeVar
 
 import grpc
 
-from gateway import aside
+from gateway import aside, origins
 from gateway.http.asgi import too_large
 from gateway.journal import Journal
+from gateway.messages import UNTOLD
 from gateway.rpc import problems
 from gateway.rpc.infer import Asked
 from gateway.rpc.messages import parsed
@@ -33,6 +34,10 @@ _LOG = logging.getLogger(__name__)
 
 # Answers shorter than this fit a packet as they are.
 _COMPRESS_BYTES = 1024
+
+# The full names of the methods that infer.
+ONE = "inference.GRPCInferenceService/ModelInfer"
+STREAM = "inference.GRPCInferenceService/ModelStreamInfer"
 
 _Answer = TypeVar("_Answer")
 
@@ -50,6 +55,7 @@ class Call:
 
     Attributes:
         headers: the metadata that may state constraints.
+        origin: whose request it is; of a stream, the request that came last.
         came_s: monotonic time of its first byte.
         size: bytes of the last message.
         usd: what it is charged, so far.
@@ -58,10 +64,13 @@ class Call:
     __slots__ = (
         "_compress",
         "_context",
+        "_given",
         "_limits",
+        "_parent",
         "authorization",
         "came_s",
         "headers",
+        "origin",
         "size",
         "usd",
     )
@@ -74,6 +83,9 @@ class Call:
         self.size = 0
         self.usd = 0.0
         self.authorization: bytes | None = None
+        self.origin = UNTOLD
+        self._given: str | None = None
+        self._parent: tuple[str | None, str | None] = None, None
         headers: list[tuple[str, str]] = []
         for key, value in context.invocation_metadata():
             if key.startswith(constraints.HEADER_PREFIX) or key in constraints.ALIASES:
@@ -82,6 +94,12 @@ class Call:
                 self.authorization = _text(value).encode()
             elif key == "accept-encoding":
                 self._compress = "gzip" in _text(value)
+            elif key == origins.TRACEPARENT:
+                self._parent = _text(value), self._parent[1]
+            elif key == origins.TRACESTATE:
+                self._parent = self._parent[0], _text(value)
+            elif key == origins.REQUEST_ID:
+                self._given = origins.named(_text(value))
         self.headers: demands.Headers = tuple(headers)
 
     async def message(self, kind: Any) -> Any | None:
@@ -115,10 +133,20 @@ class Call:
             raise CallerLeft("the caller left before the end of its request")
         return message
 
-    def asked(self) -> Asked:
-        """What it says beside the message that has just come, all of it now."""
+    def begin(self, journal: Journal, method: str) -> None:
+        """A request to infer begins here; `origin` is its own from now on."""
+        self.origin = journal.began("grpc", method, self._given, *self._parent)
+
+    def asked(self, given: str) -> Asked:
+        """What it says beside the message that has just come, all of it now.
+
+        Args:
+            given: what the message is called.
+        """
+        if self._given is None and origins.named(given):
+            self.origin = self.origin._replace(id=given)
         now_s = time.monotonic()
-        return Asked(self.headers, self.remaining_ms(), now_s, self.size)
+        return Asked(self.headers, self.remaining_ms(), now_s, self.size, self.origin)
 
     def remaining_ms(self) -> float | None:
         """Until the deadline that gRPC itself carries (`grpc-timeout`); None without one."""
@@ -214,25 +242,32 @@ class Frame:
         caller: access.Caller | None = None
         try:
             if scope is not None:
+                if scope == "infer":
+                    call.begin(self._journal, ONE)
                 caller = self._enter(call, scope)
+                if caller is not access.ANYBODY:
+                    call.origin = call.origin._replace(tenant=caller.tenant, key=caller.name)
             return await work(call)
         except GearshiftError as error:
             refusal = error
         except grpc.aio.AbortError:
             raise
         except Exception:
-            _LOG.exception("a call failed")
+            _LOG.exception("a call failed", extra=origins.logged(call.origin))
             refusal = GearshiftError("an unexpected error; the server's log says more")
         finally:
             if caller is not None:
                 self._access.leave(caller, call.usd)
         code, details, trailing = problems.of(refusal)
+        if call.origin.id:
+            trailing = (*trailing, (origins.REQUEST_ID, call.origin.id))
         try:
             await context.abort(code, details, trailing)
         except grpc.aio.AbortError:
             raise
         except Exception as error:  # of a kind that gRPC keeps to itself
-            _LOG.debug("nobody was there to be told %r: %r", refusal, error)
+            # Not its words, which may repeat what the caller sent.
+            _LOG.debug("nobody was there to be told %s: %s", refusal.code, type(error).__name__)
         return None  # gRPC knows that the call was aborted
 
     def _enter(self, call: Call, scope: access.Scope) -> access.Caller:
@@ -245,7 +280,7 @@ class Frame:
     def _count(self, scope: access.Scope | None, error: GearshiftError, call: Call) -> None:
         """Count a request to infer that ended before its model was known."""
         if scope == "infer":
-            self._journal.failed("", error, time.monotonic() - call.came_s)
+            self._journal.failed("", error, time.monotonic() - call.came_s, call.origin)
 
 
 def _text(value: str | bytes) -> str:

@@ -8,9 +8,9 @@ import time
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from gateway import aside
+from gateway import aside, origins
 from gateway.journal import Journal
-from gateway.messages import InferRequest, InferResponse
+from gateway.messages import InferRequest, InferResponse, Origin
 from gateway.rpc import messages
 from gateway.service import Service
 from gateway.wire import demands, said, v2, v2_answer
@@ -24,6 +24,7 @@ _LOG = logging.getLogger(__name__)
 _RETURN_MS = 2.0
 # A caller's clock runs since before ours: its deadline passes, and it cancels, so much sooner.
 _AHEAD_MS = 10.0
+_REQUEST_ID = origins.REQUEST_ID.encode()
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +36,14 @@ class Asked:
         remaining_ms: until gRPC's own deadline, from `received_s`; None without one.
         received_s: monotonic time of its last byte.
         size: of its message, in bytes.
+        origin: whose it is.
     """
 
     headers: demands.Headers
     remaining_ms: float | None
     received_s: float
     size: int
+    origin: Origin
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +84,9 @@ class Infer:
         try:
             read = await self._read(message, asked)
             parsed_s = time.monotonic()
+            marks = asked.origin.marks
+            if marks is not None:
+                marks.received_s, marks.parsed_s = asked.received_s, parsed_s
             response = await self._service.infer(read.request, _nobody_leaves)
             if v2_answer.is_long(response.outputs, read.body.outputs):
                 answer = await aside.run(_encoded, read, response)
@@ -91,14 +97,16 @@ class Infer:
             raise  # counted already
         except asyncio.CancelledError:
             age_s = time.monotonic() - asked.received_s
-            self._journal.failed(model, self._why_it_ended(asked, age_s), age_s)
+            why = self._why_it_ended(asked, age_s)
+            self._journal.failed(model, why, age_s, asked.origin)
             raise
         except Exception:
-            _LOG.exception("a request for %s failed", model)
+            _LOG.exception("a request for %s failed", model, extra=origins.logged(asked.origin))
             error = GearshiftError("an unexpected error; the server's log says more")
-            self._journal.failed(model, error, 0.0)
+            self._journal.failed(model, error, 0.0, asked.origin)
             raise error from None
         words = said.of(response, (parsed_s - asked.received_s) * 1000)
+        words.append((_REQUEST_ID, asked.origin.id.encode()))
         # Beside the metadata, which not every client lets its callers read and a stream has once.
         messages.say(answer, messages.as_parameters(words))
         return Answered(answer, words, response.cost_usd_per_million / 1e6)
@@ -123,9 +131,11 @@ class Infer:
             explain = demands.explained(asked.headers)
         except GearshiftError as error:
             age_s = time.monotonic() - asked.received_s
-            self._journal.failed(message.model_name, error, age_s)
+            self._journal.failed(message.model_name, error, age_s, asked.origin)
             raise
-        request = InferRequest(served.name, body.inputs, body.rows, demanded, asked.received_s)
+        request = InferRequest(
+            served.name, body.inputs, body.rows, demanded, asked.received_s, asked.origin
+        )
         return _Read(request, body, served.labels, explain)
 
     def _why_it_ended(self, asked: Asked, age_s: float) -> GearshiftError:

@@ -48,7 +48,7 @@ def handlers(
     frame = Frame(access, journal, Limits(settings.max_body_bytes, settings.read_timeout_seconds))
 
     async def one(message: Any, call: Call) -> Any:
-        answered = await infer(message, call.asked())
+        answered = await infer(message, call.asked(message.id))
         call.usd = answered.usd
         call.say(answered.said)
         return answered.message

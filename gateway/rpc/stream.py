@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any
 
 from tritonclient.grpc import service_pb2 as pb
 
 from gateway.journal import Journal
 from gateway.rpc import messages, problems
-from gateway.rpc.calls import Call
+from gateway.rpc.calls import STREAM, Call
 from gateway.rpc.infer import Answered, Asked
-from gateway.trust.access import Access
+from gateway.trust.access import ANYBODY, Access
 from router.errors import GearshiftError, NotReady
 
 # Requests of one stream that run or wait for their turn to be answered: two full batches. Beyond,
@@ -87,7 +88,9 @@ class Streams:
         try:
             await room.acquire()
             while (message := await call.message(pb.ModelInferRequest)) is not None:
-                answering = asyncio.create_task(self._answer(message, call.asked(), call))
+                call.begin(self._journal, STREAM)
+                asked = call.asked(message.id)
+                answering = asyncio.create_task(self._answer(message, asked, call))
                 running.add(answering)
                 answering.add_done_callback(running.discard)
                 turn.put_nowait(answering)
@@ -108,7 +111,8 @@ class Streams:
         except GearshiftError as error:
             answer.error_message = error.detail
             infer.model_name, infer.id = message.model_name, message.id
-            messages.say(infer, problems.parameters(error))
+            named = {"x_request_id": asked.origin.id}
+            messages.say(infer, problems.parameters(error) | named)
         else:
             infer.CopyFrom(answered.message)
         # As Triton says it: nothing more follows for this request.
@@ -119,8 +123,11 @@ class Streams:
         try:
             caller = self._access.enter(call.authorization, "infer")
         except GearshiftError as error:
-            self._journal.failed(message.model_name, error, 0.0)
+            self._journal.failed(message.model_name, error, 0.0, asked.origin)
             raise
+        if caller is not ANYBODY:
+            origin = asked.origin._replace(tenant=caller.tenant, key=caller.name)
+            asked = replace(asked, origin=origin)
         usd = 0.0
         try:
             answered = await self._infer(message, asked)

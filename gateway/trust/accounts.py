@@ -14,10 +14,11 @@ from router.quota import Bucket, Refusal
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Whose request this is: the name of the key, for metrics, logs and budgets."""
+    """Whose request this is: the name of the key, for metrics, logs and budgets, and its tenant."""
 
     name: str
     id: str = ""
+    tenant: str = "open"
 
 
 class Account:
@@ -30,7 +31,7 @@ class Account:
 
     def __init__(self, key: Key, bucket: Bucket) -> None:
         self.key = key
-        self.caller = Caller(key.name, key.id)
+        self.caller = Caller(key.name, key.id, "default")
         self._bucket = bucket
         self._running = self._told_running = self._elsewhere = 0
         self._spent_usd = self._unsaid_usd = 0.0

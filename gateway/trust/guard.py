@@ -13,15 +13,30 @@ import ipaddress
 from starlette.types import ASGIApp, Receive, Send
 from starlette.types import Scope as AsgiScope
 
-from gateway.http.asgi import CHARGED_USD, respond
+from gateway.http.asgi import (
+    CALLER,
+    CHARGED_USD,
+    INFER_ROUTE,
+    INFER_ROUTE_OF_VERSION,
+    REQUEST_ID,
+    began,
+    read_headers,
+    respond,
+)
 from gateway.journal import Journal
 from gateway.trust.access import ANYBODY, Access, Scope
 from gateway.wire import problems
 from router.errors import Forbidden, GearshiftError
 
 # What orchestrators ask, who have no key; and what describes the API alone.
-_FREE = frozenset(("/healthz", "/readyz", "/v2/health/live", "/v2/health/ready", "/openapi.json"))
+_FREE = frozenset(
+    ("/", "/healthz", "/readyz", "/v2/health/live", "/v2/health/ready", "/openapi.json")
+)
+# The page's own files, which hold no data: it asks for a key, and for the data with it.
+_CONSOLE = "/console/"
+_FILES = (".css", ".js", ".svg", ".png")
 _INFER = ("/infer", "/decide")
+_MODELS = "/v2/models/"
 _REPOSITORY = "/v2/repository/"
 _INDEX = "/v2/repository/index"
 
@@ -33,8 +48,10 @@ def scope_of(path: str) -> Scope | None:
     """
     if path in _FREE:
         return None
-    if path.startswith(("/admin", _REPOSITORY)):
+    if path.startswith(("/admin", _CONSOLE + "admin", _REPOSITORY)):
         return "read" if path == _INDEX else "admin"
+    if path.startswith(_CONSOLE) and path.endswith(_FILES):
+        return None
     return "infer" if path.endswith(_INFER) else "read"
 
 
@@ -65,16 +82,25 @@ class Guard:
                 authorization = headers.get(b"authorization")
                 caller = self._access.enter(authorization, needed, loopback=self._loopback)
             except GearshiftError as error:
-                if scope["path"].endswith("/infer"):
-                    model = scope["path"].removeprefix("/v2/models/").partition("/")[0]
-                    self._journal.failed(model, error, 0.0)
-                await respond(send, *problems.of(error))
+                await self._refuse(scope, send, error)
                 return
+            scope[CALLER] = caller
         try:
             await app(scope, receive, send)
         finally:
             if caller is not ANYBODY:
                 self._access.leave(caller, scope.get(CHARGED_USD, 0.0))
+
+    async def _refuse(self, scope: AsgiScope, send: Send, error: GearshiftError) -> None:
+        status, headers, body = problems.of(error)
+        if scope["path"].endswith(_INFER[0]):
+            model, _, rest = scope["path"].removeprefix(_MODELS).partition("/")
+            own, _ = read_headers(scope)
+            route = INFER_ROUTE_OF_VERSION if rest.startswith("versions/") else INFER_ROUTE
+            origin = began(scope, own, route, self._journal)
+            self._journal.failed(model, error, 0.0, origin)
+            headers.append((REQUEST_ID, origin.id.encode()))
+        await respond(send, status, headers, body)
 
 
 def refuse_other_sites(headers: dict[bytes, bytes], loopback: bool) -> None:

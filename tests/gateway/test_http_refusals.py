@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from types import SimpleNamespace
 from typing import Any
@@ -16,16 +17,28 @@ from tests.drills.openloop import post
 
 PATH, HURRY = "/v2/models/m/infer", {"Gearshift-Max-Latency-Ms": "5"}
 BODY = b'{"inputs": []}'
+NAMED = re.compile(rb"x-request-id: ([^\r]+)\r\n")
 
 
-def refused(packet: bytes, *, keep_alive: bool = True, length: str = str(len(BODY))) -> Refusals:
+def refused(
+    packet: bytes,
+    *,
+    keep_alive: bool = True,
+    length: str = str(len(BODY)),
+    named: tuple[bytes, ...] = (),
+) -> Refusals:
     """A table that was told of the refusal of `packet`."""
     left = [0]
     shed: Shed[Any] = Shed(lambda: left[0])
     answer = (429, [(b"content-length", b"2")], b"no")
     held = shed.keep("k", Overloaded("no", retry_after_s=9), answer, lambda: None, time.monotonic())
     cycle: Any = SimpleNamespace(
-        scope={"headers": [(b"content-length", length.encode())]},
+        scope={
+            "headers": [
+                (b"content-length", length.encode()),
+                *((b"x-request-id", name) for name in named),
+            ]
+        },
         default_headers=[(b"server", b"x")],
         keep_alive=keep_alive,
     )
@@ -43,7 +56,11 @@ def test_the_same_bytes_are_refused_with_the_same_answer() -> None:
         assert written.startswith(b"HTTP/1.1 429 ") and written.endswith(b"\r\n\r\nno")
         assert b"server: x\r\ncontent-length: 2\r\n" in written
         other = BODY.replace(b"inputs", b"nothin")
-        assert refusals.find(post(PATH, other, HURRY), loop) == written
+        again = refusals.find(post(PATH, other, HURRY), loop)
+        assert again is not None
+        names = [NAMED.findall(one) for one in (written, again)]
+        assert len(names[0]) == len(names[1]) == 1 and names[0] != names[1]
+        assert NAMED.sub(b"", again) == NAMED.sub(b"", written)
         for different in (
             post(PATH, BODY, {}),
             post(PATH + "x", BODY, HURRY),
@@ -52,6 +69,18 @@ def test_the_same_bytes_are_refused_with_the_same_answer() -> None:
             post(PATH, b'{"relax" : []}', HURRY),
         ):
             assert refusals.find(different, loop) is None
+
+    asyncio.run(main())
+
+
+def test_a_request_keeps_the_name_that_its_caller_gave_it() -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        packet = post(PATH, BODY, HURRY)
+        written = refused(packet, named=(b"mine-1",)).find(packet, loop)
+        assert written is not None and NAMED.findall(written) == [b"mine-1"]
+        unusable = refused(packet, named=(b'"; drop',)).find(packet, loop)
+        assert unusable is not None and b"drop" not in unusable and NAMED.search(unusable)
 
     asyncio.run(main())
 
