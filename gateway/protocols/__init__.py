@@ -31,6 +31,7 @@ from types import ModuleType
 
 from fastapi import FastAPI
 
+from gateway.console.gathering import Console
 from gateway.journal import Journal
 from gateway.metrics import Metrics
 from gateway.processes.worker import Place
@@ -52,6 +53,8 @@ class Parts:
     """Among the workers that share the port; None where this process serves it alone."""
     tls: Tls | None = None
     """What every listener speaks; None for plain TCP."""
+    console: Console | None = None
+    """What the page at `/` shows; None where there is none."""
 
     @property
     def metrics(self) -> Metrics:

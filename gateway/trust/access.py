@@ -134,6 +134,13 @@ class Access:
         self._metrics.key_entered(key.name)
         return account.caller
 
+    def may(self, caller: Caller, scope: Scope) -> bool:
+        """Whether `caller`, who came in by the public port, may do what needs `scope`."""
+        if caller is ANYBODY:
+            return scope != "admin" or self._loopback
+        account = self._accounts.get(caller.id)
+        return account is not None and account.key.may(scope)
+
     def leave(self, caller: Caller, usd: float = 0.0) -> None:
         """The request has ended, and `usd` was charged for it."""
         if caller is not ANYBODY and (account := self._accounts.get(caller.id)) is not None:

@@ -1,0 +1,195 @@
+"""The state: what this process serves now, on which lanes, and what waits for them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from prometheus_client import CollectorRegistry
+
+from gateway.console.decisions import stated
+from gateway.console.history import Classes
+from gateway.lifecycle.fleet import ServedModel
+from gateway.service import Service
+from gateway.wire import described
+from router.card import VariantCard
+from router.menu import Offer
+
+# One real sample as a request, which `gateway compress` writes beside the variants that it builds.
+SAMPLE_FILE = "sample.json"
+_MOST_SAMPLE_BYTES = 1 << 20
+_QUEUED = "gearshift_queued_requests"
+_QUEUE_AGE_S = "gearshift_queue_age_seconds"
+
+
+def share(
+    service: Service,
+    registry: CollectorRegistry,
+    samples: Samples,
+    lately: Mapping[str, Mapping[str, Classes]],
+) -> dict[str, Any]:
+    """What this process has to say, as `gateway.console.everybody` joins it: plain JSON values.
+
+    Args:
+        lately: latencies of the last minute, by model and variant.
+    """
+    report = service.lanes_report()
+    breakers = report.get("breakers", {})
+    assert isinstance(breakers, dict)
+    models = sorted(service.fleet.everything().values(), key=lambda model: model.name)
+    return {
+        "ready": service.ready,
+        "stopping": service.stopping,
+        "lanes": _lanes(service),
+        "queue": _queue(registry),
+        "left_out": list(service.fleet.problems),
+        "models": [
+            _model(each, service, samples, breakers, lately.get(each.name, {})) for each in models
+        ],
+    }
+
+
+class Samples:
+    """The sample of each model, as it lies beside its variants."""
+
+    def __init__(self, store: Path) -> None:
+        self._store = store
+        self._read: dict[str, tuple[int, Any]] = {}
+
+    def of(self, model: str) -> Any:
+        """A body to call `model` with; None where there is none that can be read.
+
+        A link could lead out of the store: it is not followed.
+        """
+        path = self._store / model / SAMPLE_FILE
+        try:
+            found = path.lstat()
+            if not path.is_file() or path.is_symlink() or found.st_size > _MOST_SAMPLE_BYTES:
+                return None
+            known = self._read.get(model)
+            if known is None or known[0] != found.st_mtime_ns:
+                body = json.loads(path.read_bytes())
+                known = found.st_mtime_ns, body if isinstance(body, dict) else None
+                self._read[model] = known
+        except (OSError, ValueError):
+            return None
+        return known[1]
+
+
+def _lanes(service: Service) -> list[dict[str, Any]]:
+    told = []
+    for lane in service.lanes:
+        running = lane.running
+        assignment = None if running is None else running.assignment
+        told.append(
+            {
+                "lane": lane.number,
+                "busy": running is not None,
+                "lost": lane.lost_s > 0,
+                "model": None if assignment is None else assignment.model,
+                "variant": None if assignment is None else assignment.variant,
+                "rows": None if assignment is None else sum(one.rows for one in assignment.members),
+            }
+        )
+    return told
+
+
+def _queue(registry: CollectorRegistry) -> dict[str, Any]:
+    requests, oldest_s, by_model = 0, 0.0, {}
+    for family in registry.restricted_registry([_QUEUED, _QUEUE_AGE_S]).collect():
+        for sample in family.samples:
+            if sample.name == _QUEUED:
+                requests += int(sample.value)
+                if "model" in sample.labels:
+                    by_model[sample.labels["model"]] = int(sample.value)
+            elif sample.name == _QUEUE_AGE_S:
+                oldest_s = max(oldest_s, sample.value)
+    return {"requests": requests, "oldest_ms": round(oldest_s * 1000, 1), "by_model": by_model}
+
+
+def _model(
+    model: ServedModel,
+    service: Service,
+    samples: Samples,
+    breakers: Mapping[str, str],
+    lately: Mapping[str, Classes],
+) -> dict[str, Any]:
+    builds = model.builds
+    card = next((build.entry.card for build in builds.values()), None)
+    told = described.model(model)
+    rollout = model.rollout
+    return {
+        "name": model.name,
+        "served": model.served,
+        "metric": None if card is None else card.task.metric,
+        "unit": None if card is None else "share",
+        "reference": model.reference,
+        "samples": None if card is None else card.task.samples,
+        "inputs": told["inputs"],
+        "outputs": told["outputs"],
+        "labels": None if model.labels is None else list(model.labels),
+        "processor": None
+        if card is None or card.processor is None
+        else card.processor.model_dump(mode="json"),
+        "sample": samples.of(model.name),
+        "pinned": rollout.pinned,
+        "aliases": dict(rollout.aliases),
+        "default_constraints": stated(service.settings.default_constraints),
+        "variants": [
+            _variant(model, name, breakers.get(f"{model.name}/{name}", "closed"), lately)
+            for name in _in_order(model)
+        ],
+    }
+
+
+def _in_order(model: ServedModel) -> list[str]:
+    """The most accurate first; those that have no card last."""
+    accuracy = {name: build.offer.accuracy for name, build in model.builds.items()}
+    return sorted(model.states, key=lambda name: (-accuracy.get(name, -1.0), name))
+
+
+def _variant(
+    model: ServedModel, name: str, breaker: str, lately: Mapping[str, Classes]
+) -> dict[str, Any]:
+    state, build = model.states[name], model.builds.get(name)
+    return {
+        "name": name,
+        "state": state.state,
+        "why": state.why,
+        "replacing": name in model.incoming,
+        "breaker": breaker,
+        "canary_weight": model.rollout.canaries.get(name),
+        "shadow_share": model.rollout.shadows.get(name),
+        "live": lately.get(name, {}),
+        **(_NOT_MEASURED if build is None else _measured(build.entry.card, build.offer)),
+    }
+
+
+_NOT_MEASURED = dict.fromkeys(
+    (
+        "description",
+        "accuracy",
+        "accuracy_low",
+        "accuracy_high",
+        "p50_ms",
+        "p99_ms",
+        "cost_usd_per_million",
+        "card",
+    )
+)
+
+
+def _measured(card: VariantCard, offer: Offer) -> dict[str, Any]:
+    alone = card.latency[0]
+    return {
+        "description": card.description,
+        "accuracy": offer.accuracy,
+        "accuracy_low": offer.accuracy_low,
+        "accuracy_high": offer.accuracy_high,
+        "p50_ms": alone.p50_ms,
+        "p99_ms": alone.p99_ms,
+        "cost_usd_per_million": offer.cost_usd_per_million(1),
+        "card": card.model_dump(mode="json"),
+    }
