@@ -173,7 +173,7 @@ class Admission:
         try:
             decision = self._accepted(model, constraints, rows)
         except Overloaded as error:
-            shed.keep(kind, error, error, self._metrics.undecided(model).inc, now_s)
+            shed.keep(kind, error, error, self._metrics.undecided(model), now_s)
             raise
         if refusing and shed.is_over(kind):
             self._left_more += _EVERYBODY

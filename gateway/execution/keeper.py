@@ -81,6 +81,9 @@ class Watcher(Protocol):
     def batch_failed(self, model: str, variant: str, retried: int) -> None:
         """A batch failed at least in part, and so many of its requests are run again."""
 
+    def lane_ran(self, seconds: float) -> None:
+        """A lane was busy with a batch for so long, however it ended."""
+
     def lane_lost(self) -> None:
         """A lane's process ended, or its engine did not come back."""
 

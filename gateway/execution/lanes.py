@@ -86,6 +86,11 @@ class Lanes:
         """Requests waiting for a lane."""
         return len(self._scheduler.queue.waiting)
 
+    def waiting(self) -> list[InferRequest]:
+        """Requests that wait for a lane now; on any thread."""
+        with self._lock:
+            return [ticket.request for ticket in self._tickets.values()]
+
     @property
     def busy(self) -> int:
         """Lanes that run a batch now."""
@@ -312,6 +317,7 @@ class Lanes:
             self._watcher.batch_failed(model, variant, retried)
         with self._lock:
             self._unsettled -= 1
+        self._watcher.lane_ran(finished_s - started_s)
         if answered:
             took_s = finished_s - started_s - ran.failed_s
             self._watcher.batch(model, variant, answered, took_s)

@@ -24,6 +24,7 @@ import asyncio
 import logging
 import math
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import lru_cache, partial
@@ -76,7 +77,7 @@ class Residency:
         self._wake = asyncio.Event()
         self._looked: list[asyncio.Future[None]] = []
         self._arrivals: list[asyncio.Future[None]] = []
-        self._waiting = 0
+        self._waiting: Counter[str] = Counter()
         self._stopping = False
         self._loader: Loader | None = None
         self._task: asyncio.Task[None] | None = None
@@ -161,7 +162,12 @@ class Residency:
     @property
     def waiting(self) -> int:
         """Requests that wait for a variant to be loaded."""
-        return self._waiting
+        return self._waiting.total()
+
+    @property
+    def waiting_for(self) -> Counter[str]:
+        """The same by model."""
+        return self._waiting.copy()
 
     def wanted(self, model: str, constraints: Constraints, rows: int) -> None:
         """Count a request for the variant that would have answered it, had all been loaded."""
@@ -198,7 +204,7 @@ class Residency:
         load_s = self._loading.load_s(ideal[0])
         if now_s + load_s >= until_s:
             return False
-        self._waiting += 1
+        self._waiting[model] += 1
         self._wake.set()
         try:
             async with asyncio.timeout(until_s - now_s):
@@ -206,7 +212,7 @@ class Residency:
         except TimeoutError:
             return False
         finally:
-            self._waiting -= 1
+            self._waiting[model] -= 1
         return not self._stopping
 
     async def start(
@@ -344,6 +350,7 @@ class Residency:
                 self._replaced(model.name, variant)
                 self._since_s[model.name, variant] = time.monotonic()
                 self._metrics.loaded(model.name, variant)
+                self._metrics.swapped(model.name, variant)
                 _LOG.warning("%s/%s: a new build serves", model.name, variant)
                 return True
         return False

@@ -19,6 +19,7 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.metrics_core import Metric
+from prometheus_client.samples import Exemplar
 
 from gateway.processes.worker import Place
 
@@ -78,8 +79,11 @@ class Everybody:
         for number in sorted(told):
             for name, text, kind, samples in told[number]:
                 family = families.setdefault(name, Metric(name, text, kind))
-                for sample, labels, value in samples:
-                    family.add_sample(sample, {_LABEL: str(number), **labels}, value)
+                for sample, labels, value, *traced in samples:
+                    exemplar = Exemplar(*traced) if traced else None
+                    family.add_sample(
+                        sample, {_LABEL: str(number), **labels}, value, None, exemplar
+                    )
         for number in others:
             if number not in told:
                 families[_UP].add_sample(_UP, {_LABEL: str(number)}, 0.0)
@@ -87,13 +91,19 @@ class Everybody:
 
 
 def dump(registry: CollectorRegistry) -> bytes:
-    """Every series: a list of families, [name, text, type, [[name, labels, value], ...]]."""
+    """Every series: a list of families, [name, text, type, [[name, labels, value], ...]].
+
+    Behind the value come an exemplar's labels, value and time, where there is one.
+    """
     families = [
         [
             family.name,
             family.documentation,
             family.type,
-            [[sample.name, sample.labels, sample.value] for sample in family.samples],
+            [
+                [sample.name, sample.labels, sample.value, *(sample.exemplar or ())]
+                for sample in family.samples
+            ],
         ]
         for family in registry.collect()
     ]

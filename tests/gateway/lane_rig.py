@@ -52,6 +52,9 @@ class Told:
     def batch_failed(self, model: str, variant: str, retried: int) -> None:
         self.failed.append((model, variant, retried))
 
+    def lane_ran(self, seconds: float) -> None:
+        """Nothing is counted."""
+
     def lane_lost(self) -> None:
         self.lost += 1
 

@@ -1,0 +1,345 @@
+"""Metrics: what happens is told here, counted, and shown to Prometheus. Start in `declared`.
+
+`Metrics` has a method for each thing that happens; `answers` counts what was answered, `variants`
+reads what variants are when it is asked, `families` keeps the numbers.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Iterable, Mapping
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.registry import Collector
+
+from gateway.about import VERSION
+from gateway.messages import UNTOLD, InferRequest, InferResponse, Origin
+from gateway.metrics import variants
+from gateway.metrics.answers import Answers
+from gateway.metrics.declared import METRICS
+from gateway.metrics.families import Families, Row, Spread, Value
+from gateway.metrics.variants import Shown
+from gateway.statistics import Statistics, Totals
+from router.constraints import NONE, Constraints, or_default
+from router.decision import Decision
+from router.errors import DeadlinePassed, EngineFailed, GearshiftError, Overloaded
+
+__all__ = ["NO_VARIANT", "OTHERS", "UNKNOWN_MODEL", "Metrics", "Shown"]
+
+UNKNOWN_MODEL = "unknown"
+NO_VARIANT = "none"
+NO_KEY = "none"
+NO_TENANT = "none"
+NO_REASON = "none"
+OTHERS = "others"
+
+_MOST_KEYS = 500
+_MOST_TENANTS = 100
+# Errors that a decision ended in, whose codes are its verdicts.
+_VERDICTS = frozenset(("unsatisfiable", "overloaded", "not-ready"))
+
+
+class Metrics:
+    """Counts what happens. Everything but the gauges is called on the event loop's thread.
+
+    Attributes:
+        registry: what Prometheus's client renders.
+        default: what holds for a request that demands nothing.
+    """
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.statistics = Statistics()
+        self.default: Constraints = NONE
+        self._models: frozenset[str] = frozenset()
+        self._keys: frozenset[str] = frozenset()
+        self._tenants: frozenset[str] = frozenset()
+        self._families = families = Families(METRICS)
+        self.registry.register(families)
+        for declared in METRICS:  # what has no labels is there from the beginning
+            if not declared.labels:
+                families[declared.name].value()
+        self._set("store_readable", 1)
+        self._set("worker_up", 1)
+        families["build_info"].value(VERSION, platform.python_version()).set(1)
+        # Looking a series up by its labels costs as much as using it.
+        self._answers: dict[tuple[str, str, str, str], Answers] = {}
+        self._batches: dict[tuple[str, str], tuple[Spread, Spread, Totals]] = {}
+        self._failures: dict[tuple[str, str, str], tuple[Value, Spread]] = {}
+        self._busy = families["lane_busy_seconds_total"].value()
+
+    def govern(self, default: Constraints, percentile: int) -> None:
+        """Judge by these from now on.
+
+        Args:
+            default: what holds for a request that demands nothing.
+            percentile: of latency, that is promised.
+        """
+        self.default = default
+        self._set("promised_percentile", percentile / 100)
+
+    def watch(
+        self,
+        *,
+        queued: Callable[[], Mapping[str, int]],
+        ages_s: Callable[[], Mapping[str, float]],
+        busy_lanes: Callable[[], float],
+        lost_lanes: Callable[[], float],
+        loaded_bytes: Callable[[], float],
+        lanes: int,
+    ) -> None:
+        """Read the gauges of queue, lanes and memory from these functions at each scrape.
+
+        Args:
+            queued: requests that wait, by model.
+            ages_s: age of the oldest request that waits for a lane, by model.
+        """
+        for name, by_model in (("queued_requests", queued), ("queue_age_seconds", ages_s)):
+            self._families[name].probe = lambda of=by_model: self._of_models(of())
+        self._probe("busy_lanes", busy_lanes)
+        self._probe("lost_lanes", lost_lanes)
+        self._probe("loaded_bytes", loaded_bytes)
+        self._set("lanes", lanes)
+
+    def watch_variants(self, shown: Callable[[], Iterable[Shown]]) -> None:
+        """Show at each scrape what variants there are."""
+        variants.watch(self._families, shown, lambda: self.default)
+
+    def watch_cache(self, kept_bytes: Callable[[], float]) -> None:
+        """Read what the response cache takes from this function at each scrape."""
+        self._probe("response_cache_bytes", kept_bytes)
+
+    def watch_model(self, model: str) -> None:
+        """Count requests for `model` under its own name from now on."""
+        self._models |= {model}
+
+    # Requests
+
+    def answered(self, request: InferRequest, response: InferResponse, total_s: float) -> None:
+        """One request was answered, `total_s` after its last byte."""
+        decision, constraints = response.decision, request.constraints
+        key = request.model, decision.variant, decision.reason, request.origin.tenant
+        answers = self._answers.get(key)
+        if answers is None:
+            model, variant, reason, tenant = key
+            totals = self.statistics.totals(model, variant)
+            answers = self._answers[key] = Answers(
+                self._families, totals, model, variant, reason, self._tenant(tenant)
+            )
+        if self.default is not NONE:
+            constraints = or_default(constraints, self.default)
+        answers.count(request, response, constraints, total_s)
+
+    def failed(
+        self,
+        model: str,
+        error: GearshiftError,
+        total_s: float,
+        origin: Origin = UNTOLD,
+        request: InferRequest | None = None,
+    ) -> None:
+        """One request ended without an answer, `total_s` after its last byte."""
+        model = self._known(model)
+        requests, latency = self._failed(model, error.code, origin.tenant)
+        requests.value += 1
+        if origin.trace is None or not origin.trace.sampled:
+            latency.observe(total_s)
+        else:
+            latency.observe_traced(total_s, origin.trace)
+        if isinstance(error, EngineFailed) and error.variant:
+            self.statistics.totals(model, error.variant).failure(total_s)
+        if isinstance(error, DeadlinePassed):
+            self._deadline(model, "missed", origin.tenant)
+        elif type(error) is Overloaded and request is not None:
+            constraints = or_default(request.constraints, self.default)
+            if constraints.max_latency_ms is not None:
+                self._deadline(model, "shed", origin.tenant)
+
+    def exceeded(self, model: str, variant: str) -> None:
+        """One request was told how long it would take, and its deadline passed instead."""
+        self._count("predictions_total", model, variant, "exceeded")
+
+    def undecided(self, model: str) -> Callable[[], None]:
+        """Counts requests that a refusal ended which was decided before."""
+        return self._families["shed_total"].value(self._known(model)).inc
+
+    def shed(
+        self,
+        model: str,
+        error: GearshiftError,
+        tenant: str = UNTOLD.tenant,
+        constraints: Constraints = NONE,
+    ) -> Callable[[], None]:
+        """What counts one such request, which demanded `constraints`, and how it ended."""
+        model = self._known(model)
+        requests, latency = self._failed(model, error.code, tenant)
+        shed = self._families["shed_total"].value(model)
+        deadline = Value()  # nobody's, where there is none
+        if or_default(constraints, self.default).max_latency_ms is not None:
+            deadlines = self._families["deadlines_total"]
+            deadline = deadlines.value(model, "shed", self._tenant(tenant))
+
+        def count() -> None:
+            requests.value += 1
+            latency.observe(0.0)
+            shed.value += 1
+            deadline.value += 1
+
+        return count
+
+    def refused(self, decision: Decision) -> None:
+        """One request was refused by a decision."""
+        self._count("decisions_total", decision.model, decision.verdict)
+        for constraint in {refusal.constraint for refusal in decision.refused}:
+            self._count("constraint_misses_total", decision.model, constraint)
+
+    def looked_up(self, model: str, variant: str, *, found: bool) -> None:
+        """One request that `variant` shall answer was looked up in the response cache."""
+        self._count("response_cache_total", model, "hit" if found else "miss")
+        if not found:
+            self.statistics.totals(model, variant).misses += 1
+
+    # Lanes
+
+    def batch(self, model: str, variant: str, rows: int, seconds: float) -> None:
+        """One batch ran."""
+        key = model, variant
+        known = self._batches.get(key)
+        if known is None:
+            known = self._batches[key] = (
+                self._families["batch_seconds"].spread(*key),
+                self._families["batch_rows"].spread(*key),
+                self.statistics.totals(*key),
+            )
+        time, size, totals = known
+        totals.batch(rows, seconds)
+        time.observe(seconds)
+        size.observe(rows)
+
+    def batch_failed(self, model: str, variant: str, retried: int) -> None:
+        """One batch failed at least in part; so many of its requests are run again."""
+        self._count("batch_failures_total", model, variant)
+        if retried:
+            self._families["retries_total"].value(model, variant).inc(retried)
+
+    def lane_ran(self, seconds: float) -> None:
+        """A lane was busy with a batch for so long, however it ended."""
+        self._busy.value += seconds
+
+    def lane_lost(self) -> None:
+        """A lane's process ended, or its engine did not come back."""
+        self._count("lane_losses_total")
+
+    # Variants
+
+    def loaded(self, model: str, variant: str) -> None:
+        """One variant was loaded."""
+        self._count("variant_loads_total", model, variant)
+
+    def evicted(self, model: str, variant: str) -> None:
+        """One variant was freed."""
+        self._count("variant_evictions_total", model, variant)
+
+    def load_failed(self, model: str, variant: str) -> None:
+        """One variant could not be loaded, or not be warmed."""
+        self._count("variant_load_failures_total", model, variant)
+
+    def freed(self, model: str, variant: str) -> None:
+        """One build that was replaced, removed or taken out of service is out of memory."""
+        self._count("variant_frees_total", model, variant)
+
+    def swapped(self, model: str, variant: str) -> None:
+        """Another build of a variant has taken the place of the one that served."""
+        self._count("variant_swaps_total", model, variant)
+
+    def store(self, readable: bool) -> None:
+        """Whether the store can be read."""
+        self._set("store_readable", readable)
+
+    def shadowed(self, model: str, variant: str, outcome: str, agree: int, disagree: int) -> None:
+        """One request was picked for a shadow, and so many of its rows were compared."""
+        self._count("shadow_requests_total", model, variant, outcome)
+        rows = self._families["shadow_rows_total"]
+        rows.value(model, variant, "agree").inc(agree)
+        rows.value(model, variant, "disagree").inc(disagree)
+
+    # Keys
+
+    def key_entered(self, key: str) -> None:
+        """One request was let in by the key of this name."""
+        self._count("key_requests_total", self._key(key), "entered")
+
+    def key_refused(self, key: str, code: str) -> None:
+        """One request was kept out; `key` is empty where it had none that is known."""
+        self._count("key_requests_total", self._key(key) if key else NO_KEY, code)
+
+    def key_left(self, key: str, usd: float) -> None:
+        """One request that had been let in has ended, and was charged."""
+        if usd:
+            self._families["key_charged_usd_total"].value(self._key(key)).inc(usd)
+
+    def ledger_up(self, up: bool) -> None:
+        """Whether the ledger can be used."""
+        self._set("ledger_up", up)
+
+    # The server
+
+    def restarted(self, times: int) -> None:
+        """This process is a worker whose place was filled again so many times."""
+        self._families["worker_restarts_total"].value().inc(times)
+
+    def exposition(self, accept: str, of: Collector | None = None) -> tuple[bytes, str]:
+        """The page that Prometheus scrapes in the format that `accept` asks for, and its type.
+
+        Args:
+            of: what to show instead of this process's own series.
+        """
+        encode, content_type = choose_encoder(accept)
+        return encode(self.registry if of is None else of), content_type
+
+    def _known(self, model: str) -> str:
+        return model if model in self._models else UNKNOWN_MODEL
+
+    def _key(self, key: str) -> str:
+        """The name of a key, while there are not too many: each is a series for ever."""
+        if key not in self._keys:
+            if len(self._keys) >= _MOST_KEYS:
+                return OTHERS
+            self._keys |= {key}
+        return key
+
+    def _tenant(self, tenant: str) -> str:
+        if tenant not in self._tenants:
+            if len(self._tenants) >= _MOST_TENANTS:
+                return OTHERS
+            self._tenants |= {tenant}
+        return tenant
+
+    def _failed(self, model: str, code: str, tenant: str) -> tuple[Value, Spread]:
+        key = model, code, tenant
+        known = self._failures.get(key)
+        if known is None:
+            reason = code if code in _VERDICTS else NO_REASON
+            known = self._failures[key] = (
+                self._families["requests_total"].value(
+                    model, NO_VARIANT, code, reason, self._tenant(tenant)
+                ),
+                self._families["request_seconds"].spread(model, NO_VARIANT, code),
+            )
+        return known
+
+    def _deadline(self, model: str, outcome: str, tenant: str) -> None:
+        self._count("deadlines_total", model, outcome, self._tenant(tenant))
+
+    def _of_models(self, found: Mapping[str, float]) -> Iterable[Row]:
+        return [((model,), found.get(model, 0)) for model in sorted(self._models | set(found))]
+
+    def _count(self, name: str, *labels: str) -> None:
+        self._families[name].value(*labels).inc()
+
+    def _set(self, name: str, value: float) -> None:
+        self._families[name].value().set(value)
+
+    def _probe(self, name: str, value: Callable[[], float]) -> None:
+        self._families[name].probe = lambda: [((), float(value()))]
