@@ -30,14 +30,12 @@ def board(
     sections: Sections,
     *,
     tenants: bool,
-    events: Sequence[Builder[model.AnnotationQuery]] = (),
 ) -> model.Dashboard:
     """One dashboard: its sections one below the other, each a row with panels.
 
     Args:
         tenants: whether its panels heed the choice of tenant; where not, the choice is not shown,
             and kept for the dashboards that links lead to.
-        events: what is marked on every panel over time.
     """
     frame = (
         dashboard.Dashboard(title)
@@ -52,15 +50,15 @@ def board(
         .variables(_variables(tenants))
         .link(_others())
     )
-    for event in events:
-        frame = frame.annotation(event)
+    for each in EVENTS:
+        frame = frame.annotation(each)
     for name, panels in sections.items():
         frame = frame.with_row(dashboard.Row(name))
         for panel in panels:
             frame = frame.with_panel(panel)
     made = frame.build()
-    for number, each in enumerate(made.panels or [], start=1):
-        each.id_val = number
+    for number, panel_or_row in enumerate(made.panels or [], start=1):
+        panel_or_row.id_val = number
     return made
 
 

@@ -42,7 +42,6 @@ def build() -> model.Dashboard:
             "Memory and processes": _memory(),
         },
         tenants=False,
-        events=frame.EVENTS,
     )
 
 
@@ -61,14 +60,14 @@ def _figures() -> list[frame.Panel]:
             unit="short",
         ),
         number(
-            "Utilisation",
+            "Utilisation now",
             "The share of the lanes' time in which they ran batches lately.",
             now(promql.utilisation()),
             unit="percentunit",
             steps=((None, GREEN), (0.8, ORANGE), (0.95, RED)),
         ),
         number(
-            "Waiting",
+            "Waiting now",
             "Requests that wait for a lane, or for a variant that is being loaded.",
             now(summed("gearshift_queued_requests", MODEL)),
             unit="short",
@@ -105,7 +104,7 @@ def _lanes() -> list[frame.Panel]:
         ),
         dashed(
             lines(
-                "Busy lanes",
+                "Lanes, busy and lost",
                 "Lanes that run a batch and lanes that are lost, at each scrape; dashed, all that "
                 "there are.",
                 query(summed("gearshift_busy_lanes"), "busy"),

@@ -44,7 +44,6 @@ def build() -> model.Dashboard:
             "Is it well": _health(),
         },
         tenants=True,
-        events=frame.EVENTS,
     )
 
 
@@ -135,7 +134,7 @@ def _promises() -> list[frame.Panel]:
         unit="s",
     ).data_links([frame.link("Where the time goes", frame.LANES)])
     kept = lines(
-        "Deadlines kept",
+        "Deadlines kept, over time",
         "Share of the requests with a deadline that were answered in time, by model; requests "
         "whose caller let the deadline give way are left out. The dashed line is the objective.",
         query(promql.attainment(MODEL, TENANT, by="model"), "{{model}}"),

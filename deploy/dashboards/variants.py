@@ -42,7 +42,6 @@ def build() -> model.Dashboard:
             "Health": _health(),
         },
         tenants=False,
-        events=frame.EVENTS,
     )
 
 
@@ -171,7 +170,7 @@ def _calibration() -> list[frame.Panel]:
         unit="percentunit",
         least=None,
         most=1,
-    ).data_links([_SERVES])
+    ).data_links([frame.link("When each serves", frame.SHIFTING)])
     off = lines(
         "Actual against predicted",
         "The latency of an answer as a share of what its caller was told: the median, and the "
