@@ -8,7 +8,7 @@ MODELS ?= models
 BENCH_RESULTS ?= bench-results
 PEERS ?= .peers
 
-.PHONY: help setup demo test check bench bench-live bench-compression bench-peers bench-speed bench-picture bench-tools fuzz soak overload idle weights clean
+.PHONY: help setup demo test check bench bench-live bench-compression bench-peers bench-speed bench-picture bench-tools fuzz soak overload idle dashboards weights clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -70,6 +70,9 @@ idle: setup  ## 10,000 idle connections beside live traffic
 
 bench-tools:
 	@command -v wrk >/dev/null || { echo "make bench needs wrk: apt-get install wrk"; exit 1; }
+
+dashboards: setup  ## write deploy/grafana/*.json from deploy/dashboards
+	$(BIN)/python -m deploy.dashboards
 
 weights: setup  ## train the digits reference again; overwrites its shipped weights
 	$(BIN)/python -m compressors.tasks.digits
