@@ -1,5 +1,6 @@
 #!/bin/sh
-# Pin every package of both images by version and hash, for Python 3.11 on Linux:
+# Pin every package of both images by version and hash, for Python 3.11 on Linux (hashes of both
+# x86-64 and ARM are in):
 #
 #   deploy/docker/lock.sh
 #
@@ -20,8 +21,9 @@ lock() { # NAME "EXTRAS" "EXCLUDED PACKAGES" REQUIREMENTS...
     shift 3
     for extra in $extras; do set -- "$@" --extra "$extra"; done
     printf '%s\n' $excluded >"$tools/excluded"
-    "$tools/env/bin/uv" pip compile --quiet --universal --python-version 3.11 --generate-hashes \
-        --no-annotate --excludes "$tools/excluded" --output-file "deploy/docker/$name.lock" \
+    "$tools/env/bin/uv" pip compile --quiet --python-version 3.11 --generate-hashes \
+        --python-platform x86_64-manylinux_2_28 --no-annotate \
+        --excludes "$tools/excluded" --output-file "deploy/docker/$name.lock" \
         --custom-compile-command "deploy/docker/lock.sh; extras: ${extras:-none}" "$@"
 }
 

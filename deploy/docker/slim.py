@@ -2,8 +2,8 @@
 
     python -m deploy.docker.slim --models models
 
-The instructions are read from serve.Dockerfile itself, so there is no second list of steps. `PREFIX`
-and `TOOLS`, absolute in the image, are folders of a temporary one here. The server then runs as the
+The instructions are read from serve.Dockerfile itself, so there is no second list of steps. TOOLS
+and PREFIX, absolute in the image, are folders of a temporary one here. The server then runs as the
 image's user, on a read-only root where the system lets this program make one, with the image's
 environment and its health check; it must answer a request and end cleanly.
 """
