@@ -8,7 +8,7 @@ MODELS ?= models
 BENCH_RESULTS ?= bench-results
 PEERS ?= .peers
 
-.PHONY: help setup demo test check bench bench-live bench-compression bench-peers bench-speed bench-picture bench-tools fuzz soak overload idle dashboards weights clean
+.PHONY: help setup demo test check bench bench-live bench-compression bench-peers bench-speed bench-picture bench-tools fuzz soak overload idle dashboards slim weights clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -67,6 +67,9 @@ overload: setup  ## ten times what the lanes can do, for SECONDS, 60 by default
 
 idle: setup  ## 10,000 idle connections beside live traffic
 	$(BIN)/python -m tests.drills.idle $(ARGS)
+
+slim: setup  ## carry out the serve image's steps without an engine: its size, and that it serves MODELS
+	$(BIN)/python -m deploy.docker.slim $(if $(wildcard $(MODELS)),--models $(MODELS))
 
 bench-tools:
 	@command -v wrk >/dev/null || { echo "make bench needs wrk: apt-get install wrk"; exit 1; }
