@@ -1,0 +1,114 @@
+// Try it: the sliders' dry run as they move, a real request, and the commands that send the same.
+
+import { showAnswer, showProblem } from "./answer.js";
+import { Problem, ask, hasKey } from "./ask.js";
+import { copy, curl, python } from "./commands.js";
+import { showDecision } from "./decision.js";
+import { Demands } from "./demands.js";
+import { byId, h, show } from "./dom.js";
+import { Input } from "./input.js";
+
+const REST_MS = 80;
+
+export class Trial {
+  // `decided` is told of every new decision, to draw it.
+  constructor(decided) {
+    this.decided = decided;
+    this.decision = null;
+    this.language = "curl";
+    this.demands = new Demands(byId("demands"), () => this.#moved());
+    this.input = new Input(byId("input"), byId("kinds"), () => this.#write());
+    byId("no-demands").addEventListener("click", () => this.demands.build(this.model));
+    for (const root of [byId("decision"), byId("answer")])
+      root.addEventListener("click", (event) => {
+        const button = event.target.closest("[data-use]");
+        if (button) this.demands.set(JSON.parse(button.dataset.use));
+      });
+    byId("input").addEventListener("click", ({ target }) => {
+      if (target.dataset.send) this.#send(target);
+      else if (target.dataset.clear) this.input.clear();
+      else if (target.dataset.sample) this.input.sample();
+    });
+    byId("commands").addEventListener("click", ({ target }) => this.#command(target));
+    byId("commands").addEventListener("change", ({ target }) => {
+      this.language = target.value;
+      this.#write();
+    });
+  }
+
+  build(model) {
+    this.model = model;
+    this.decision = null;
+    this.demands.build(model);
+    this.input.build(model);
+    show(byId("answer"), h("p", { class: "empty" }, "The answer comes here: what was read, which variant read it, why, and where the time went."));
+  }
+
+  get asked() {
+    return this.demands.asked();
+  }
+
+  #moved() {
+    clearTimeout(this.timer);
+    this.timer = setTimeout(() => this.decide(), REST_MS);
+    this.#write();
+    this.decided();
+  }
+
+  // Ask who would answer now; only the last question counts.
+  async decide() {
+    this.asking?.abort();
+    const asking = (this.asking = new AbortController());
+    const model = this.model;
+    try {
+      const { body } = await ask(`/v2/models/${encodeURIComponent(model.name)}/decide`, { method: "POST", headers: this.demands.headers(), signal: asking.signal });
+      if (asking.signal.aborted) return;
+      this.decision = body;
+      showDecision(byId("decision"), model, body);
+    } catch (problem) {
+      if (!(problem instanceof Problem)) return;
+      this.decision = null;
+      showProblem(byId("decision"), model, problem);
+    }
+    this.decided();
+  }
+
+  get #url() {
+    return `/v2/models/${encodeURIComponent(this.model.name)}/infer`;
+  }
+
+  async #send(button) {
+    const { model } = this;
+    if (!this.input.body) return;
+    button.disabled = true;
+    try {
+      showAnswer(byId("answer"), model, await ask(this.#url, { method: "POST", headers: this.demands.headers(), body: JSON.stringify(this.input.body) }));
+    } catch (problem) {
+      if (!(problem instanceof Problem)) throw problem;
+      showProblem(byId("answer"), model, problem);
+    } finally {
+      button.disabled = false;
+    }
+  }
+
+  #write() {
+    if (!this.input?.body || !this.model) return;
+    const make = this.language === "curl" ? curl : python;
+    const text = make(location.origin + this.#url, this.demands.headers(), this.input.body, hasKey());
+    show(byId("commands"),
+      h("div", { class: "panel-head" },
+        h("fieldset", { class: "switch" }, h("legend", { class: "hidden" }, "The same request as"),
+          [["curl", "curl"], ["python", "Python"]].map(([value, word]) => h("label", null,
+            h("input", { type: "radio", name: "language", value, checked: value === this.language }), h("span", null, word)))),
+        h("button", { type: "button", "data-copy": true }, "Copy")),
+      h("pre", { tabindex: "0", "aria-label": "The same request as a command" }, text));
+  }
+
+  async #command(target) {
+    if (!target.dataset.copy) return;
+    const box = byId("commands").querySelector("pre");
+    await copy(box.textContent, box);
+    target.textContent = "Copied";
+    setTimeout(() => { target.textContent = "Copy"; }, 1500);
+  }
+}
