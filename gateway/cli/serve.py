@@ -20,7 +20,7 @@ from gateway import settings
 from gateway.cli.console import BAD_VALUE, STORE_PROBLEM, fail
 from gateway.cli.options import ConfigOption, LogLevelOption, with_settings
 from gateway.lifecycle.catalog import StoreUnusable
-from gateway.processes import open_files, ports
+from gateway.processes import notify, open_files, ports
 from gateway.processes.ending import Ending
 from gateway.processes.ports import PortUnusable
 from gateway.processes.worker import Place
@@ -118,7 +118,9 @@ def run(
         if place is not None:
             place.settled(service.ready)
         else:
-            typer.echo(f"{'ready' if service.ready else 'not ready'}: {url}/")
+            line = f"{'ready' if service.ready else 'not ready'}: {url}/"
+            typer.echo(line)
+            notify.ready(line)
         if on_ready is not None:
             on_ready(url)
 
@@ -133,9 +135,14 @@ def run(
     secured = app.tls
     files = open_files.raise_limit()
 
+    def begin() -> None:
+        ending.begin()
+        if place is None:
+            notify.stopping()
+
     class Server(uvicorn.Server):
         def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-            ending.begin()
+            begin()
             super().handle_exit(sig, frame)
 
     server = Server(
@@ -164,7 +171,7 @@ def run(
 
     def stop(number: int, frame: FrameType | None) -> None:
         del number, frame
-        ending.begin()
+        begin()
         server.should_exit = True
 
     # uvicorn drains on these and then raises them again for the handlers that were here before

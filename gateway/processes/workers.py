@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from gateway.processes import cores, ports
+from gateway.processes import cores, notify, ports
 from gateway.processes.worker import OPEN, Order
 from gateway.processes.worker_process import WorkerProcess
 from gateway.settings import Settings, SettingsError
@@ -199,7 +199,9 @@ class Supervisor:
         everybody = len(self._ready) == self._chosen.workers
         if everybody and not self._announced:
             self._announced = True
-            self._say(f"{'ready' if all(self._ready.values()) else 'not ready'}: {url}/")
+            line = f"{'ready' if all(self._ready.values()) else 'not ready'}: {url}/"
+            self._say(line)
+            notify.ready(line)
 
     def _bury(self) -> bool:
         """Let go of the workers that have ended; whether all that did so ended well."""
@@ -236,6 +238,7 @@ class Supervisor:
 
     def _stop(self) -> None:
         self._stops += 1
+        notify.stopping()
         if self._stops > 1:  # who asks twice does not want to wait
             self._kill_s = time.monotonic()
             return
