@@ -8,7 +8,7 @@ MODELS ?= models
 BENCH_RESULTS ?= bench-results
 PEERS ?= .peers
 
-.PHONY: help setup demo test check bench bench-live bench-compression bench-peers bench-speed bench-picture bench-tools fuzz soak overload idle dashboards slim weights clean
+.PHONY: help setup demo docs test check bench bench-live bench-compression bench-peers bench-speed bench-picture bench-tools fuzz soak overload idle dashboards slim weights clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -34,6 +34,10 @@ check: setup  ## format, lint, types, import directions
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+docs: setup  ## write the pages made from the code, build the site into build/site
+	$(BIN)/python -m tests.docs.pages
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 test: check  ## every check and every test
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
