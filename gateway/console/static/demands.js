@@ -43,7 +43,7 @@ export class Demands {
     this.form.replaceChildren(
       this.#slider("max_latency_ms", "Latency, at most", "ms", STEPS),
       this.#slider("min_accuracy", "Accuracy, at least", choice("floor", [["relative", "% of reference"], ["absolute", `% ${model.metric}`]]), 0),
-      this.#slider("max_cost_usd_per_million", "Cost, at most", "$ per million", STEPS),
+      this.#slider("max_cost_usd_per_million", "Cost, at most", "$ / million", STEPS),
       h("div", { class: "demand" }, h("span", { id: "optimize-label" }, "Make best"),
         h("div", { class: "switch", role: "radiogroup", "aria-labelledby": "optimize-label" },
           [["", "default"], ["accuracy", "accuracy"], ["cost", "cost"], ["latency", "latency"]].map(([value, text]) =>

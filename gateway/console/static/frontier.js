@@ -6,7 +6,7 @@ import { h, s, show } from "./dom.js";
 import { linear, logarithmic, place } from "./scales.js";
 import { colours, figure, ms, percent, usd } from "./words.js";
 
-const HEIGHT = 330;
+const HEIGHT = 430;
 const EDGE = { left: 54, right: 14, top: 12, bottom: 40 };
 
 // `asked`: {max_latency_ms, min_accuracy (a share of 1), max_cost_usd_per_million}; `decision`: of the dry run or null.
@@ -46,7 +46,8 @@ export function drawFrontier(root, model, axis, asked, decision) {
       s("text", { class: "tick", x: x(tick), y: rows[1] + 16, "text-anchor": "middle" }, cost ? usd(tick) : figure(tick)),
     ]),
     s("text", { class: "tick", x: columns[1], y: HEIGHT - 6, "text-anchor": "end" },
-      cost ? "USD per million requests, one row each" : "ms for one row: median, and to the right of it the 99th percentile"),
+      cost ? "USD per million requests, one row each"
+        : width < 480 ? "ms for one row, median to 99th percentile" : "ms for one row: median, and to the right of it the 99th percentile"),
   ];
 
   const limits = [];
@@ -81,7 +82,9 @@ export function drawFrontier(root, model, axis, asked, decision) {
         `p50 ${ms(one.p50_ms)}, p99 ${ms(one.p99_ms)}, ${usd(one.cost_usd_per_million)} per million`),
       s("line", { class: "whisker", x1: px, x2: px, y1: y(one.accuracy_low), y2: y(one.accuracy_high) }),
       cost ? null : s("line", { class: "whisker", x1: px, x2: x(right(one)), y1: py, y2: py }),
-      lived === null ? null : s("line", { class: "lived", x1: lived, x2: lived, y1: py - 7, y2: py + 7 }),
+      lived === null ? null : [
+        s("line", { class: "way", x1: px, x2: lived, y1: py, y2: py }),
+        s("line", { class: "lived", x1: lived, x2: lived, y1: py - 6, y2: py + 6 })],
       s("circle", { cx: px, cy: py, r: one.name === chosen ? 6.5 : 4.5 }),
       one.name === chosen ? s("circle", { class: "ring", cx: px, cy: py, r: 11 }) : null,
       spot ? s("text", { x: spot.x + 2, y: spot.y + 11 }, one.name) : null);

@@ -12,8 +12,8 @@ export function showLanes(root, lanes, queue) {
       const tone = lane.lost ? "bad" : lane.busy ? "good" : "off";
       const doing = lane.lost ? "lost" : lane.busy ? "busy" : "idle";
       return h("li", { class: doing },
-        h("span", { class: "quiet" }, `Lane ${lane.lane}`), h("span", { class: `dot ${tone}` }, doing),
-        h("span", { class: "doing" }, lane.busy && lane.variant ? `${lane.variant}${lane.rows ? `, ${count(lane.rows, "row")}` : ""}` : ""));
+        h("span", { class: "quiet" }, `${lane.worker ? `Worker ${lane.worker}, lane` : "Lane"} ${lane.lane}`), h("span", { class: `dot ${tone}` }, doing),
+        h("span", { class: "doing" }, lane.busy && lane.variant ? `${lane.model} / ${lane.variant}${lane.rows ? `, ${count(lane.rows, "row")}` : ""}` : ""));
     })),
     Object.keys(queue.by_model).length > 1
       ? h("p", { class: "quiet" }, Object.entries(queue.by_model).map(([name, n]) => `${name}: ${n}`).join(" · "))

@@ -111,6 +111,7 @@ function render() {
     `${busy} of ${count(state.lanes.length, "lane")} busy`,
     state.queue.requests ? `${state.queue.requests} queued, oldest ${ms(state.queue.oldest_ms)}` : "nothing queued",
     state.workers > 1 ? count(state.workers, "worker") : null,
+    state.silent?.length ? `${state.silent.length} of them silent` : null,
   ].filter(Boolean).join(" · ");
   byId("version").textContent = `Gearshift ${state.version}`;
   document.title = model ? `Gearshift: ${model.name}` : "Gearshift";
@@ -129,7 +130,8 @@ function render() {
   const told = page.history && series(page.history, model, state.now_ms);
   drawNow();
   showVariants(byId("variants"), model, told && shares(told));
-  byId("measured").textContent = `Brackets: 95 % interval, on ${model.samples.toLocaleString("en")} test samples. Times and costs: one row alone, one thread.`;
+  byId("measured").textContent = model.samples === null ? ""
+    : `Brackets: 95 % interval, on ${model.samples.toLocaleString("en")} test samples. Times and costs: one row alone, one thread.`;
   if (told) {
     showTraffic(byId("traffic"), model, told, page.library, state.lanes.length);
     if (!page.library) byId("traffic-table").open = true;
@@ -147,8 +149,9 @@ function drawNow() {
   drawFrontier(byId("frontier"), model, page.axis, trial.asked, trial.decision);
   const defaults = Object.entries(model.default_constraints ?? {}).map(([name, value]) => `${demandName(name)} ${demand(name, value)}`);
   byId("frontier-note").textContent =
-    (page.axis === "latency" ? "A variant fits when its whole cross does. Short bars: the live median of the last minute. " : "") +
+    (page.axis === "latency" ? "A variant fits when its whole cross does. Bars at dotted lines: the live median of the last minute, queueing included. " : "") +
     (defaults.length ? `Who asks for nothing gets: ${defaults.join(", ")}. ` : "") +
+    (model.served === false ? "Taken out of service by its operator. " : "") +
     (model.pinned ? `${model.pinned} is pinned. ` : "");
 }
 

@@ -4,7 +4,7 @@ export function linear([low, high], [from, to]) {
   const scale = (value) => from + ((value - low) / (high - low)) * (to - from);
   const rough = (high - low) / 5;
   const power = 10 ** Math.floor(Math.log10(rough));
-  const step = [1, 2, 5, 10].map((k) => k * power).find((k) => k >= rough);
+  const step = [1, 2, 5, 10].map((k) => k * power).find((k) => k >= 0.7 * rough);
   scale.step = step;
   scale.ticks = [];
   for (let tick = Math.ceil(low / step) * step; tick <= high + step / 1e6; tick += step) scale.ticks.push(tick);

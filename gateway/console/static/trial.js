@@ -25,9 +25,9 @@ export class Trial {
         if (button) this.demands.set(JSON.parse(button.dataset.use));
       });
     byId("input").addEventListener("click", ({ target }) => {
-      if (target.dataset.send) this.#send(target);
-      else if (target.dataset.clear) this.input.clear();
-      else if (target.dataset.sample) this.input.sample();
+      if ("send" in target.dataset) this.#send(target);
+      else if ("clear" in target.dataset) this.input.clear();
+      else if ("sample" in target.dataset) this.input.sample();
     });
     byId("commands").addEventListener("click", ({ target }) => this.#command(target));
     byId("commands").addEventListener("change", ({ target }) => {
@@ -105,7 +105,7 @@ export class Trial {
   }
 
   async #command(target) {
-    if (!target.dataset.copy) return;
+    if (!("copy" in target.dataset)) return;
     const box = byId("commands").querySelector("pre");
     await copy(box.textContent, box);
     target.textContent = "Copied";

@@ -5,8 +5,8 @@ import { bytes, colours, count, figure, ms, percent, stateOf, usd } from "./word
 
 export function showVariants(root, model, shares) {
   const colour = colours(model);
-  const metric = model.metric[0].toUpperCase() + model.metric.slice(1);
-  const heads = ["Variant", "State", metric, "Card p50 / p99", "Live p50 / p99", "USD per million", "Answers, last minutes"];
+  const metric = model.metric ? model.metric[0].toUpperCase() + model.metric.slice(1) : "Accuracy";
+  const heads = ["Variant", "State", metric, "Card p50 / p99", "Live p50 / p99", "USD per million", "Share of answers"];
   show(root, h("table", { class: "stacks", role: "table" },
     h("caption", { class: "hidden" }, `Variants of ${model.name}`),
     h("thead", { role: "rowgroup" }, h("tr", { role: "row" }, heads.map((head, index) =>
@@ -20,14 +20,14 @@ export function showVariants(root, model, shares) {
           one.name === model.reference ? h("span", { class: "tag" }, "reference") : null,
           Object.entries(model.aliases).filter(([alias, name]) => name === one.name && alias !== "reference")
             .map(([alias]) => h("span", { class: "tag" }, alias)),
-          h("small", null, one.description)),
+          one.description ? h("small", null, one.description) : null),
         stateCell(one, model),
-        cell(metric, percent(one.accuracy), h("small", null, `[${percent(one.accuracy_low, 1)}, ${percent(one.accuracy_high, 1)}]`)),
-        cell("Card p50 / p99", `${ms(one.p50_ms)} / ${ms(one.p99_ms)}`),
+        cell(metric, percent(one.accuracy), one.accuracy === null ? null : h("small", null, `[${percent(one.accuracy_low, 1)}, ${percent(one.accuracy_high, 1)}]`)),
+        cell("Card p50 / p99", one.p50_ms === null ? "–" : `${ms(one.p50_ms)} / ${ms(one.p99_ms)}`),
         cell("Live p50 / p99", one.live ? `${ms(one.live.p50_ms)} / ${ms(one.live.p99_ms)}` : "–",
           one.live ? h("small", null, count(one.live.answers, "answer")) : null),
         cell("USD per million", figure(one.cost_usd_per_million)),
-        cell("Answers, last minutes", shares?.[one.name] === undefined ? "–" : percent(shares[one.name], 1),
+        cell("Share of answers", shares?.[one.name] === undefined ? "–" : percent(shares[one.name], 1),
           h("progress", { class: `share ${colour[one.name]}`, max: 1, value: shares?.[one.name] ?? 0, "aria-hidden": "true" })));
     }))));
 }
@@ -36,6 +36,7 @@ function stateCell(one, model) {
   const [tone, word] = stateOf(one.state);
   const notes = [
     one.why || null,
+    one.replacing ? "a new build of it is coming" : null,
     one.breaker && one.breaker !== "closed" ? `breaker ${one.breaker}` : null,
     model.pinned === one.name ? "pinned" : null,
     one.canary_weight ? `canary, ${percent(one.canary_weight, 0)}` : null,
@@ -49,13 +50,19 @@ function stateCell(one, model) {
 export function openCard(model, name) {
   const variant = model.variants.find((one) => one.name === name);
   if (!variant) return;
-  const card = variant.card;
+  const { card } = variant;
   const dialog = byId("card");
+  const head = h("form", { method: "dialog", class: "panel-head" },
+    h("h2", { id: "card-title" }, `${model.name} / ${name}`), h("button", { class: "plain" }, "Close"));
+  if (!card) {
+    dialog.replaceChildren(head, h("p", null, `No card can be read: ${variant.why || variant.state}.`));
+    dialog.showModal();
+    return;
+  }
   const difference = card.paired;
   const points = (value) => `${value > 0 ? "+" : ""}${(100 * value).toFixed(2)}`;
   dialog.replaceChildren(
-    h("form", { method: "dialog", class: "panel-head" },
-      h("h2", { id: "card-title" }, `${model.name} / ${name}`), h("button", { class: "plain" }, "Close")),
+    head,
     h("p", { class: "quiet" }, card.description),
     h("dl", { class: "facts" }, facts([
       [card.task.metric, `${percent(card.accuracy.value)} [${percent(card.accuracy.low)}, ${percent(card.accuracy.high)}], ${card.accuracy.method}`],

@@ -7,6 +7,7 @@ const STATES = {
   loading: ["wait", "loading"],
   evicted: ["wait", "evicted"],
   disabled: ["off", "disabled"],
+  shadow: ["off", "shadow"],
   failed: ["bad", "failed"],
 };
 export const stateOf = (state) => STATES[state] ?? ["wait", state];
