@@ -37,6 +37,9 @@ def create(
     name: Annotated[
         str, typer.Argument(metavar="NAME", help="Whose key it is; a label of metrics.")
     ],
+    tenant: Annotated[
+        str, typer.Option(metavar="CLASS", help="The class of keys that metrics count it in.")
+    ] = api_keys.DEFAULT_TENANT,
     scope: Annotated[
         list[str] | None,
         typer.Option(
@@ -71,6 +74,7 @@ def create(
     """
     asked = {
         "name": name,
+        "tenant": tenant,
         "scopes": scope or ["infer"],
         "requests_per_second": requests_per_second,
         "burst": burst,
@@ -113,8 +117,8 @@ def list_(*, json: JsonOption = False, config: ConfigOption = None, **options: A
         typer.echo("no keys: everybody who reaches the server may use it")
         return
     view = table(
-        "name", "id", "scopes", "requests/s", "burst", "at once", "USD/day", "created", "revoked",
-        left=3,
+        "name", "id", "tenant", "scopes", "requests/s", "burst", "at once", "USD/day", "created",
+        "revoked", left=4,
     )  # fmt: skip
     for key in found:
         view.add_row(*_row(key))
@@ -157,7 +161,15 @@ def _row(key: Key) -> list[str]:
         limits.budget_usd_per_day,
     )
     shown = ["-" if figure is None else f"{figure:g}" for figure in figures]
-    return [key.name, key.id, " ".join(key.scopes), *shown, key.created, key.revoked or "-"]
+    return [
+        key.name,
+        key.id,
+        key.tenant,
+        " ".join(key.scopes),
+        *shown,
+        key.created,
+        key.revoked or "-",
+    ]
 
 
 def _now() -> str:

@@ -17,6 +17,7 @@ _FIELDS = {
     "type": "object",
     "properties": {
         "name": {"type": "string"},
+        "tenant": {"type": "string"},
         "scopes": {"type": "array", "items": {"enum": ["infer", "read", "admin"]}},
         "requests_per_second": {"type": ["number", "null"]},
         "burst": {"type": ["integer", "null"]},

@@ -274,6 +274,8 @@ class Frame:
         try:
             return self._access.enter(call.authorization, scope)
         except GearshiftError as error:
+            whose = self._access.kept_out(error)
+            call.origin = call.origin._replace(tenant=whose.tenant, key=whose.name)
             self._count(scope, error, call)
             raise
 

@@ -123,7 +123,9 @@ class Streams:
         try:
             caller = self._access.enter(call.authorization, "infer")
         except GearshiftError as error:
-            self._journal.failed(message.model_name, error, 0.0, asked.origin)
+            whose = self._access.kept_out(error)
+            origin = asked.origin._replace(tenant=whose.tenant, key=whose.name)
+            self._journal.failed(message.model_name, error, 0.0, origin)
             raise
         if caller is not ANYBODY:
             origin = asked.origin._replace(tenant=caller.tenant, key=caller.name)

@@ -45,6 +45,7 @@ _Result = TypeVar("_Result")
 
 
 ANYBODY = Caller("")
+STRANGER = Caller("", tenant="none")
 
 
 class Access:
@@ -141,6 +142,11 @@ class Access:
         account = self._accounts.get(caller.id)
         return account is not None and account.key.may(scope)
 
+    def kept_out(self, error: GearshiftError) -> Caller:
+        """Whose request it was that `enter` refused, as far as its key is known."""
+        account = self._accounts.named(str(error.members.get("key", "")))
+        return STRANGER if account is None else account.caller
+
     def leave(self, caller: Caller, usd: float = 0.0) -> None:
         """The request has ended, and `usd` was charged for it."""
         if caller is not ANYBODY and (account := self._accounts.get(caller.id)) is not None:
@@ -163,7 +169,7 @@ class Access:
         return key, text
 
     async def change_key(self, name: str, raw: dict[str, Any]) -> Key | None:
-        """Give a key the scopes and limits of `raw`, and leave it the others.
+        """Give a key the scopes, limits and tenant of `raw`, and leave it the others.
 
         Returns:
             The key as it is now; None where there is none of that name in use.
@@ -179,7 +185,9 @@ class Access:
         if raw.get("name", old.name) != old.name:
             raise InvalidRequest("name", raw["name"], f"none, or {old.name}: a name stays")
         asked = keys.wanted(own | raw)
-        found = await self._change(self._books.limit, old.id, asked.limits, tuple(asked.scopes))
+        found = await self._change(
+            self._books.limit, old.id, asked.limits, tuple(asked.scopes), asked.tenant
+        )
         return self.key(old.id) if found else None
 
     async def revoke_key(self, name: str) -> bool:

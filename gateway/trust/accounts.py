@@ -30,13 +30,17 @@ class Account:
     )  # fmt: skip
 
     def __init__(self, key: Key, bucket: Bucket) -> None:
-        self.key = key
-        self.caller = Caller(key.name, key.id, "default")
+        self.change(key)
         self._bucket = bucket
         self._running = self._told_running = self._elsewhere = 0
         self._spent_usd = self._unsaid_usd = 0.0
         self._unsaid_requests = 0
         self._known_requests: int | None = None
+
+    def change(self, key: Key) -> None:
+        """The key is this now."""
+        self.key = key
+        self.caller = Caller(key.name, key.id, key.tenant)
 
     def enter(self, now_s: float, unix_s: float) -> Refusal | None:
         """One request more, unless a limit keeps it out."""
@@ -100,6 +104,7 @@ class Accounts:
 
     def __init__(self) -> None:
         self._by_id: dict[str, Account] = {}
+        self._by_name: dict[str, Account] = {}
         self._day = ""
 
     def __iter__(self) -> Iterator[Account]:
@@ -108,6 +113,10 @@ class Accounts:
     def get(self, key: str) -> Account | None:
         """That of the key with this id."""
         return self._by_id.get(key)
+
+    def named(self, name: str) -> Account | None:
+        """That of the key with this name, the one in use before those that were revoked."""
+        return self._by_name.get(name)
 
     def told(self, now_s: float, unix_s: float) -> tuple[str, dict[str, Used]]:
         """The day, and what the ledger does not know yet by key's id."""
@@ -126,6 +135,8 @@ class Accounts:
             self._by_id[number].written(one)
         if view.keys is not None and (view.keys or not self._by_id):
             self._by_id = {key.id: self._account(key, view, now_s, unix_s) for key in view.keys}
+            in_use_last = sorted(self, key=lambda account: account.key.revoked is None)
+            self._by_name = {account.key.name: account for account in in_use_last}
         for number, account in self._by_id.items():
             if day != self._day:
                 account.new_day()
@@ -135,7 +146,7 @@ class Accounts:
     def _account(self, key: Key, view: View, now_s: float, unix_s: float) -> Account:
         known = self._by_id.get(key.id)
         if known is not None:
-            known.key = key
+            known.change(key)
             return known
         if key.id in view.buckets:
             # As it was left, perhaps by an earlier process: a restart gives nothing away.

@@ -82,6 +82,7 @@ class Guard:
                 authorization = headers.get(b"authorization")
                 caller = self._access.enter(authorization, needed, loopback=self._loopback)
             except GearshiftError as error:
+                scope[CALLER] = self._access.kept_out(error)
                 await self._refuse(scope, send, error)
                 return
             scope[CALLER] = caller

@@ -27,6 +27,10 @@ NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 _PREFIX = "gsk"
 _TEXT = re.compile(rb"gsk_([0-9a-f]{12})_([A-Za-z0-9_-]{43})")
 _SCHEME = re.compile(rb"[Bb]earer +(\S+) *")
+DEFAULT_TENANT = "default"
+# What the tenant of a request is called that came without a key, or with one that is not known;
+# and the rest of too many.
+_TAKEN_TENANTS = ("open", "none", "others")
 # What an unknown id is compared with, so that it takes as long as a known one.
 _NOBODY = hashlib.sha256(b"").hexdigest()
 
@@ -39,6 +43,7 @@ class Key:
         digest: SHA-256 of the secret, in hexadecimal.
         created: when, in UTC, as 2026-01-31T00:00:00+00:00.
         revoked: likewise; None while it may be used.
+        tenant: the class of keys that it belongs to: a label of metrics.
     """
 
     id: str
@@ -48,6 +53,7 @@ class Key:
     limits: Limits
     created: str
     revoked: str | None = None
+    tenant: str = DEFAULT_TENANT
 
     def may(self, scope: Scope) -> bool:
         """Whether it has `scope`; `admin` holds the others too."""
@@ -59,6 +65,7 @@ class Key:
         return {
             "id": self.id,
             "name": self.name,
+            "tenant": self.tenant,
             "scopes": list(self.scopes),
             "requests_per_second": limits.requests_per_second,
             "burst": limits.burst,
@@ -75,6 +82,7 @@ class Wanted(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     name: str = Field(pattern=NAME_PATTERN)
+    tenant: str = Field(DEFAULT_TENANT, pattern=NAME_PATTERN)
     scopes: list[Scope] = Field(["infer"], min_length=1)
     requests_per_second: float | None = Field(None, gt=0, allow_inf_nan=False)
     burst: int | None = Field(None, ge=1)
@@ -96,7 +104,7 @@ def wanted(raw: dict[str, Any]) -> Wanted:
         InvalidRequest: names the field, what came and what was expected.
     """
     try:
-        return Wanted.model_validate(raw)
+        asked = Wanted.model_validate(raw)
     except ValidationError as error:
         problem = error.errors(include_url=False)[0]
         field = ".".join(str(part) for part in problem["loc"])
@@ -109,6 +117,10 @@ def wanted(raw: dict[str, Any]) -> Wanted:
         if problem["type"] == "string_pattern_mismatch":
             expected = "letters, digits, dots, underscores and hyphens, 64 at most"
         raise InvalidRequest(field, problem["input"], expected) from error
+    if asked.tenant in _TAKEN_TENANTS:
+        taken = ", ".join(_TAKEN_TENANTS)
+        raise InvalidRequest("tenant", asked.tenant, f"a name other than {taken}: metrics use them")
+    return asked
 
 
 def create(asked: Wanted, created: str) -> tuple[Key, str]:
@@ -119,7 +131,8 @@ def create(asked: Wanted, created: str) -> tuple[Key, str]:
     """
     number, secret = secrets.token_hex(6), secrets.token_urlsafe(32)
     scopes = tuple(scope for scope in SCOPES if scope in asked.scopes)
-    key = Key(number, asked.name, _digest(secret.encode()), scopes, asked.limits, created)
+    digest = _digest(secret.encode())
+    key = Key(number, asked.name, digest, scopes, asked.limits, created, tenant=asked.tenant)
     return key, f"{_PREFIX}_{number}_{secret}"
 
 

@@ -110,8 +110,8 @@ class Ledger:
         """
         if not self._is_there():
             return View("", ())
-        if self._file is None and not self._was_made:
-            self._make()  # a database that was named is there for this
+        if not self._was_made:
+            self._make()  # a database that was named is there for this; a file may be an older one
         from gateway.trust import ledger_tables as tables
 
         self._beat += 1
@@ -161,8 +161,8 @@ class Ledger:
         """
         return self._change(name, {"revoked": when})
 
-    def limit(self, name: str, limits: Limits, scopes: tuple[str, ...]) -> bool:
-        """Give the key of this name, or id, other limits and scopes.
+    def limit(self, name: str, limits: Limits, scopes: tuple[str, ...], tenant: str) -> bool:
+        """Give the key of this name, or id, other limits and scopes, and another tenant.
 
         Returns:
             Whether there is one in use.
@@ -178,6 +178,7 @@ class Ledger:
                 "concurrency": limits.concurrency,
                 "budget_usd_per_day": limits.budget_usd_per_day,
                 "scopes": " ".join(s for s in SCOPES if s in scopes),
+                "tenant": tenant,
             },
         )
 

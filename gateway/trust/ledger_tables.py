@@ -15,13 +15,17 @@ from sqlalchemy import (
     Table,
     delete,
     func,
+    inspect,
     or_,
     select,
+    text,
     update,
 )
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.schema import CreateColumn
 
-from gateway.trust.keys import Key, Scope
+from gateway.trust.keys import DEFAULT_TENANT, Key, Scope
 from gateway.trust.ledger import Used
 from router.quota import Limits
 
@@ -42,6 +46,8 @@ KEYS = Table(
     Column("revoked", String(32)),
     # Counts the changes of this key.
     Column("version", Integer, nullable=False),
+    # Last, as it is in a table that was made without it.
+    Column("tenant", String(64), nullable=False, server_default=DEFAULT_TENANT),
 )
 SPENT = Table(
     "gearshift_spent",
@@ -69,8 +75,20 @@ RUNNING = Table(
 
 
 def create(engine: Engine) -> None:
-    """Make the tables that are missing."""
+    """Make the tables that are missing, and the column that older ones lack."""
     _METADATA.create_all(engine)
+    if not _has_tenant(engine):
+        column = CreateColumn(KEYS.c.tenant).compile(dialect=engine.dialect)
+        try:
+            with engine.begin() as connection:
+                connection.execute(text(f"ALTER TABLE {KEYS.name} ADD COLUMN {column}"))
+        except DBAPIError:
+            if not _has_tenant(engine):  # else another process was first
+                raise
+
+
+def _has_tenant(engine: Engine) -> bool:
+    return any(column["name"] == "tenant" for column in inspect(engine).get_columns(KEYS.name))
 
 
 def version(connection: Connection) -> str:
@@ -96,6 +114,7 @@ def keys(connection: Connection) -> tuple[Key, ...]:
             Limits(row.requests_per_second, row.burst, row.concurrency, row.budget_usd_per_day),
             row.created,
             row.revoked,
+            row.tenant,
         )
         for row in rows
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -147,7 +148,10 @@ def test_a_budget_is_charged_what_answers_cost(server: Server, operator: Operato
         if line.startswith('gearshift_key_charged_usd_total{key="poor"')
     )
     assert float(line.split()[-1]) == pytest.approx(cost, rel=1e-3)
-    assert 'gearshift_requests_total{model="echo",outcome="budget-spent",variant="none"}' in shown
+    spent_budget = {"model": "echo", "variant": "none", "outcome": "budget-spent"}
+    series = re.findall(r"^gearshift_requests_total\{(.*)\} 1\.0$", shown, re.MULTILINE)
+    labels = [dict(re.findall(r'(\w+)="([^"]*)"', text)) for text in series]
+    assert {**spent_budget, "reason": "none", "tenant": "default"} in labels
     assert 'gearshift_key_requests_total{key="poor",outcome="budget-spent"} 1.0' in shown
 
 

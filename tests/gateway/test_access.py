@@ -376,7 +376,9 @@ def test_keys_are_made_changed_and_revoked_at_the_door(doors: Doors) -> None:
         ({"name": "a", "burst": 0}, "burst", "greater than or equal to 1"),
         ({"name": "a", "requests_per_second": -1.0}, "requests_per_second", "greater than 0"),
         ({"name": "a", "budget_usd_per_day": float("nan")}, "budget_usd_per_day", "finite"),
-        ({"name": "a", "limit": 1}, "limit", "one of name, scopes"),
+        ({"name": "a", "limit": 1}, "limit", "one of name, tenant, scopes"),
+        ({"name": "a", "tenant": "open"}, "tenant", "a name other than open, none, others"),
+        ({"name": "a", "tenant": "a b"}, "tenant", "letters, digits, dots"),
     ],
 )
 def test_a_key_that_makes_no_sense(raw: dict[str, Any], field: str, expected: str) -> None:
@@ -384,6 +386,25 @@ def test_a_key_that_makes_no_sense(raw: dict[str, Any], field: str, expected: st
         keys.wanted(raw)
     assert refused.value.members["field"] == field
     assert expected in str(refused.value.members["expected"])
+
+
+def test_a_caller_has_the_tenant_of_its_key_also_where_it_is_refused(doors: Doors) -> None:
+    async def test() -> None:
+        async with doors.open() as access:
+            _, text = await access.create_key({"name": "acme", "tenant": "gold", "concurrency": 1})
+            caller = access.enter(bearer(text), "infer")
+            assert (caller.name, caller.tenant) == ("acme", "gold")
+            with pytest.raises(RateLimited) as busy:
+                access.enter(bearer(text), "infer")
+            assert access.kept_out(busy.value).tenant == "gold"
+            with pytest.raises(Unauthorized) as unknown:
+                access.enter(bearer(keys.create(keys.wanted({"name": "b"}), "now")[1]), "infer")
+            assert access.kept_out(unknown.value).tenant == "none"
+            access.leave(caller)
+            await access.change_key("acme", {"tenant": "silver"})
+            assert access.enter(bearer(text), "infer").tenant == "silver"
+
+    run(test)
 
 
 def test_nothing_that_is_kept_opens_the_door(doors: Doors) -> None:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from sqlalchemy import text
 
 from gateway.trust import keys
 from gateway.trust.keys import Key
@@ -107,6 +108,24 @@ def test_a_key_is_kept_as_it_was_made(ledger: Open) -> None:
     assert set(ledger("b").keys()) == {made, other}
 
 
+def test_a_ledger_from_before_tenants_is_brought_up_to_date(ledger: Open) -> None:
+    before, made = ledger("a"), key("acme")
+    before.insert(made)
+    with before._transaction() as connection:
+        connection.execute(text("ALTER TABLE gearshift_keys DROP COLUMN tenant"))
+    together = [threading.Thread(target=ledger(process).keys) for process in "bcde"]
+    for thread in together:
+        thread.start()
+    for thread in together:
+        thread.join()
+    books = ledger("f")
+    assert books.keys() == (made,)
+    assert made.tenant == "default"
+    gold = key("other", tenant="gold")
+    books.insert(gold)
+    assert set(books.keys()) == {made, gold}
+
+
 def test_a_name_is_taken_while_its_key_is_in_use(ledger: Open) -> None:
     books = ledger("a")
     first = key("acme")
@@ -124,12 +143,13 @@ def test_limits_are_changed_by_name_or_id(ledger: Open) -> None:
     books = ledger("a")
     made = key("acme", burst=2)
     books.insert(made)
-    assert books.limit("acme", Limits(concurrency=9), ("admin", "infer"))
-    assert books.limit(made.id, Limits(concurrency=8), ("admin", "infer"))
-    assert not books.limit("nobody", Limits(), ("infer",))
+    assert books.limit("acme", Limits(concurrency=9), ("admin", "infer"), "gold")
+    assert books.limit(made.id, Limits(concurrency=8), ("admin", "infer"), "gold")
+    assert not books.limit("nobody", Limits(), ("infer",), "gold")
     (found,) = books.keys()
     assert found.limits == Limits(concurrency=8)
     assert found.scopes == ("infer", "admin")
+    assert found.tenant == "gold"
 
 
 def test_every_change_of_a_key_changes_the_version(ledger: Open) -> None:
@@ -139,7 +159,7 @@ def test_every_change_of_a_key_changes_the_version(ledger: Open) -> None:
     for change in (
         lambda: None,
         lambda: books.insert(key("other")),
-        lambda: books.limit("acme", Limits(), ("infer",)),
+        lambda: books.limit("acme", Limits(), ("infer",), "gold"),
         lambda: books.revoke("other", NOW),
     ):
         change()
