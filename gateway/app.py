@@ -20,11 +20,13 @@ from gateway.http import errors, openapi
 from gateway.http.asgi import named
 from gateway.journal import Journal
 from gateway.lifecycle.reload import Reloaded
+from gateway.logs.setup import reopen
 from gateway.metrics import Metrics
 from gateway.processes import ports
 from gateway.processes.ending import Ending
 from gateway.processes.worker import Place
 from gateway.protocols import Parts
+from gateway.records import Records
 from gateway.service import Service
 from gateway.settings import Settings, SettingsError
 from gateway.trust import tls
@@ -47,6 +49,9 @@ class App(FastAPI):
     access: Access
     guard: Guard
     reread: Callable[[], Reloaded]
+    leave: Callable[[], None]
+    close: Callable[[], None]
+    records: Records
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """As FastAPI's, behind the guard and the direct routes."""
@@ -65,7 +70,9 @@ class App(FastAPI):
         await self.guard(super().__call__, scope, receive, named(scope, send))
 
     def reload(self) -> None:
-        """Read again what may change while the server runs: on SIGHUP."""
+        """Read again what may change while the server runs, and open logs again: on SIGHUP."""
+        reopen()
+        self.records.reopen()
         try:
             told = self.reread()
         except SettingsError as error:
@@ -129,6 +136,8 @@ def create_app(
     access = Access(ledger, metrics, require_keys=settings.require_keys, loopback=loopback)
     console = None if settings.console == "off" else Console(service, journal, place)
     parts = Parts(service, journal, settings, access, place, secured, console)
+    worker = None if place is None else place.order.number
+    records = Records(settings, journal, lambda name: name in service.fleet.everything(), worker)
     # Before anything is loaded, so that a port in use is told at once.
     listeners = protocols.listeners(parts)
 
@@ -143,6 +152,8 @@ def create_app(
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         async with contextlib.AsyncExitStack() as listening:
+            # The last to end: until then there are requests to tell of.
+            listening.push_async_callback(records.stop, ending.step_s)
             await access.start()
             listening.push_async_callback(access.stop)
             starting = asyncio.create_task(start())
@@ -166,6 +177,9 @@ def create_app(
     app.tls = secured
     app.access = access
     app.reread = service.reload
+    app.leave = service.leave
+    app.close = service.closing.set
+    app.records = records
     app.guard = Guard(access, journal, loopback, admin=False)
     protocols.mount_all(app, parts)
     errors.install(app)

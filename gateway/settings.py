@@ -22,6 +22,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from gateway.log_settings import LogSettings
 from gateway.processes.cores import usable_cores
 from gateway.setting_types import (
     Database,
@@ -45,7 +46,7 @@ class SettingsError(Exception):
     """A setting is not usable. The message names it, where it came from and what was expected."""
 
 
-class Settings(BaseSettings):
+class Settings(LogSettings):
     """What an operator decides. `Settings()` holds the defaults; `load` reads the sources."""
 
     model_config = SettingsConfigDict(
@@ -277,6 +278,13 @@ class Settings(BaseSettings):
         description="How often to look for variants that came into the store, were replaced in it "
         "or left it.",
     )
+    notice_seconds: float = Field(
+        0.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="How long the server serves on, not ready any more, once it was told to stop: "
+        "until whoever sends it requests has turned elsewhere. Part of drain_seconds.",
+    )
     drain_seconds: float = Field(
         30.0,
         ge=0,
@@ -364,7 +372,7 @@ def load(options: Mapping[str, Any] | None = None, config: Path | None = None) -
         else:
             source = str(config)
         if problem["type"] == "extra_forbidden":
-            known = ", ".join(Settings.model_fields)
+            known = ", ".join(sorted(Settings.model_fields))
             raise SettingsError(f"{source}: unknown setting {name!r}; there are {known}") from error
         expected = problem["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
         came = merged[name]

@@ -47,6 +47,11 @@ _PANELS = {
     "policy": "Decisions",
     "model_weights": "Decisions",
     "usd_per_lane_hour": "Decisions",
+    "log_format": "Logs and traces",
+    "log_file": "Logs and traces",
+    "access_log": "Logs and traces",
+    "access_log_file": "Logs and traces",
+    "tracing": "Logs and traces",
 }
 _OTHER_PANEL = "Limits"
 
@@ -57,6 +62,10 @@ _METAVARS = {
     "admin_port": "PORT",
     "state": "FOLDER",
     "database": "URL",
+    "log_format": "FORMAT",
+    "log_file": "FILE",
+    "access_log": "WHAT",
+    "access_log_file": "FILE",
     "tls_certificate": "FILE",
     "tls_key": "FILE",
     "tls_client_ca": "FILE",

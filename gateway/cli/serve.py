@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import logging
 import math
 import signal
 import socket
@@ -20,6 +19,7 @@ from gateway import settings
 from gateway.cli.console import BAD_VALUE, STORE_PROBLEM, fail
 from gateway.cli.options import ConfigOption, LogLevelOption, with_settings
 from gateway.lifecycle.catalog import StoreUnusable
+from gateway.logs.setup import start
 from gateway.processes import notify, open_files, ports
 from gateway.processes.ending import Ending
 from gateway.processes.ports import PortUnusable
@@ -53,7 +53,7 @@ def serve(
     if chosen.workers == 1:
         run(chosen, bind(chosen), log_level, read=partial(settings.load, options, config))
         return
-    _log(log_level)
+    log(chosen, log_level)
     try:
         supervisor = Supervisor(chosen, options, config, log_level, typer.echo)
     except SettingsError as error:
@@ -104,8 +104,9 @@ def run(
     from gateway.app import create_app
     from gateway.http.accepting import several
     from gateway.http.limits import limited
+    from gateway.http.server import Server
 
-    _log(log_level, "" if place is None else f"worker-{place.order.number} ")
+    log(chosen, log_level, None if place is None else place.order.number)
     url = ports.url_of(chosen.host, listener, tls=chosen.tls_certificate is not None)
     ending = Ending(chosen.drain_seconds)
 
@@ -140,11 +141,6 @@ def run(
         if place is None:
             notify.stopping()
 
-    class Server(uvicorn.Server):
-        def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-            begin()
-            super().handle_exit(sig, frame)
-
     server = Server(
         uvicorn.Config(
             app,
@@ -165,8 +161,12 @@ def run(
             server_header=False,
             date_header=False,
             proxy_headers=False,
-            timeout_graceful_shutdown=ending.requests_s,  # type: ignore[arg-type]
-        )
+        ),
+        ending,
+        notice_s=chosen.notice_seconds,
+        begin=begin,
+        leave=app.leave,
+        close=app.close,
     )
 
     def stop(number: int, frame: FrameType | None) -> None:
@@ -191,10 +191,12 @@ def run(
         typer.echo("stopped")
 
 
-def _log(level: str, who: str = "") -> None:
-    logging.basicConfig(
-        level=level.upper(), format=f"%(asctime)s {who}%(levelname)s %(name)s: %(message)s"
-    )
+def log(chosen: Settings, level: str, worker: int | None = None) -> None:
+    """Start the log of this process; exit 2 where its file cannot be opened."""
+    try:
+        start(chosen, level, worker)
+    except SettingsError as error:
+        fail(str(error), BAD_VALUE)
 
 
 def _announce(service: Service) -> None:

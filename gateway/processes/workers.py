@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from gateway.logs.setup import reopen
 from gateway.processes import cores, notify, ports
 from gateway.processes.worker import OPEN, Order
 from gateway.processes.worker_process import WorkerProcess
@@ -255,6 +256,7 @@ class Supervisor:
     def _signalled(self, numbers: bytes) -> None:
         for number in numbers:
             if number == signal.SIGHUP:
+                reopen()
                 for process in self._processes.values():
                     process.signal(signal.SIGHUP)
             elif number in _STOP_SIGNALS:

@@ -13,47 +13,15 @@ from typing import Any, NamedTuple
 
 import grpc
 
-from gateway.wire import problems
-from router.errors import (
-    BudgetSpent,
-    CallerLeft,
-    DeadlinePassed,
-    EngineFailed,
-    Forbidden,
-    GearshiftError,
-    InvalidRequest,
-    NotReady,
-    Overloaded,
-    RateLimited,
-    TooLarge,
-    Unauthorized,
-    UnknownModel,
-    UnknownVariant,
-    Unsatisfiable,
-)
+from gateway.wire import grpc_statuses, problems
+from router.errors import GearshiftError
 
 CODE = "gearshift-code"
 PROBLEM = "gearshift-problem-bin"
 PUSHBACK = "grpc-retry-pushback-ms"
 
-# A code that clients may retry by themselves, UNAVAILABLE, is kept for what may pass. A message
-# over the limit is RESOURCE_EXHAUSTED because gRPC itself says so of one far over it.
 STATUSES: dict[type[GearshiftError], Any] = {
-    GearshiftError: grpc.StatusCode.INTERNAL,
-    InvalidRequest: grpc.StatusCode.INVALID_ARGUMENT,
-    TooLarge: grpc.StatusCode.RESOURCE_EXHAUSTED,
-    UnknownModel: grpc.StatusCode.NOT_FOUND,
-    UnknownVariant: grpc.StatusCode.NOT_FOUND,
-    Unsatisfiable: grpc.StatusCode.FAILED_PRECONDITION,
-    Unauthorized: grpc.StatusCode.UNAUTHENTICATED,
-    Forbidden: grpc.StatusCode.PERMISSION_DENIED,
-    Overloaded: grpc.StatusCode.RESOURCE_EXHAUSTED,
-    RateLimited: grpc.StatusCode.RESOURCE_EXHAUSTED,
-    BudgetSpent: grpc.StatusCode.RESOURCE_EXHAUSTED,
-    NotReady: grpc.StatusCode.UNAVAILABLE,
-    DeadlinePassed: grpc.StatusCode.DEADLINE_EXCEEDED,
-    EngineFailed: grpc.StatusCode.INTERNAL,
-    CallerLeft: grpc.StatusCode.CANCELLED,
+    kind: grpc.StatusCode[name] for kind, name in grpc_statuses.NAMES.items()
 }
 
 # Clients take 8 KiB of metadata together, unless told otherwise; base64 adds a third.

@@ -106,7 +106,7 @@ def test_the_source_is_told(tmp_path: Path) -> None:
 
 
 def test_an_unknown_key_of_the_file_is_refused_by_name(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match="unknown setting 'prot'; there are models"):
+    with pytest.raises(SettingsError, match="unknown setting 'prot'; there are access_log, "):
         load(config=config(tmp_path, "prot = 8080"))
 
 

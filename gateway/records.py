@@ -1,0 +1,59 @@
+"""What is recorded of requests beside the metrics: the access log and traces, as far as wanted."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from gateway.journal import Journal
+from gateway.logs.access import AccessLog
+from gateway.logs.setup import opened
+from gateway.settings import Settings
+
+# How long writing what is left may take when the server ends, at most.
+_LAST_WORDS_S = 3.0
+
+
+class Records:
+    """What follows the journal, from the server's start to its end.
+
+    Args:
+        knows: whether there is a model of that name.
+        worker: the number of this process, where there are several.
+
+    Raises:
+        gateway.settings.SettingsError: a file cannot be opened, or tracing is not possible.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        journal: Journal,
+        knows: Callable[[str], bool],
+        worker: int | None,
+    ) -> None:
+        self._access: AccessLog | None = None
+        if settings.access_log != "off":
+            name = "log_file" if settings.access_log_file is None else "access_log_file"
+            self._access = AccessLog(
+                opened(name, settings),
+                json=settings.log_format == "json",
+                worker=worker,
+                errors_only=settings.access_log == "errors",
+                knows=knows,
+            )
+            journal.add(self._access)
+
+    def reopen(self) -> None:
+        """Open files again that were moved away."""
+        if self._access is not None:
+            self._access.reopen()
+
+    async def stop(self, left_s: Callable[[], float]) -> None:
+        """Write what is left to be written.
+
+        Args:
+            left_s: how long a step of the end may take.
+        """
+        if self._access is not None:
+            await asyncio.to_thread(self._access.close, min(_LAST_WORDS_S, left_s()))
