@@ -102,6 +102,9 @@ class Assembly:
         metrics.govern(settings.default_constraints, settings.latency_percentile)
         metrics.watch_cache(lambda: self._answers.bytes if self._answers else 0)
         self._started = False
+        self._leaving = False
+        self.closing = asyncio.Event()
+        """Set when the ports close: nothing new comes."""
 
     async def start(self) -> None:
         """Start the lanes, then load and warm the variants; returns when all are settled."""
@@ -130,8 +133,8 @@ class Assembly:
         )
         self._admission.open(self._lanes)
         self._metrics.watch(
-            queued=self._queued,
-            ages_s=self._ages_s,
+            queued=self.queued_by_model,
+            ages_s=self.queue_ages_s,
             busy_lanes=lambda: self._lanes.busy,
             lost_lanes=lambda: self._lanes.keeper.lost,
             lanes=settings.lanes,
@@ -159,20 +162,6 @@ class Assembly:
         self._shadows.tidy()
 
     # For the metrics, on their own thread.
-
-    def _queued(self) -> Counter[str]:
-        """Requests that wait, by model."""
-        waiting = Counter([request.model for request in self._lanes.waiting()])
-        return waiting + self._residency.waiting_for
-
-    def _ages_s(self) -> dict[str, float]:
-        """Age of the oldest request that waits for a lane, by model."""
-        ages_s: dict[str, float] = {}
-        now_s = time.monotonic()
-        for request in self._lanes.waiting():
-            age_s = now_s - request.received_s
-            ages_s[request.model] = max(age_s, ages_s.get(request.model, 0.0))
-        return ages_s
 
     def _shown(self) -> list[Shown]:
         """Every variant of the store, now."""
@@ -217,6 +206,10 @@ class Assembly:
                 host.close()
         else:
             _LOG.error("a lane still runs its batch; the process ends without it")
+
+    def leave(self) -> None:
+        """Be ready no more, and serve on."""
+        self._leaving = True
 
     def reload(self) -> Reloaded:
         """Read settings and certificate again and let them hold, as far as that needs no restart.
@@ -285,14 +278,30 @@ class Assembly:
         """The lanes, to be looked at alone; none before the start."""
         return self._lanes.keeper.lanes if self._started else ()
 
-    @property
-    def queued(self) -> int:
-        """Requests that wait for a lane, or for a variant that is being loaded."""
-        return self._lanes.queued + self._residency.waiting if self._started else 0
+    def queued_by_model(self) -> Counter[str]:
+        """Requests that wait for a lane, or for a variant that is being loaded; on any thread."""
+        if not self._started:
+            return Counter()
+        waiting = Counter([request.model for request in self._lanes.waiting()])
+        return waiting + self._residency.waiting_for
+
+    def queue_ages_s(self) -> dict[str, float]:
+        """Age of the oldest request that waits for a lane, by model; on any thread."""
+        ages_s: dict[str, float] = {}
+        now_s = time.monotonic()
+        for request in self._lanes.waiting() if self._started else ():
+            age_s = now_s - request.received_s
+            ages_s[request.model] = max(age_s, ages_s.get(request.model, 0.0))
+        return ages_s
 
     def lanes_report(self) -> dict[str, object]:
         """What the lanes do now, and which variants are left alone after they failed."""
         return self._lanes.keeper.report() if self._started else {}
+
+    @property
+    def leaving(self) -> bool:
+        """Whether requests had better be sent elsewhere."""
+        return self._leaving or self.stopping
 
     @property
     def live(self) -> bool:
@@ -302,7 +311,7 @@ class Assembly:
     @property
     def ready(self) -> bool:
         """Whether every variant is settled, every model has one, and it is not stopping."""
-        return self.fleet.ready and not self.stopping
+        return self.fleet.ready and not self.leaving
 
 
 def _weights_are_known(settings: Settings, fleet: Fleet) -> None:

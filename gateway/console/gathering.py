@@ -30,7 +30,6 @@ class Console:
     def __init__(self, service: Service, journal: Journal, place: Place | None) -> None:
         self._service = service
         self._place = place
-        self._registry = journal.metrics.registry
         self._decisions = Decisions(lambda model: model in service.fleet.everything())
         self._history = History()
         self._samples = Samples(service.settings.store)
@@ -105,7 +104,7 @@ class Console:
         match question["what"]:
             case "state":
                 lately = self._history.lately(_LIVE_S, at_s)
-                return share(self._service, self._registry, self._samples, lately)
+                return share(self._service, self._samples, lately)
             case "history":
                 return self._history.share(question["minutes"], at_s)
             case "decisions":
@@ -128,5 +127,5 @@ class Console:
             report = self._service.lanes_report()
             busy = report.get("busy", 0)
             assert isinstance(busy, int)
-            self._history.sampled(self._service.queued, busy, at_s)
+            self._history.sampled(self._service.queued_by_model().total(), busy, at_s)
             await asyncio.sleep(_SAMPLE_EVERY_S)

@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from prometheus_client import CollectorRegistry
-
 from gateway.console.decisions import stated
 from gateway.console.history import Classes
 from gateway.lifecycle.fleet import ServedModel
@@ -20,13 +18,10 @@ from router.menu import Offer
 # One real sample as a request, which `gateway compress` writes beside the variants that it builds.
 SAMPLE_FILE = "sample.json"
 _MOST_SAMPLE_BYTES = 1 << 20
-_QUEUED = "gearshift_queued_requests"
-_QUEUE_AGE_S = "gearshift_queue_age_seconds"
 
 
 def share(
     service: Service,
-    registry: CollectorRegistry,
     samples: Samples,
     lately: Mapping[str, Mapping[str, Classes]],
 ) -> dict[str, Any]:
@@ -43,7 +38,7 @@ def share(
         "ready": service.ready,
         "stopping": service.stopping,
         "lanes": _lanes(service),
-        "queue": _queue(registry),
+        "queue": _queue(service),
         "left_out": list(service.fleet.problems),
         "models": [
             _model(each, service, samples, breakers, lately.get(each.name, {})) for each in models
@@ -96,17 +91,14 @@ def _lanes(service: Service) -> list[dict[str, Any]]:
     return told
 
 
-def _queue(registry: CollectorRegistry) -> dict[str, Any]:
-    requests, oldest_s, by_model = 0, 0.0, {}
-    for family in registry.restricted_registry([_QUEUED, _QUEUE_AGE_S]).collect():
-        for sample in family.samples:
-            if sample.name == _QUEUED:
-                requests += int(sample.value)
-                if "model" in sample.labels:
-                    by_model[sample.labels["model"]] = int(sample.value)
-            elif sample.name == _QUEUE_AGE_S:
-                oldest_s = max(oldest_s, sample.value)
-    return {"requests": requests, "oldest_ms": round(oldest_s * 1000, 1), "by_model": by_model}
+def _queue(service: Service) -> dict[str, Any]:
+    by_model = service.queued_by_model()
+    oldest_s = max(service.queue_ages_s().values(), default=0.0)
+    return {
+        "requests": by_model.total(),
+        "oldest_ms": round(oldest_s * 1000, 1),
+        "by_model": dict(by_model),
+    }
 
 
 def _model(

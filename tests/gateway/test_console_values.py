@@ -1,0 +1,329 @@
+"""The console's values: what is kept of requests, counted in steps, and joined from workers."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from typing import Any
+
+import numpy as np
+import orjson
+import pytest
+
+from gateway.console import files, joining
+from gateway.console.decisions import Decisions, safe_detail, stated
+from gateway.console.history import History, joined, latency_class, percentile_ms
+from gateway.messages import InferRequest, InferResponse, Origin, Told
+from router.constraints import Constraints, Floor
+from router.decision import Decision, Refusal
+from router.errors import (
+    DeadlinePassed,
+    EngineFailed,
+    Forbidden,
+    GearshiftError,
+    InvalidRequest,
+    NotReady,
+    Overloaded,
+    RateLimited,
+    TooLarge,
+    Unauthorized,
+    UnknownModel,
+    UnknownVariant,
+    Unsatisfiable,
+)
+
+NOW_S = 1_800_000_000.0
+SECRET = "s3cr3t-words"
+
+
+class Tensor(np.ndarray[Any, Any]):
+    """One that can be watched: plain arrays take no weak references in slots."""
+
+
+def request(model: str = "echo", **demands: Any) -> InferRequest:
+    inputs = {"image": np.zeros((1, 4), np.float32).view(Tensor)}
+    return InferRequest(model, inputs, 1, Constraints(**demands), 0.0, Origin(tenant="gold"))
+
+
+def response(variant: str = "fp32", **of_decision: Any) -> InferResponse:
+    decision = Decision("echo", "accepted", "accuracy", variant, **of_decision)
+    return InferResponse({}, decision, 0.25, 0.0, 1.0, 0.0, Told(False, 1.0, 7.5))
+
+
+def decisions() -> Decisions:
+    return Decisions(lambda model: model == "echo")
+
+
+def shown(kept: Decisions, **which: Any) -> list[dict[str, Any]]:
+    asked = {"number": 0, "model": None, "names": lambda _: {"fp32", "best"}, "limit": 100}
+    return kept.since(**(asked | which))
+
+
+def test_an_answer_says_what_was_asked_and_why_it_fell_so() -> None:
+    kept = decisions()
+    refusal = Refusal("int8", "min_accuracy", Floor(0.99, relative=True), 0.9)
+    kept.answered(
+        request(max_latency_ms=40, min_accuracy=Floor(0.99, relative=True), relax=("cost",)),
+        response(reason="cheapest", why="of two", refused=(refusal,), relaxed=("cost",)),
+        0.0123,
+        NOW_S,
+    )
+    (found,) = shown(kept)
+    assert found == {
+        "id": int(NOW_S * 1e6),
+        "at_ms": int(NOW_S * 1000),
+        "model": "echo",
+        "outcome": "ok",
+        "variant": "fp32",
+        "reason": "cheapest",
+        "why": "of two",
+        "latency_ms": 12.3,
+        "predicted_ms": 7.5,
+        "accuracy": 0.0,
+        "cost_usd_per_million": 0.25,
+        "constraints": {"max_latency_ms": 40, "min_accuracy": "99%", "relax": "cost"},
+        "relaxed": ["cost"],
+        "refused": [refusal.as_json()],
+        "tenant": "gold",
+        "protocol": "rest",
+        "error": None,
+    }
+
+
+def test_nothing_of_a_request_is_kept_but_what_is_shown() -> None:
+    kept, asked = decisions(), request()
+    tensor = weakref.ref(asked.inputs["image"])
+
+    def refused(asked: InferRequest) -> None:
+        raise Overloaded(f"full for {asked.rows}", 1.0)
+
+    try:
+        refused(asked)
+    except Overloaded as error:
+        kept.failed("echo", error, 0.0, asked.origin, asked, NOW_S)
+    kept.answered(asked, response(), 0.001, NOW_S)
+    del asked
+    gc.collect()
+    assert tensor() is None
+    assert len(shown(kept)) == 2
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        InvalidRequest(f"inputs[0].{SECRET}", SECRET, SECRET),
+        InvalidRequest("inputs[0].data", [SECRET], "numbers"),
+        InvalidRequest.saying("body", SECRET),
+        UnknownModel(SECRET),
+        UnknownVariant(SECRET),
+        TooLarge(SECRET),
+        Forbidden(SECRET),
+        EngineFailed(SECRET),
+        GearshiftError(SECRET),
+    ],
+)
+def test_what_a_caller_wrote_is_not_shown(error: GearshiftError) -> None:
+    kept = decisions()
+    asked = request(SECRET, variant=SECRET)
+    kept.failed(SECRET, error, 0.0, asked.origin, asked, NOW_S)
+    (found,) = shown(kept)
+    assert SECRET not in orjson.dumps(found).decode()
+    assert found["error"]["code"] == error.code and found["error"]["detail"]
+    assert found["constraints"] == {"variant": "unknown"}
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        Unsatisfiable("none fits"),
+        Overloaded("full", 1.0),
+        RateLimited("key a: too fast", 1.0),
+        NotReady("starting"),
+        DeadlinePassed("late"),
+        Unauthorized("a key is needed"),
+    ],
+)
+def test_what_the_server_says_itself_is_shown(error: GearshiftError) -> None:
+    assert safe_detail(error) == error.detail
+
+
+def test_a_field_is_named_where_it_is_one_of_the_protocol() -> None:
+    for field in ("inputs[3].data", "gearshift-min-accuracy", "parameters.relax", "rows", "body"):
+        assert safe_detail(InvalidRequest(field, "x", "y")) == f"Invalid request: {field}"
+
+
+def test_a_refusal_shows_who_refused() -> None:
+    kept, error = decisions(), Overloaded("full", 1.0)
+    refusal = Refusal("fp32", "max_latency_ms", 1.0, 2.0)
+    error.decision = Decision("echo", "overloaded", "accuracy", refused=(refusal,))
+    kept.failed("echo", error, 0.5, Origin(), None, NOW_S)
+    (found,) = shown(kept)
+    assert found["refused"] == [refusal.as_json()]
+    assert (found["outcome"], found["variant"], found["why"]) == ("overloaded", None, "full")
+
+
+def test_what_comes_later_has_a_higher_number_however_the_clock_goes() -> None:
+    kept = decisions()
+    for at_s in (NOW_S, NOW_S, NOW_S - 100, NOW_S + 1):
+        kept.answered(request(), response(), 0.001, at_s)
+    numbers = [each["id"] for each in shown(kept)]
+    assert numbers == sorted(set(numbers), reverse=True) and len(numbers) == 4
+    now = kept.now()
+    assert now > numbers[0]
+    kept.answered(request(), response(), 0.001, NOW_S - 100)
+    assert [each["id"] > now for each in shown(kept, number=now)] == [True]
+
+
+def test_refusals_stay_while_answers_come_by_the_thousand() -> None:
+    kept = decisions()
+    kept.failed("echo", NotReady("starting"), 0.0, Origin(), None, NOW_S)
+    for number in range(5000):
+        kept.answered(request(), response(), 0.001, NOW_S + number)
+    found = shown(kept, limit=10_000)
+    assert found[-1]["outcome"] == "not-ready"
+    assert len(found) < 600
+    assert len(shown(kept, limit=3)) == 3
+    assert shown(kept, model="other") == []
+
+
+def test_stated_leaves_out_what_was_not_asked() -> None:
+    assert stated(Constraints()) == {}
+    assert stated(Constraints(min_accuracy=Floor(0.97), priority="low", optimize="cost")) == {
+        "min_accuracy": 0.97,
+        "priority": "low",
+        "optimize": "cost",
+    }
+
+
+@pytest.mark.parametrize("seconds", [1e-5, 0.0002, 0.0123, 0.5, 42.0])
+def test_a_latency_is_known_within_three_per_cent(seconds: float) -> None:
+    found = percentile_ms({latency_class(seconds): 1}, 99)
+    assert found == pytest.approx(seconds * 1000, rel=0.032)
+
+
+def test_percentiles_are_those_of_all_latencies() -> None:
+    classes = {latency_class(0.001): 98, latency_class(1.0): 2}
+    assert percentile_ms(classes, 50) == pytest.approx(1.0, rel=0.03)
+    assert percentile_ms(classes, 99) == pytest.approx(1000, rel=0.03)
+    assert percentile_ms({}, 99) is None
+
+
+def test_history_counts_every_outcome_in_its_step() -> None:
+    history = History()
+    start_s = NOW_S - NOW_S % 5
+    for at_s in (start_s, start_s + 4.9, start_s + 5):
+        history.answered(request(max_latency_ms=9), response(), 0.01, at_s)
+    late = response("int8", relaxed=("latency",))
+    history.answered(request(max_latency_ms=9), late, 0.02, start_s + 6)
+    history.failed("echo", DeadlinePassed("late"), start_s + 6)
+    history.failed("echo", Overloaded("full", 1.0), start_s + 6)
+    history.shed("echo", start_s + 6)
+    history.sampled(3, 1, start_s + 6)
+    history.sampled(2, 0, start_s + 7)
+    told = joined([history.share(1, start_s + 6)])
+    echo = told["models"]["echo"]
+    assert told["from_ms"] == (start_s + 10 - 60) * 1000 and told["step_s"] == 5
+    assert all(len(values) == 12 for values in (told["queued"], echo["kept"], echo["p99_ms"]))
+    ends = {name: values[-2:] for name, values in {**echo["variants"], **echo["failed"]}.items()}
+    assert ends == {
+        "fp32": [2, 1], "int8": [0, 1], "deadline-passed": [0, 1], "overloaded": [0, 2],
+    }  # fmt: skip
+    assert echo["kept"][-2:] == [2, 1] and echo["relaxed"][-1] == 1
+    assert echo["missed"][-1] == 1 and echo["shed"][-1] == 2
+    assert echo["p99_ms"][-3] is None and echo["p99_ms"][-1] == pytest.approx(20, rel=0.03)
+    assert told["queued"][-1] == 3 and told["busy"][-1] == 0.5
+
+
+def test_history_forgets_what_is_older_than_it_says() -> None:
+    history = History()
+    for second in range(0, 3600, 5):
+        history.answered(request(), response(), 0.001, NOW_S + second)
+    told = joined([history.share(999, NOW_S + 3595)])
+    assert len(told["queued"]) == 180
+    assert sum(told["models"]["echo"]["variants"]["fp32"]) == 180
+    assert len(history._steps) == 180
+    assert history.lately(60, NOW_S + 3595)["echo"]["fp32"] == {latency_class(0.001): 12}
+
+
+def test_workers_are_one_history() -> None:
+    one, other = History(), History()
+    one.answered(request(), response(), 0.001, NOW_S)
+    one.sampled(1, 1, NOW_S)
+    for _ in range(99):
+        other.answered(request(), response("int8"), 1.0, NOW_S)
+    other.sampled(2, 1, NOW_S)
+    # As they come from another process: keys are texts; and it was asked one step later.
+    far = orjson.loads(orjson.dumps(other.share(1, NOW_S + 5), option=orjson.OPT_NON_STR_KEYS))
+    told = joined([one.share(1, NOW_S), far])
+    echo = told["models"]["echo"]
+    assert echo["variants"]["fp32"][-2:] == [1, 0] and echo["variants"]["int8"][-2:] == [99, 0]
+    assert echo["p99_ms"][-2] == pytest.approx(1000, rel=0.03)
+    assert told["queued"][-2:] == [3, 0] and told["busy"][-2:] == [2.0, 0.0]
+
+
+def share(state: str = "ready", breaker: str = "closed", **more: Any) -> dict[str, Any]:
+    variant = {"name": "fp32", "state": state, "why": state, "breaker": breaker, "live": {"7": 1}}
+    return {
+        "ready": state == "ready",
+        "stopping": False,
+        "lanes": [{"lane": 0, "busy": True}],
+        "queue": {"requests": 2, "oldest_ms": 5.0, "by_model": {"echo": 2}},
+        "left_out": [],
+        "models": [{"name": "echo", "served": True, "variants": [variant]}],
+        **more,
+    }
+
+
+def test_the_least_ready_of_the_workers_is_told() -> None:
+    told = joining.state(1, {0: share("loading", "open"), 1: share()}, 2)
+    (variant,) = told["models"][0]["variants"]
+    assert (variant["state"], variant["breaker"], variant["why"]) == ("loading", "open", "loading")
+    assert variant["live"]["answers"] == 2
+    assert [lane["worker"] for lane in told["lanes"]] == [0, 1]
+    assert told["queue"] == {"requests": 4, "oldest_ms": 5.0, "by_model": {"echo": 4}}
+    assert told["status"]["tone"] == "wait" and told["worker"] == 1
+
+
+@pytest.mark.parametrize(
+    ("shares", "tone", "text"),
+    [
+        ({0: share()}, "good", "Ready: 1 of 1 variants serve"),
+        ({0: share("loading")}, "wait", "Loading: 0 of 1 variants are settled"),
+        ({0: share("failed")}, "bad", "Not ready: nothing of echo serves"),
+        ({0: share(stopping=True)}, "wait", "Stopping"),
+        ({0: share(models=[])}, "good", "Ready: 0 of 0"),
+    ],
+)
+def test_status_in_words(shares: dict[int, Any], tone: str, text: str) -> None:
+    status = joining.state(0, shares, 1)["status"]
+    assert status["tone"] == tone and status["text"].startswith(text)
+
+
+def test_a_silent_worker_is_told() -> None:
+    told = joining.state(0, {0: share()}, 2)
+    assert told["silent"] == [1] and told["status"]["tone"] == "wait"
+
+
+def test_no_decision_is_told_twice_or_lost_between_workers() -> None:
+    slow = {"last": 10, "decisions": [{"id": 9}]}
+    quick = {"last": 12, "decisions": [{"id": 11}, {"id": 8}]}
+    assert joining.decisions({0: slow, 1: quick}, 5) == {
+        "last": 10,
+        "decisions": [{"id": 9}, {"id": 8}],
+    }
+
+
+def test_charts_are_served_only_as_their_makers_wrote_them(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Any
+) -> None:
+    assert {"charts.js", "charts.css", "index.html"} <= files.everything().keys()
+
+    class Found:
+        origin = str(tmp_path / "__init__.py")
+
+    (tmp_path / "vendor").mkdir()
+    (tmp_path / "vendor" / "uplot.iife.min.js").write_text("alert(1)")
+    monkeypatch.setattr(files.importlib.util, "find_spec", lambda _: Found)
+    assert "charts.js" not in files.everything()
+    monkeypatch.setattr(files.importlib.util, "find_spec", lambda _: None)
+    assert "index.html" in files.everything() and "charts.js" not in files.everything()
