@@ -52,8 +52,9 @@ def check(url: str, models: str) -> None:
     variant, digit = finished.stdout.split()
     assert 0 <= int(digit) <= 9
     print(f"tritonclient was answered by {variant}")
-    page = subprocess.run(["curl", "-sf", url + "/"], capture_output=True, text=True, timeout=60)
-    assert "digits" in page.stdout
+    for path, text in (("/", "<title>Gearshift"), ("/console/state", '"digits"')):
+        asked = ["curl", "-sf", url + path]
+        assert text in subprocess.run(asked, capture_output=True, text=True, timeout=60).stdout
     print("1 passed, 0 failed")
 
 
