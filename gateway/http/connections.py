@@ -13,6 +13,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 # What must pass of a large body or answer within the time for it: 1 KiB/s over a minute.
 PROGRESS_BYTES = 64 << 10
+# A request may be on its way over a connection that idles: it is waited for so long at the end.
+_IDLE_S = 0.1
 # How long the other side may take to say goodbye.
 _FAREWELL_S = 1.0
 # As many connections more are told why they are refused; those beyond are cut off.
@@ -24,6 +26,8 @@ class Connection(HttpToolsProtocol):
 
     max_connections: int | None = None
     write_timeout_s = 60.0
+    # Whether the server ends: then each answer is the last one of its connection.
+    leaving = False
 
     _reader: TimerHandle | None = None
     _leaving: TimerHandle | None = None
@@ -70,6 +74,14 @@ class Connection(HttpToolsProtocol):
         self.let_go()
 
     def shutdown(self) -> None:
+        if self.cycle is None or self.cycle.response_complete:
+            self.loop.call_later(_IDLE_S, self._close_idle)
+        else:
+            super().shutdown()
+
+    def _close_idle(self) -> None:
+        if self.transport.is_closing():
+            return
         super().shutdown()
         if self.transport.is_closing():
             self.let_go()

@@ -77,7 +77,7 @@ class LimitedHttpProtocol(Connection):
     def data_received(self, data: bytes) -> None:
         self._unset_keepalive_if_required()
         if self._in_head and not self._counted and not self._refused:
-            if self.refusals and self._refused_again(data):
+            if self.refusals and not self.leaving and self._refused_again(data):
                 return
             self._packet = data
         left: bytes | memoryview = data
@@ -117,6 +117,8 @@ class LimitedHttpProtocol(Connection):
         if not self.parser.should_upgrade():
             super().on_headers_complete()
             self._in_head, self._got_on, self._arrived = False, True, 0
+            if self.leaving:
+                self.cycle.keep_alive = False
             self.scope[ANSWER] = partial(self._answer, self.cycle)  # type: ignore[literal-required]
 
     def on_body(self, body: bytes) -> None:

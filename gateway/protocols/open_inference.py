@@ -148,7 +148,7 @@ def _mount_metadata(app: FastAPI, parts: Parts) -> None:
 
     @app.get(_MODEL + "/ready", tags=["v2"], summary="Whether a variant can serve")
     async def model_ready(model: str) -> JSONResponse:
-        ready = bool(service.fleet.model(model).ready) and not service.stopping
+        ready = bool(service.fleet.model(model).ready) and not service.leaving
         return JSONResponse({"name": model, "ready": ready}, 200 if ready else 503)
 
     @app.get(_VERSION + "/ready", tags=["v2"], summary="Whether this variant can serve")

@@ -49,7 +49,7 @@ class Models:
                 ready = self._service.healthy(message.name, variant)
             else:
                 ready = bool(served.ready)
-        return pb.ModelReadyResponse(ready=ready and not self._service.stopping)
+        return pb.ModelReadyResponse(ready=ready and not self._service.leaving)
 
     async def server_metadata(self, _: Any, __: Call) -> Any:
         """What the server is and can do."""

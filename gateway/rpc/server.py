@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator
@@ -110,9 +111,17 @@ async def serving(
         raise PortUnusable(f"cannot listen on {host}:{port} for gRPC: {error}") from error
     await server.start()
     print(f"grpc on {host}:{port}", flush=True)
+
+    async def close() -> None:
+        await service.closing.wait()
+        # Nothing new is taken, each connection is told so, and what runs is finished.
+        await server.stop(settings.drain_seconds)
+
+    closing = asyncio.create_task(close())
     try:
         yield
     finally:
+        closing.cancel()
         infer.stopping = True
         streams.stop()
         await server.stop(_ENDING_S)
