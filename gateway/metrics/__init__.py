@@ -16,7 +16,7 @@ from prometheus_client.registry import Collector
 from gateway.about import VERSION
 from gateway.messages import UNTOLD, InferRequest, InferResponse, Origin
 from gateway.metrics import variants
-from gateway.metrics.answers import Answers
+from gateway.metrics.answers import Answers, deadlines_of
 from gateway.metrics.declared import METRICS
 from gateway.metrics.families import Families, Row, Spread, Value
 from gateway.metrics.variants import Shown
@@ -113,6 +113,7 @@ class Metrics:
     def watch_model(self, model: str) -> None:
         """Count requests for `model` under its own name from now on."""
         self._models |= {model}
+        deadlines_of(self._families, model, self._tenant(UNTOLD.tenant))
 
     # Requests
 
@@ -177,8 +178,7 @@ class Metrics:
         shed = self._families["shed_total"].value(model)
         deadline = Value()  # nobody's, where there is none
         if or_default(constraints, self.default).max_latency_ms is not None:
-            deadlines = self._families["deadlines_total"]
-            deadline = deadlines.value(model, "shed", self._tenant(tenant))
+            deadline = deadlines_of(self._families, model, self._tenant(tenant))["shed"]
 
         def count() -> None:
             requests.value += 1
@@ -330,7 +330,7 @@ class Metrics:
         return known
 
     def _deadline(self, model: str, outcome: str, tenant: str) -> None:
-        self._count("deadlines_total", model, outcome, self._tenant(tenant))
+        deadlines_of(self._families, model, self._tenant(tenant))[outcome].inc()
 
     def _of_models(self, found: Mapping[str, float]) -> Iterable[Row]:
         return [((model,), found.get(model, 0)) for model in sorted(self._models | set(found))]

@@ -6,10 +6,22 @@ This is on the path of every request: nothing is formatted here and nothing look
 from __future__ import annotations
 
 from gateway.messages import InferRequest, InferResponse
-from gateway.metrics.families import Families
+from gateway.metrics.families import Families, Value
 from gateway.statistics import Totals
 from router.constraints import Constraints
 from router.saving import shift
+
+
+DEADLINES = ("kept", "missed", "relaxed", "shed")
+
+
+def deadlines_of(families: Families, model: str, tenant: str) -> dict[str, Value]:
+    """The series of requests with a deadline, by outcome.
+
+    All of them at once: of a series that begins with a burst Prometheus does not see the burst.
+    """
+    family = families["deadlines_total"]
+    return {outcome: family.value(model, outcome, tenant) for outcome in DEADLINES}
 
 
 class Answers:
@@ -36,9 +48,8 @@ class Answers:
         self._reference = families["reference_usd_total"].value(model)
         credit = families["accuracy_credit_total"]
         self._credit, self._late_credit = credit.value(model, "true"), credit.value(model, "false")
-        deadlines, floors = families["deadlines_total"], families["accuracy_floors_total"]
-        self._deadline = deadlines.value(model, "kept", tenant)
-        self._relaxed_deadline = deadlines.value(model, "relaxed", tenant)
+        deadlines, floors = deadlines_of(families, model, tenant), families["accuracy_floors_total"]
+        self._deadline, self._relaxed_deadline = deadlines["kept"], deadlines["relaxed"]
         self._floor = floors.value(model, "kept", tenant)
         self._relaxed_floor = floors.value(model, "relaxed", tenant)
         predictions = families["predictions_total"]
