@@ -61,7 +61,7 @@ class Decisions:
 
     def __init__(self, known: Callable[[str], bool]) -> None:
         self._known = known
-        self._answers: deque[_Kept] = deque(maxlen=_MOST)
+        self._answers: deque[tuple[Any, ...]] = deque(maxlen=_MOST)
         self._failures: deque[_Kept] = deque(maxlen=_MOST)
         self._last = 0
 
@@ -69,9 +69,13 @@ class Decisions:
         self, request: InferRequest, response: InferResponse, total_s: float, at_s: float
     ) -> None:
         """One request was answered at `at_s` of Unix time, `total_s` after its last byte."""
-        self._last = number = max(self._last + 1, int(at_s * 1e6))
+        number = int(at_s * 1e6)
+        if number <= self._last:
+            number = self._last + 1
+        self._last = number
+        # Not one of `_Kept`, which takes three times as long to make.
         self._answers.append(
-            _Kept(
+            (
                 number, at_s, request.model, "ok", response.decision, request.constraints,
                 request.origin, total_s, response.told.bound_ms, response.cost_usd_per_million, "",
             )
@@ -113,7 +117,7 @@ class Decisions:
         """
         found = [
             kept
-            for kept in (*self._answers, *self._failures)
+            for kept in (*map(_Kept._make, self._answers), *self._failures)
             if kept.id > number and model in (None, kept.model)
         ]
         found.sort(key=lambda kept: -kept.id)

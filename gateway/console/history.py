@@ -1,7 +1,7 @@
 """The history: what became of requests, in steps of five seconds, for a quarter of an hour.
 
 Counted as requests end, so that a page which is opened now shows what was before. Latencies are
-counted in classes that are 5 % wide: a percentile of any number of them is right within half that.
+counted in classes that are 5 % wide: a percentile of any number of them is right within 5 %.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from math import log
 from typing import Any
 
 from gateway.messages import InferRequest, InferResponse
@@ -19,9 +20,20 @@ MINUTES = 15
 _STEPS = MINUTES * 60 // STEP_S
 _PER_E = 20
 _LEAST_S = 1e-5
+_LEAST = int(math.log(_LEAST_S) * _PER_E)
 
 Classes = dict[int, int]
 """How many latencies each class holds, by its number."""
+
+
+class _Answers:
+    """Those of one variant in one step."""
+
+    __slots__ = ("classes", "kept", "relaxed")
+
+    def __init__(self) -> None:
+        self.classes: Classes = defaultdict(int)
+        self.kept = self.relaxed = 0
 
 
 class _Step:
@@ -30,9 +42,9 @@ class _Step:
     __slots__ = ("answers", "busy", "counts", "failed", "queued", "samples")
 
     def __init__(self) -> None:
-        self.answers: dict[tuple[str, str], Classes] = {}
+        self.answers: dict[tuple[str, str], _Answers] = {}
         self.failed: dict[tuple[str, str], int] = defaultdict(int)
-        # By model, and "kept", "relaxed", "missed" or "shed".
+        # By model, and "missed" or "shed".
         self.counts: dict[tuple[str, str], int] = defaultdict(int)
         self.queued = self.busy = self.samples = 0
 
@@ -42,23 +54,26 @@ class History:
 
     def __init__(self) -> None:
         self._steps: dict[int, _Step] = {}
-        self._number = -1
         self._step = _Step()
+        self._from_s = self._until_s = 0.0
 
     def answered(
         self, request: InferRequest, response: InferResponse, total_s: float, at_s: float
     ) -> None:
         """One request was answered at `at_s` of Unix time, `total_s` after its last byte."""
-        step = self._at(at_s)
+        step = self._step if self._from_s <= at_s < self._until_s else self._at(at_s)
         decision = response.decision
         key = request.model, decision.variant
-        classes = step.answers.get(key)
-        if classes is None:
-            classes = step.answers[key] = defaultdict(int)
-        classes[latency_class(total_s)] += 1
+        answers = step.answers.get(key)
+        if answers is None:
+            answers = step.answers[key] = _Answers()
+        # As `latency_class`, whose call would cost as much again.
+        answers.classes[int(log(total_s) * _PER_E) if total_s > _LEAST_S else _LEAST] += 1
         if request.constraints.max_latency_ms is not None:
-            outcome = "relaxed" if "latency" in decision.relaxed else "kept"
-            step.counts[request.model, outcome] += 1
+            if "latency" in decision.relaxed:
+                answers.relaxed += 1
+            else:
+                answers.kept += 1
 
     def failed(self, model: str, error: GearshiftError, at_s: float) -> None:
         """One request for a model that there is ended without an answer."""
@@ -95,12 +110,13 @@ class History:
 
         steps = {number - first: step for number, step in self._steps.items() if number >= first}
         for at, step in steps.items():
-            for (model, variant), classes in step.answers.items():
+            for (model, variant), answers in step.answers.items():
                 one = of(model)
-                one["variants"].setdefault(variant, {})[at] = sum(classes.values())
-                merged = one["latencies"].setdefault(at, {})
-                for number, count in classes.items():
-                    merged[number] = merged.get(number, 0) + count
+                one["variants"].setdefault(variant, {})[at] = sum(answers.classes.values())
+                merge(one["latencies"].setdefault(at, {}), answers.classes)
+                for name in ("kept", "relaxed"):
+                    counted = one["counts"].setdefault(name, {})
+                    counted[at] = counted.get(at, 0) + getattr(answers, name)
             for kind, counted in (("failed", step.failed), ("counts", step.counts)):
                 for (model, name), count in counted.items():
                     of(model)[kind].setdefault(name, {})[at] = count
@@ -119,17 +135,15 @@ class History:
         for number, step in self._steps.items():
             if number < first:
                 continue
-            for (model, variant), classes in step.answers.items():
-                merged = found.setdefault(model, {}).setdefault(variant, {})
-                for each, count in classes.items():
-                    merged[each] = merged.get(each, 0) + count
+            for (model, variant), answers in step.answers.items():
+                merge(found.setdefault(model, {}).setdefault(variant, {}), answers.classes)
         return found
 
     def _at(self, at_s: float) -> _Step:
-        number = int(at_s // STEP_S)
-        if number != self._number:
+        if not self._from_s <= at_s < self._until_s:
+            number = int(at_s // STEP_S)
+            self._from_s, self._until_s = number * STEP_S, (number + 1) * STEP_S
             # Of a clock that was set back, what is kept of that time goes on.
-            self._number = number
             self._step = self._steps.setdefault(number, _Step())
             for old in [each for each in self._steps if not 0 <= number - each < _STEPS]:
                 del self._steps[old]
@@ -137,8 +151,8 @@ class History:
 
 
 def latency_class(seconds: float) -> int:
-    """The number of the class that a latency falls into."""
-    return int(math.log(max(seconds, _LEAST_S) / _LEAST_S) * _PER_E)
+    """The number of the class that a latency falls into: 20 for each factor of e."""
+    return int(log(seconds) * _PER_E) if seconds > _LEAST_S else _LEAST
 
 
 def percentile_ms(classes: Mapping[int, int], percentile: float) -> float | None:
@@ -147,7 +161,9 @@ def percentile_ms(classes: Mapping[int, int], percentile: float) -> float | None
     for number in sorted(classes):
         left -= classes[number]
         if left <= 0:
-            return float(f"{1000 * _LEAST_S * math.exp((number + 0.5) / _PER_E):.3g}")
+            # Classes of less than a second have negative numbers, and are cut towards zero.
+            middle = number + math.copysign(0.5, number) if number else 0.0
+            return float(f"{1000 * math.exp(middle / _PER_E):.3g}")
     return None
 
 
