@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from gateway.journal import Journal
 from gateway.logs.access import AccessLog
 from gateway.logs.setup import opened
-from gateway.settings import Settings
+from gateway.settings import Settings, SettingsError
 
+if TYPE_CHECKING:
+    from gateway.tracing.tracer import OtelTracer
+
+# OpenTelemetry's own switch, which all that is built with it obeys.
+_DISABLED = "OTEL_SDK_DISABLED"
 # How long writing what is left may take when the server ends, at most.
 _LAST_WORDS_S = 3.0
 
@@ -44,6 +51,12 @@ class Records:
             )
             journal.add(self._access)
 
+        self._tracer: OtelTracer | None = None
+        if settings.tracing and os.environ.get(_DISABLED, "").lower() != "true":
+            self._tracer = _tracer(settings, knows, worker)
+            journal.tracer = self._tracer
+            journal.add(self._tracer)
+
     def reopen(self) -> None:
         """Open files again that were moved away."""
         if self._access is not None:
@@ -57,3 +70,17 @@ class Records:
         """
         if self._access is not None:
             await asyncio.to_thread(self._access.close, min(_LAST_WORDS_S, left_s()))
+        if self._tracer is not None:
+            await asyncio.to_thread(self._tracer.close, min(_LAST_WORDS_S, left_s()))
+
+
+def _tracer(settings: Settings, knows: Callable[[str], bool], worker: int | None) -> OtelTracer:
+    # Here, for OpenTelemetry is an extra, and takes a quarter of a second to import.
+    try:
+        from gateway.tracing.tracer import OtelTracer
+    except ImportError as error:
+        raise SettingsError(
+            f"tracing: expected the extra `tracing`, which is not installed ({error}): "
+            "pip install 'gearshift[tracing]'"
+        ) from error
+    return OtelTracer("http" if settings.tls_certificate is None else "https", worker, knows)

@@ -14,6 +14,7 @@ class Run:
         failed: how many of its requests got no answer from it.
         members: the traced ones of its requests.
         trace_id, span_id: of its own span, once there is one.
+        told: whether its span is being made.
     """
 
     model: str
@@ -27,6 +28,7 @@ class Run:
     failed: int = 0
     trace_id: int = 0
     span_id: int = 0
+    told: bool = False
 
 
 @dataclass(slots=True, eq=False)
