@@ -1,6 +1,6 @@
 """The rules of deploy/prometheus as an object of the Prometheus operator.
 
-    python -m deploy.kubernetes.rules
+python -m deploy.kubernetes.rules
 """
 
 from __future__ import annotations
