@@ -56,6 +56,10 @@ class Records:
             self._tracer = _tracer(settings, knows, worker)
             journal.tracer = self._tracer
             journal.add(self._tracer)
+        journal.metrics.watch_records(
+            lambda: self._access.dropped if self._access else 0,
+            lambda: self._tracer.dropped if self._tracer else 0,
+        )
 
     def reopen(self) -> None:
         """Open files again that were moved away."""

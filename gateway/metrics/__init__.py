@@ -110,6 +110,11 @@ class Metrics:
         """Read what the response cache takes from this function at each scrape."""
         self._probe("response_cache_bytes", kept_bytes)
 
+    def watch_records(self, lines: Callable[[], int], traces: Callable[[], int]) -> None:
+        """Read what access log and traces lost from these functions at each scrape."""
+        self._probe("access_log_dropped_total", lines)
+        self._probe("traces_dropped_total", traces)
+
     def watch_model(self, model: str) -> None:
         """Count requests for `model` under its own name from now on."""
         self._models |= {model}

@@ -320,6 +320,14 @@ METRICS: tuple[Declared, ...] = (
         "worker_up", "gauge", "1 while the worker takes requests and answers the others."
     ),
     Declared("worker_restarts_total", "counter", "Times that a worker was started again."),
+    Declared(
+        "access_log_dropped_total", "counter",
+        "Lines of the access log that were lost: one too many for what writes them.",
+    ),
+    Declared(
+        "traces_dropped_total", "counter",
+        "Traced requests whose traces were lost: one too many, or refused by the collector.",
+    ),
     Declared("build_info", "info", "What runs.", ("version", "python")),
 )  # fmt: skip
 
