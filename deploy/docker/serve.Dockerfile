@@ -42,8 +42,9 @@ RUN "$TOOLS/bin/python" -m pip wheel --quiet --no-cache-dir --no-deps --no-build
 FROM ${BASE} AS serve
 ARG PREFIX=/opt/gearshift
 COPY --from=build ${PREFIX} ${PREFIX}
-# Keys and what they spent; the one folder that must outlive a container.
-RUN mkdir /models /state && chown 65532:65532 /state
+# /state holds keys and what they spent, and must outlive a container. A new volume at /models takes
+# over this owner, who is the same in the image that builds variants.
+RUN mkdir /models /state && chown 65532:65532 /models /state
 ENV PATH="${PREFIX}/bin:${PATH}" \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \
