@@ -39,10 +39,10 @@ export class Demands {
       relative: floor(Math.floor((100 * least) / this.reference) - 1, 100),
       absolute: floor(Math.floor(100 * least) - 1, 100),
     };
-    const choice = (name, options) => h("select", { name }, options.map(([value, text]) => h("option", { value }, text)));
+    const choice = (name, options, label = null) => h("select", { name, "aria-label": label }, options.map(([value, text]) => h("option", { value }, text)));
     this.form.replaceChildren(
       this.#slider("max_latency_ms", "Latency, at most", "ms", STEPS),
-      this.#slider("min_accuracy", "Accuracy, at least", choice("floor", [["relative", "% of reference"], ["absolute", `% ${model.metric}`]]), 0),
+      this.#slider("min_accuracy", "Accuracy, at least", choice("floor", [["relative", "% of reference"], ["absolute", `% ${model.metric ?? "accuracy"}`]], "Accuracy, at least: of what"), 0),
       this.#slider("max_cost_usd_per_million", "Cost, at most", "$ / million", STEPS),
       h("div", { class: "demand" }, h("span", { id: "optimize-label" }, "Make best"),
         h("div", { class: "switch", role: "radiogroup", "aria-labelledby": "optimize-label" },

@@ -14,7 +14,7 @@ import { count, demand, demandName, ms } from "./words.js";
 
 const LOOK_MS = 2000, HISTORY_MS = 5000, SLOWEST_MS = 15000;
 
-const page = { state: null, model: null, history: null, axis: "latency", minutes: 5, paused: false, library: null, failures: 0, historyAt: -Infinity };
+const page = { state: null, model: null, history: null, axis: "latency", minutes: 5, paused: false, barred: false, library: null, failures: 0, historyAt: -Infinity };
 const trial = new Trial(() => drawNow());
 let timer = 0;
 
@@ -25,6 +25,7 @@ async function look() {
     const { body: state } = await ask("/console/state");
     if (page.failures) forgetDecisions();
     page.failures = 0;
+    page.barred = false;
     notice(null);
     await library(state);
     await took(state);
@@ -44,7 +45,7 @@ async function look() {
   } finally {
     // A page that nobody sees asks nothing; one that gets no answer asks less and less often.
     const next = Math.min(SLOWEST_MS, LOOK_MS * 2 ** Math.min(page.failures, 4));
-    if (!page.paused && !document.hidden) timer = setTimeout(look, next);
+    if (!page.paused && !page.barred && !document.hidden) timer = setTimeout(look, next);
   }
 }
 
@@ -86,7 +87,7 @@ function failed(problem) {
       h("p", null, h("button", { type: "button", class: "primary", "data-key-dialog": true }, "Give a key")));
     byId("nothing").hidden = false;
     notice(null);
-    page.failures += 1;
+    page.barred = true;
     return;
   }
   page.failures += 1;
@@ -192,7 +193,8 @@ byId("minutes").addEventListener("change", ({ target }) => {
 });
 byId("filter").addEventListener("change", () => showDecisions(byId("decisions"), page.model));
 byId("traffic-table").addEventListener("toggle", () => page.state && render());
-document.addEventListener("visibilitychange", () => !document.hidden && !page.paused && look());
+document.addEventListener("visibilitychange", () => !document.hidden && !page.paused && !page.barred && look());
+addEventListener("online", () => look());
 addEventListener("hashchange", () => page.state && (took(page.state), render(), trial.decide()));
 const again = () => {
   redraw();

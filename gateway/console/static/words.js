@@ -76,8 +76,8 @@ const OFFERS = {
   max_latency_ms: (value) => `may take ${demand("max_latency_ms", value)}`,
   min_accuracy: (value) =>
     typeof value === "string"
-      ? `shown to keep ${demand("min_accuracy", value)}`
-      : `shown to reach ${demand("min_accuracy", value)}`,
+      ? `only sure to keep ${demand("min_accuracy", value)}`
+      : `only sure to reach ${demand("min_accuracy", value)}`,
   max_cost_usd_per_million: (value) => `costs ${demand("max_cost_usd_per_million", value)}`,
 };
 // Why one variant may not answer, in a few words.
