@@ -5,6 +5,7 @@ A mark is an HTML comment on a line before a fence, so that readers do not see i
     <!-- not run: reason -->     nobody runs the block
     <!-- output -->              the block is what the one before it writes
     <!-- fails: 2 -->            the block is to end with that exit status
+    <!-- file: task.py -->       the block is a file of that name, for the blocks after it
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _FENCE = re.compile(r"^( *)(`{3,}|~{3,})([^\n`]*)$")
-_MARK = re.compile(r"^ *<!-- (not run|output|fails)(?:: (.+?))? -->$")
+_MARK = re.compile(r"^ *<!-- (not run|output|fails|file)(?:: (.+?))? -->$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,7 @@ class Block:
         not_run: why it cannot be run; None where it is.
         is_output: it is what the block before it writes.
         fails: the exit status that it ends with, as it is to be.
+        file: the name under which it is kept in the page's folder; it is not run then.
     """
 
     page: Path
@@ -35,6 +37,7 @@ class Block:
     not_run: str | None = None
     is_output: bool = False
     fails: int = 0
+    file: str | None = None
 
     def __str__(self) -> str:
         return f"{self.page}:{self.line} ({self.language})"
@@ -84,4 +87,5 @@ def _block(page: Path, line: int, info: str, text: str, marks: dict[str, str]) -
         marks.get("not run"),
         "output" in marks,
         int(marks.get("fails", 0)),
+        marks.get("file"),
     )

@@ -127,6 +127,7 @@ class Desk:
         self._serving: Serving | None = None
         self._names: dict[str, Any] = {"__name__": "__page__"}
         self._examples: dict[str, Any] = {}
+        folder.mkdir(exist_ok=True)
         write_digits(folder / "models")
         (folder / "deploy").symlink_to(REPOSITORY / "deploy")
 
@@ -135,6 +136,11 @@ class Desk:
         if self._serving is not None:
             self._serving.stop()
             self._serving = None
+
+    def keep(self, block: Block) -> None:
+        """Write a block into the file that it is."""
+        assert block.file is not None
+        (self._folder / block.file).write_text(self._ours(block.text), encoding="utf-8")
 
     def python(self, block: Block) -> str:
         """Execute a block; returns what it printed."""

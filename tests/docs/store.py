@@ -15,6 +15,9 @@ from tests.stores import seal, write_variant
 
 FIGURES = Path(__file__).with_name("digits.json")
 
+# By their cards bf16 takes 1.4 times as long as int8, which a busy machine can turn around.
+_SLOWER = {"bf16": 3}
+
 IMAGE = TensorSpec(name="image", datatype="FP32", shape=(-1, 1, 24, 24))
 LOGITS = TensorSpec(name="logits", datatype="FP32", shape=(-1, 10))
 
@@ -30,7 +33,7 @@ def write_digits(models: Path) -> None:
             inputs=(IMAGE,),
             outputs=(LOGITS,),
             processor=ImageProcessor(input="picture", pixels="image", mode="L"),
-            delay_ms=figures["latency"][0]["p50_ms"],
+            delay_ms=figures["latency"][0]["p50_ms"] * _SLOWER.get(variant, 1),
         )
         card = json.loads((folder / CARD_FILE).read_text(encoding="utf-8"))
         (folder / CARD_FILE).write_text(json.dumps(card | figures), encoding="utf-8")

@@ -94,6 +94,8 @@ def run(found: list[Block], desk: Desk) -> None:
         for block in found:
             if block.not_run is not None:
                 wrote = None
+            elif block.file is not None:
+                desk.keep(block)
             elif block.is_output:
                 assert wrote is not None, f"{block}: nothing before it was run"
                 compare(block, block.text, wrote)
