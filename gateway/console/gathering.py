@@ -12,7 +12,7 @@ from gateway.console import everybody, joining
 from gateway.console.decisions import Decisions
 from gateway.console.everybody import Question
 from gateway.console.history import MINUTES, History, joined
-from gateway.console.state import Samples, share
+from gateway.console.state import Kept, share
 from gateway.journal import Journal
 from gateway.messages import InferRequest, InferResponse, Origin
 from gateway.processes.worker import Place
@@ -32,7 +32,7 @@ class Console:
         self._place = place
         self._decisions = Decisions(lambda model: model in service.fleet.everything())
         self._history = History()
-        self._samples = Samples(service.settings.store)
+        self._kept = Kept(service.settings.store)
         journal.add(self)
 
     def answered(self, request: InferRequest, response: InferResponse, total_s: float) -> None:
@@ -80,7 +80,9 @@ class Console:
         shares = await self._asked({"what": "state"})
         own = 0 if self._place is None else self._place.order.number
         workers = 1 if self._place is None else self._place.order.count
-        return {"now_ms": round(time.time() * 1000), **joining.state(own, shares, workers)}
+        told = joining.state(own, shares, workers)
+        self._kept.add(told["models"], self._service.fleet)
+        return {"now_ms": round(time.time() * 1000), **told}
 
     async def history(self, minutes: int = MINUTES) -> dict[str, Any]:
         """What became of requests in the last `minutes`, up to 15, of all workers."""
@@ -104,7 +106,7 @@ class Console:
         match question["what"]:
             case "state":
                 lately = self._history.lately(_LIVE_S, at_s)
-                return share(self._service, self._samples, lately)
+                return share(self._service, lately)
             case "history":
                 return self._history.share(question["minutes"], at_s)
             case "decisions":

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import json
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import orjson
+
 from gateway.console.decisions import stated
 from gateway.console.history import Classes
-from gateway.lifecycle.fleet import ServedModel
+from gateway.lifecycle.fleet import Fleet, ServedModel, VariantState
 from gateway.service import Service
 from gateway.wire import described
 from router.card import VariantCard
@@ -22,7 +24,6 @@ _MOST_SAMPLE_BYTES = 1 << 20
 
 def share(
     service: Service,
-    samples: Samples,
     lately: Mapping[str, Mapping[str, Classes]],
 ) -> dict[str, Any]:
     """What this process has to say, as `gateway.console.everybody` joins it: plain JSON values.
@@ -40,20 +41,39 @@ def share(
         "lanes": _lanes(service),
         "queue": _queue(service),
         "left_out": list(service.fleet.problems),
-        "models": [
-            _model(each, service, samples, breakers, lately.get(each.name, {})) for each in models
-        ],
+        "models": [_model(each, service, breakers, lately.get(each.name, {})) for each in models],
     }
 
 
-class Samples:
-    """The sample of each model, as it lies beside its variants."""
+class Kept:
+    """What is the same each time, as JSON that is made once: cards, and a sample of each model.
+
+    Written anew each time, they would hold up the event loop for milliseconds.
+    """
 
     def __init__(self, store: Path) -> None:
         self._store = store
-        self._read: dict[str, tuple[int, Any]] = {}
+        self._cards: dict[str, orjson.Fragment] = {}
+        self._samples: dict[str, tuple[int, orjson.Fragment | None]] = {}
 
-    def of(self, model: str) -> Any:
+    def add(self, models: list[dict[str, Any]], fleet: Fleet) -> None:
+        """Add them to the models of a state."""
+        everything, used = fleet.everything(), {}
+        for told in models:
+            model = everything.get(told["name"])
+            told["sample"] = self.sample(told["name"])
+            for variant in told["variants"]:
+                build = None if model is None else model.builds.get(variant["name"])
+                variant["card"] = None
+                if build is not None:
+                    entry = build.entry
+                    card = self._cards.get(entry.digest)
+                    if card is None:
+                        card = orjson.Fragment(entry.card.model_dump_json())
+                    variant["card"] = used[entry.digest] = card
+        self._cards = used
+
+    def sample(self, model: str) -> orjson.Fragment | None:
         """A body to call `model` with; None where there is none that can be read.
 
         A link could lead out of the store: it is not followed.
@@ -61,13 +81,14 @@ class Samples:
         path = self._store / model / SAMPLE_FILE
         try:
             found = path.lstat()
-            if not path.is_file() or path.is_symlink() or found.st_size > _MOST_SAMPLE_BYTES:
+            if not stat.S_ISREG(found.st_mode) or found.st_size > _MOST_SAMPLE_BYTES:
                 return None
-            known = self._read.get(model)
+            known = self._samples.get(model)
             if known is None or known[0] != found.st_mtime_ns:
-                body = json.loads(path.read_bytes())
-                known = found.st_mtime_ns, body if isinstance(body, dict) else None
-                self._read[model] = known
+                body = orjson.loads(path.read_bytes())
+                sound = isinstance(body, dict)
+                known = found.st_mtime_ns, orjson.Fragment(orjson.dumps(body)) if sound else None
+                self._samples[model] = known
         except (OSError, ValueError):
             return None
         return known[1]
@@ -104,11 +125,13 @@ def _queue(service: Service) -> dict[str, Any]:
 def _model(
     model: ServedModel,
     service: Service,
-    samples: Samples,
     breakers: Mapping[str, str],
     lately: Mapping[str, Classes],
 ) -> dict[str, Any]:
-    builds = model.builds
+    states, builds = model.states, model.builds
+    # The most accurate first; those that have no card last.
+    accuracy = {name: build.offer.accuracy for name, build in builds.items()}
+    ordered = sorted(states, key=lambda name: (-accuracy.get(name, -1.0), name))
     card = next((build.entry.card for build in builds.values()), None)
     told = described.model(model)
     rollout = model.rollout
@@ -125,36 +148,29 @@ def _model(
         "processor": None
         if card is None or card.processor is None
         else card.processor.model_dump(mode="json"),
-        "sample": samples.of(model.name),
         "pinned": rollout.pinned,
         "aliases": dict(rollout.aliases),
         "default_constraints": stated(service.settings.default_constraints),
         "variants": [
-            _variant(model, name, breakers.get(f"{model.name}/{name}", "closed"), lately)
-            for name in _in_order(model)
+            _variant(model, states[name], breakers, lately.get(name, {})) for name in ordered
         ],
     }
 
 
-def _in_order(model: ServedModel) -> list[str]:
-    """The most accurate first; those that have no card last."""
-    accuracy = {name: build.offer.accuracy for name, build in model.builds.items()}
-    return sorted(model.states, key=lambda name: (-accuracy.get(name, -1.0), name))
-
-
 def _variant(
-    model: ServedModel, name: str, breaker: str, lately: Mapping[str, Classes]
+    model: ServedModel, state: VariantState, breakers: Mapping[str, str], classes: Classes
 ) -> dict[str, Any]:
-    state, build = model.states[name], model.builds.get(name)
+    name = state.variant
+    build = model.builds.get(name)
     return {
         "name": name,
         "state": state.state,
         "why": state.why,
         "replacing": name in model.incoming,
-        "breaker": breaker,
+        "breaker": breakers.get(f"{model.name}/{name}", "closed"),
         "canary_weight": model.rollout.canaries.get(name),
         "shadow_share": model.rollout.shadows.get(name),
-        "live": lately.get(name, {}),
+        "live": classes,
         **(_NOT_MEASURED if build is None else _measured(build.entry.card, build.offer)),
     }
 
@@ -168,7 +184,6 @@ _NOT_MEASURED = dict.fromkeys(
         "p50_ms",
         "p99_ms",
         "cost_usd_per_million",
-        "card",
     )
 )
 
@@ -183,5 +198,4 @@ def _measured(card: VariantCard, offer: Offer) -> dict[str, Any]:
         "p50_ms": alone.p50_ms,
         "p99_ms": alone.p99_ms,
         "cost_usd_per_million": offer.cost_usd_per_million(1),
-        "card": card.model_dump(mode="json"),
     }
