@@ -1,0 +1,317 @@
+"""Traces as a real collector gets them: through REST and gRPC, however requests end."""
+
+from __future__ import annotations
+
+import re
+import socket
+import time
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import grpc
+import httpx
+import pytest
+from opentelemetry.proto.trace.v1.trace_pb2 import Span as Proto
+from tritonclient.grpc.service_pb2_grpc import GRPCInferenceServiceStub
+
+from gateway.processes.cores import usable_cores
+from tests.e2e import statuses
+from tests.e2e.collector import Collector, Span
+from tests.e2e.harness import PATIENCE_S, Server, until
+from tests.e2e.statuses import Ask
+from tests.stores import write_three, write_variant
+
+TRACE, CALLER = "ab" * 16, "cd" * 8
+PARENT = f"00-{TRACE}-{CALLER}-01"
+STAGES = ["receive", "route", "queue", "infer", "respond"]
+METHOD = "inference.GRPCInferenceService"
+SLOW_MS = 300
+
+
+@pytest.fixture(scope="module")
+def collector() -> Iterator[Collector]:
+    with Collector() as collector:
+        yield collector
+
+
+def traced(models: Path, collector: Collector, delay_ms: int = 20, **settings: Any) -> Server:
+    """A server that sends its traces to `collector`, not started yet."""
+    return server_in(
+        models,
+        {
+            "OTEL_EXPORTER_OTLP_ENDPOINT": collector.url,
+            "OTEL_BSP_SCHEDULE_DELAY": str(delay_ms),
+            "OTEL_RESOURCE_ATTRIBUTES": "deployment.environment.name=test",
+        },
+        **settings,
+    )
+
+
+def server_in(models: Path, environment: Mapping[str, str], **settings: Any) -> Server:
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        return Server(models, tracing=True, **settings)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory, collector: Collector) -> Iterator[Server]:
+    models = tmp_path_factory.mktemp("models")
+    write_three(models)
+    write_variant(models, "slow", "fp32", delay_ms=SLOW_MS, latency_ms_at_1=1, latency_ms_at_32=1)
+    fault = tmp_path_factory.mktemp("faults") / "fault"
+    write_variant(models, "broken", "fp32", fault_file=str(fault))
+    with traced(models, collector, grpc_port=0) as server:
+        fault.write_text("raise")
+        yield server
+
+
+def stub_of(server: Server) -> Any:
+    own = [("grpc.use_local_subchannel_pool", 1)]
+    return GRPCInferenceServiceStub(grpc.insecure_channel(server.grpc_address, options=own))
+
+
+def stages_of(collector: Collector, whole: Span) -> list[Span]:
+    """Its stages, which follow one another from its beginning to its end, in its trace."""
+    inner = collector.inside(whole)
+    assert {span.trace_id for span in inner} == {whole.trace_id}
+    assert {span.kind for span in inner} == {Proto.SPAN_KIND_INTERNAL}
+    starts = [span.start_ns for span in inner]
+    ends = [span.end_ns for span in inner]
+    assert starts == [whole.start_ns, *ends[:-1]] and ends[-1] == whole.end_ns
+    return inner
+
+
+def test_a_request_over_rest_with_its_callers_trace(server: Server, collector: Collector) -> None:
+    answer = server.infer(
+        headers={
+            "traceparent": PARENT,
+            "tracestate": "vendor=1",
+            "X-Request-Id": "rest-1",
+            "Gearshift-Optimize": "latency",
+            "Gearshift-Relax": "latency,cost",
+        }
+    )
+    assert answer.headers["x-request-id"] == "rest-1"
+    whole = collector.request("rest-1")
+    assert (whole.trace_id, whole.parent_id, whole.state) == (TRACE, CALLER, "vendor=1")
+    assert whole.kind == Proto.SPAN_KIND_SERVER
+    assert whole.name == "POST /v2/models/{model}/infer"
+    said = whole.attributes
+    assert said["http.request.method"] == "POST"
+    assert said["http.response.status_code"] == 200
+    assert said["url.path"] == "/v2/models/echo/infer"
+    assert said["gearshift.variant"] == answer.headers["gearshift-variant"] == "small"
+    assert said["gearshift.reason"] == "fastest"
+    assert said["gearshift.outcome"] == "ok"
+    assert said["gearshift.constraint.relax"] == "latency,cost"
+    assert "error.type" not in said and not whole.failed
+    stages = stages_of(collector, whole)
+    assert [span.name for span in stages] == STAGES
+    # What the answer itself says of queue and inference.
+    infer_ms = float(re.findall(r"infer;dur=([0-9.]+)", answer.headers["server-timing"])[0])
+    infer = stages[3]
+    assert (infer.end_ns - infer.start_ns) / 1e6 <= infer_ms
+    assert abs(whole.end_ns / 1e9 - time.time()) < PATIENCE_S
+    about = whole.resource
+    assert about["service.name"] == "gearshift"
+    assert about["deployment.environment.name"] == "test"
+
+
+def test_a_request_over_grpc_with_its_callers_trace(server: Server, collector: Collector) -> None:
+    metadata = [("traceparent", PARENT), ("tracestate", "vendor=1"), ("x-request-id", "grpc-1")]
+    answer, call = stub_of(server).ModelInfer.with_call(statuses.message(Ask()), metadata=metadata)
+    assert dict(call.trailing_metadata())["x-request-id"] == "grpc-1"
+    whole = collector.request("grpc-1")
+    assert (whole.trace_id, whole.parent_id, whole.state) == (TRACE, CALLER, "vendor=1")
+    assert whole.kind == Proto.SPAN_KIND_SERVER
+    assert whole.name == whole.attributes["rpc.method"] == f"{METHOD}/ModelInfer"
+    assert whole.attributes["rpc.response.status_code"] == "OK"
+    assert whole.attributes["gearshift.variant"] == answer.model_version
+    assert [span.name for span in stages_of(collector, whole)] == STAGES
+
+
+def test_each_request_of_a_stream_has_a_span(server: Server, collector: Collector) -> None:
+    messages = [statuses.message(Ask()), statuses.message(Ask(model="nobody"))]
+    for number, message in enumerate(messages):
+        message.id = f"stream-{number}"
+    answers = list(
+        stub_of(server).ModelStreamInfer(iter(messages), metadata=[("traceparent", PARENT)])
+    )
+    assert [bool(answer.error_message) for answer in answers] == [False, True]
+    good, bad = (collector.request(f"stream-{number}") for number in range(2))
+    assert good.name == bad.name == f"{METHOD}/ModelStreamInfer"
+    assert good.trace_id == bad.trace_id == TRACE and good.span_id != bad.span_id
+    assert bad.attributes["rpc.response.status_code"] == "NOT_FOUND" and not bad.failed
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        None,
+        "nonsense",
+        f"00-{'0' * 32}-{CALLER}-01",
+        f"00-{TRACE}-{'0' * 16}-01",
+        f"ff-{TRACE}-{CALLER}-01",
+        f"00-{TRACE.upper()}-{CALLER}-01",
+        f"00-{TRACE}-{CALLER}-01-more",
+    ],
+)
+def test_without_a_usable_parent_a_trace_begins_here(
+    server: Server, collector: Collector, given: str | None
+) -> None:
+    answer = server.infer(headers={"traceparent": given} if given else {})
+    whole = collector.request(answer.headers["x-request-id"])
+    assert whole.trace_id != TRACE and whole.parent_id == ""
+
+
+def test_a_later_version_of_the_header_is_understood(server: Server, collector: Collector) -> None:
+    answer = server.infer(headers={"traceparent": f"01-{TRACE}-{CALLER}-01-more"})
+    assert collector.request(answer.headers["x-request-id"]).parent_id == CALLER
+
+
+def test_what_the_caller_does_not_record_is_not_recorded(
+    server: Server, collector: Collector
+) -> None:
+    server.infer(headers={"traceparent": f"00-{TRACE}-{CALLER}-00", "X-Request-Id": "unseen"})
+    server.infer(headers={"X-Request-Id": "seen"})
+    collector.request("seen")
+    names = {span.attributes.get("gearshift.request_id") for span in collector.spans}
+    assert "unseen" not in names
+
+
+@pytest.mark.parametrize(
+    ("ask", "status", "ours", "stages"),
+    [
+        (Ask(model="nobody"), 404, False, ["receive"]),
+        (Ask(headers={"Gearshift-Optimize": "luck"}), 400, False, ["receive"]),
+        (Ask(headers={"Gearshift-Min-Accuracy": "0.999"}), 422, False, STAGES[:2]),
+        (Ask(model="slow", headers={"Gearshift-Max-Latency-Ms": "30"}), 504, True, STAGES[:4]),
+        (Ask(model="broken"), 500, True, STAGES),
+    ],
+    ids=lambda value: str(value) if isinstance(value, int) else "",
+)
+def test_how_requests_that_fail_end(
+    server: Server, collector: Collector, ask: Ask, status: int, ours: bool, stages: list[str]
+) -> None:
+    code = statuses.CODES[status]
+    for protocol, by in (("rest", statuses.by_rest), ("grpc", statuses.by_grpc)):
+        server.await_idle()
+        named = Ask(ask.model, None, {**ask.headers, "x-request-id": f"{protocol}-{status}"})
+        problem = by(server, named).problem
+        assert problem["status"] == status
+        whole = collector.request(f"{protocol}-{status}")
+        said = whole.attributes
+        ending = status if protocol == "rest" else code
+        key = "http.response.status_code" if protocol == "rest" else "rpc.response.status_code"
+        assert said[key] == ending
+        assert said["gearshift.outcome"] == problem["code"]
+        assert whole.failed == ours and said.get("error.type") == (str(ending) if ours else None)
+        assert ("gearshift.model" in said) == (ask.model != "nobody")
+        inner = stages_of(collector, whole)
+        assert [span.name for span in inner] == stages[: len(inner)] and len(inner) >= 1
+        assert len(inner) == len(stages) or status == 504
+    server.await_idle()
+
+
+def test_a_caller_who_leaves(server: Server, collector: Collector) -> None:
+    with pytest.raises(httpx.ReadTimeout):
+        server.client.post(
+            "/v2/models/slow/infer",
+            json={"inputs": [statuses.IMAGE]},
+            headers={"X-Request-Id": "left-rest"},
+            timeout=SLOW_MS / 3000,
+        )
+    whole = collector.request("left-rest")
+    assert whole.attributes["gearshift.outcome"] == "caller-left" and not whole.failed
+    assert "http.response.status_code" not in whole.attributes
+    server.await_idle()
+    call = stub_of(server).ModelInfer.future(
+        statuses.message(Ask(model="slow")), metadata=[("x-request-id", "left-grpc")]
+    )
+    server.await_busy()
+    call.cancel()
+    whole = collector.request("left-grpc")
+    assert whole.attributes["rpc.response.status_code"] == "CANCELLED" and not whole.failed
+    server.await_idle()
+
+
+def test_a_batch_is_linked_with_its_requests(server: Server, collector: Collector) -> None:
+    def ask(number: int) -> None:
+        server.infer("slow", headers={"X-Request-Id": f"batch-{number}"})
+
+    with ThreadPoolExecutor(4) as clients:
+        first = clients.submit(ask, 0)
+        server.await_busy()
+        for number in (1, 2, 3):
+            clients.submit(ask, number)
+        first.result()
+    together = [collector.request(f"batch-{number}") for number in (1, 2, 3)]
+    runs = [next(s for s in collector.inside(each) if s.name == "infer") for each in together]
+    assert [run.attributes["gearshift.batch.requests"] for run in runs] == [3, 3, 3]
+    assert len({run.links for run in runs}) == 1
+    ((trace_id, span_id),) = runs[0].links
+    batch = collector.waited_for(lambda span: span.span_id == span_id)
+    assert batch.name == "batch" and batch.trace_id == trace_id and batch.parent_id == ""
+    assert batch.links == {(each.trace_id, each.span_id) for each in together}
+    assert batch.attributes["gearshift.batch.rows"] == 3
+    assert (batch.end_ns - batch.start_ns) / 1e6 >= SLOW_MS
+    assert [span.span_id for span in collector.spans].count(span_id) == 1
+
+
+def test_what_was_not_sent_yet_is_sent_at_the_end(tmp_path: Path, collector: Collector) -> None:
+    write_variant(tmp_path, "echo", "fp32")
+    with traced(tmp_path, collector, delay_ms=60_000) as server:
+        server.infer(headers={"X-Request-Id": "the-last"})
+    assert [s for s in collector.spans if s.attributes.get("gearshift.request_id") == "the-last"]
+
+
+def test_a_collector_that_is_gone_is_in_nobodys_way(tmp_path: Path) -> None:
+    write_variant(tmp_path, "echo", "fp32")
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # takes what comes, and never answers
+        environment = {
+            "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{silent.getsockname()[1]}",
+            "OTEL_BSP_SCHEDULE_DELAY": "10",
+            "OTEL_BSP_MAX_QUEUE_SIZE": "12",
+        }
+        with server_in(tmp_path, environment, drain_seconds=4) as server:
+            assert all(server.infer().status_code == 200 for _ in range(20))
+            assert server.metric("gearshift_traces_dropped_total") >= 20 - 2 - 2
+            assert server.infer().status_code == 200
+    assert server.process.returncode == 0
+
+
+def test_the_samplers_of_the_environment(tmp_path: Path, collector: Collector) -> None:
+    write_variant(tmp_path, "echo", "fp32")
+    environment = {
+        "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": f"{collector.url}/v1/traces",
+        "OTEL_EXPORTER_OTLP_HEADERS": "x-collector-key=swordfish",
+        "OTEL_BSP_SCHEDULE_DELAY": "10",
+        "OTEL_TRACES_SAMPLER": "parentbased_traceidratio",
+        "OTEL_TRACES_SAMPLER_ARG": "0",
+        "OTEL_SERVICE_NAME": "mine",
+    }
+    with server_in(tmp_path, environment) as server:
+        server.infer(headers={"X-Request-Id": "root"})
+        server.infer(headers={"X-Request-Id": "child", "traceparent": PARENT})
+        assert collector.request("child").resource["service.name"] == "mine"
+    names = {span.attributes.get("gearshift.request_id") for span in collector.spans}
+    assert "root" not in names
+    assert collector.headers["x-collector-key"] == "swordfish"
+
+
+@pytest.mark.skipif(usable_cores() < 2, reason="two workers need two cores")
+def test_workers_send_their_own(tmp_path: Path, collector: Collector) -> None:
+    write_variant(tmp_path, "echo", "fp32")
+    with traced(tmp_path, collector, workers=2) as server:
+        until(lambda: "\nready: http://" in server.log(), "all workers have settled")
+
+        def both_have_sent() -> bool:
+            with httpx.Client(base_url=server.client.base_url) as client:
+                client.post("/v2/models/echo/infer", json={"inputs": [statuses.IMAGE]})
+            workers = {span.resource.get("gearshift.worker") for span in collector.spans}
+            return {0, 1} <= workers
+
+        until(both_have_sent, "both workers have sent spans")
