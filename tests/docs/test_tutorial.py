@@ -21,7 +21,5 @@ def test_the_readme_has_the_same_task() -> None:
     """So that its commands, which build, need not be run a second time."""
     task = [block.text for block in blocks(TUTORIAL) if block.file == "wine.py"]
     assert task == [
-        block.text
-        for block in blocks(REPOSITORY / "README.md")
-        if "class Wine(Task)" in block.text
+        block.text for block in blocks(REPOSITORY / "README.md") if "class Wine(Task)" in block.text
     ]

@@ -1,7 +1,8 @@
 """Whether what a page shows as output is what a command wrote, but for what differs by machine.
 
 These differ by machine and moment, and count as equal whatever they are: numbers that no letter
-stands before (so `int8` and `fp32` stay what they are), digests and other long hexadecimal names,
+stands before (so `int8` and `fp32` stay what they are) and how many of them follow each other,
+digests and other long hexadecimal names,
 how wide a table is drawn. A line `...` in a page stands for any lines, and `...` within one
 for anything on that line.
 """
@@ -14,7 +15,9 @@ _RULES = (
     (re.compile(r"\x1b\[[0-9;]*m"), ""),
     (re.compile(r"(?<![\w.])[0-9a-f]{8,}(?![\w])"), "#"),
     (re.compile(r"\b\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)?"), "#"),
-    (re.compile(r"(?<![A-Za-z_\d.])[-−+]?\d+(?:[.,]\d+)*(?:[eE][-+]?\d+)?"), "#"),
+    (re.compile(r"(?<![A-Za-z_\d.])[-−+]?\d+(?:,\d{3}\b)*(?:\.\d+)*(?:[eE][-+]?\d+)?"), "#"),
+    (re.compile(r"#(?:, ?#)+"), "#"),
+    (re.compile(r",\.\.\."), "..."),
     (re.compile(r"[─━═╌┄-]{3,}"), "---"),
     (re.compile(r"[ \t]+"), " "),
 )
