@@ -158,7 +158,7 @@ class Assembly:
 
     def _changed(self, model: ServedModel) -> None:
         """Show `model`, of which other variants are there now."""
-        self._metrics.watch_model(model.name)
+        self._metrics.watch_model(model.name, model.states)
         self._shadows.tidy()
 
     # For the metrics, on their own thread.

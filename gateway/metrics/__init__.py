@@ -34,6 +34,12 @@ NO_TENANT = "none"
 NO_REASON = "none"
 OTHERS = "others"
 
+# What may befall a variant.
+_LIFE = (
+    "variant_loads_total", "variant_load_failures_total", "variant_evictions_total",
+    "variant_frees_total", "variant_swaps_total", "batch_failures_total", "retries_total",
+)  # fmt: skip
+
 _MOST_KEYS = 500
 _MOST_TENANTS = 100
 # Errors that a decision ended in, whose codes are its verdicts.
@@ -115,9 +121,14 @@ class Metrics:
         self._probe("access_log_dropped_total", lines)
         self._probe("traces_dropped_total", traces)
 
-    def watch_model(self, model: str) -> None:
-        """Count requests for `model` under its own name from now on."""
+    def watch_model(self, model: str, variants: Iterable[str] = ()) -> None:
+        """Count requests for `model` under its own name from now on, and what its variants do."""
         self._models |= {model}
+        self._families["shed_total"].value(model)
+        # A series that begins at 1 does not seem to grow: the first event would be seen by nobody.
+        for variant in variants:
+            for name in _LIFE:
+                self._families[name].value(model, variant)
         deadlines_of(self._families, model, self._tenant(UNTOLD.tenant))
 
     # Requests
