@@ -8,7 +8,7 @@
 set -eu
 cd "$(dirname "$0")/../.."
 
-SERVE="openvino grpc processors postgres signing"
+SERVE="openvino grpc processors postgres signing tracing console s3"
 COMPRESS="compress text processors signing simulate"
 
 tools=$(mktemp -d)

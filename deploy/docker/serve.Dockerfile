@@ -20,15 +20,19 @@ RUN python -m venv "$TOOLS" \
 RUN python -m venv --without-pip "$PREFIX" \
  && "$TOOLS/bin/python" -m pip --python "$PREFIX/bin/python" install --quiet --no-cache-dir \
     --no-deps --only-binary :all: --require-hashes -r deploy/docker/serve.lock
-# OpenVINO brings what reads TensorFlow, PyTorch and others, and plug-ins for Intel's other devices.
-# The gateway loads IR and runs it on the CPU: the rest is 75 MB that nothing here can reach. What
-# packages test themselves with is another 15.
+# What nothing here can reach, 130 MB: what packages test themselves with; the plug-ins of OpenVINO
+# for Intel's other devices, and what it reads TensorFlow, PyTorch and others with, where the gateway
+# loads IR and runs it on the CPU; zstandard for interpreters other than CPython; and what botocore
+# knows of services that hold no objects.
 RUN find "$PREFIX" -type d -name tests -prune -exec rm -rf {} + \
  && find "$PREFIX" -path '*/openvino/libs/*' \( \
       -name 'libopenvino_intel_[gn]pu_plugin.so' -o -name cache.json \
       -o -name 'libopenvino_tensorflow*_frontend.so.*' -o -name 'libopenvino_p*_frontend.so.*' \
       -o -name 'libopenvino_gguf_frontend.so.*' -o -name 'libopenvino_jax_frontend.so.*' \
-    \) -delete
+    \) -delete \
+ && find "$PREFIX" -path '*/zstandard/_cffi*.so' -delete \
+ && find "$PREFIX" -type d -path '*/botocore/data/*' -prune \
+      ! -name s3 ! -name sts ! -name 'sso*' -exec rm -rf {} +
 # Only what serves: without compressors/ the package has none.
 COPY pyproject.toml README.md LICENSE ./
 COPY router router
