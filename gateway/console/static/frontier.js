@@ -51,12 +51,13 @@ export function drawFrontier(root, model, axis, asked, decision) {
   ];
 
   const limits = [];
-  if (limit) {
+  // A limit to the right of everything shuts out nothing: it is not drawn.
+  if (limit && x(limit) < columns[1]) {
     const at = inside(x(limit), columns);
     limits.push(s("rect", { class: "shut", x: at, y: rows[0], width: columns[1] - at, height: rows[1] - rows[0] }),
       s("line", { class: "limit", x1: at, x2: at, y1: rows[0], y2: rows[1] }));
   }
-  if (asked.min_accuracy) {
+  if (asked.min_accuracy && y(asked.min_accuracy) < rows[1]) {
     const at = inside(y(asked.min_accuracy), rows);
     limits.push(s("rect", { class: "shut", x: columns[0], y: at, width: columns[1] - columns[0], height: rows[1] - at }),
       s("line", { class: "limit", x1: columns[0], x2: columns[1], y1: at, y2: at }));
@@ -90,8 +91,14 @@ export function drawFrontier(root, model, axis, asked, decision) {
       spot ? s("text", { x: spot.x + 2, y: spot.y + 11 }, one.name) : null);
   });
 
+  // Steps up through those that no other beats in both: faster or cheaper, and more accurate.
+  const steps = [];
+  for (const one of [...variants].sort((a, b) => middle(a) - middle(b) || b.accuracy - a.accuracy))
+    if (one.accuracy > (steps.at(-1)?.accuracy ?? 0)) steps.push(one);
+  const path = steps.map((one, index) => `${index ? `H${x(middle(one))}V` : `M${x(middle(one))},`}${y(one.accuracy)}`).join("");
+
   show(root, s("svg", {
     viewBox: `0 0 ${width} ${HEIGHT}`, width, height: HEIGHT, role: "img",
     "aria-label": `Variants of ${model.name}: ${model.metric} against ${cost ? "cost" : "latency"}. The table of variants has the same figures.`,
-  }, grid, limits, marks));
+  }, grid, limits, s("path", { class: "best-of", d: path }), marks));
 }

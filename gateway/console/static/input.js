@@ -84,7 +84,8 @@ export class Input {
 
   _text() {
     const { name, shape } = texts(this.model);
-    const box = h("textarea", { rows: 5, id: "text", maxlength: 20000 }, "Shifting gears takes a moment, and is worth it.");
+    const stored = this.model.sample?.inputs?.[0]?.data?.[0];
+    const box = h("textarea", { rows: 5, id: "text", maxlength: 20000 }, typeof stored === "string" ? stored : "Shifting gears takes a moment, and is worth it.");
     const use = () => {
       this.body = { inputs: [{ name, datatype: "BYTES", shape, data: [box.value] }] };
       this.changed();

@@ -69,7 +69,10 @@ function make(root, model, told, seen, uPlot, lanes) {
     hooks: { setCursor: [(chart) => read(latest.told, latest.seen, chart.cursor.idx)] },
   });
   const axis = (more) => ({ stroke: ink("--quiet"), font, grid: { stroke: ink("--line"), width: 1 }, ticks: { show: false }, ...more });
-  const time = axis({ incrs: [60, 120, 300], values: (_, ticks) => ticks.map((tick) => clock(tick * 1000).slice(0, 5)), grid: { show: false }, size: 22 });
+  const time = axis({
+    incrs: [15, 60, 120, 300], space: 64, grid: { show: false }, size: 22,
+    values: (_, ticks, axisIndex, space, step) => ticks.map((tick) => clock(tick * 1000).slice(0, step < 60 ? 8 : 5)),
+  });
   const stepped = uPlot.paths.stepped({ align: 1 });
   const made = [];
   const add = (key, height, options, data) => {
