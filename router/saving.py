@@ -50,4 +50,4 @@ def shift(
     for refusal in decision.refused:
         if refusal.variant == offer.name and refusal.constraint == "ready":
             return offer.name, "not-ready"
-    return offer.name, "deadline"
+    return offer.name, "under-load" if decision.queued else "deadline"

@@ -11,7 +11,6 @@ from gateway.statistics import Totals
 from router.constraints import Constraints
 from router.saving import shift
 
-
 DEADLINES = ("kept", "missed", "relaxed", "shed")
 
 

@@ -238,8 +238,9 @@ METRICS: tuple[Declared, ...] = (
         "shifts_total",
         "counter",
         "Answers by another variant than an idle machine would have given. Reasons: the decision's "
-        "where it is under-load, shifted-at-dispatch, retried or relaxed; not-ready where that "
-        "variant was not loaded and healthy; deadline where it has lately been too slow.",
+        "where it is shifted-at-dispatch, retried or relaxed; under-load where the queue left that "
+        "variant no time; not-ready where it was not loaded and healthy; deadline where it has "
+        "lately been too slow.",
         ("model", "source", "target", "reason"),
     ),
     # Variants
