@@ -8,7 +8,7 @@ MODELS ?= models
 BENCH_RESULTS ?= bench-results
 PEERS ?= .peers
 
-.PHONY: help setup demo docs test check bench bench-live bench-compression bench-peers bench-speed bench-picture bench-tools fuzz soak overload idle dashboards slim weights clean
+.PHONY: help setup demo docs test check bench bench-live bench-compression bench-peers bench-speed bench-picture bench-tools fuzz soak overload idle rollout dashboards slim weights clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -68,6 +68,9 @@ soak: setup  ## mixed traffic, swaps and faults for SECONDS, 1800 by default; no
 
 overload: setup  ## ten times what the lanes can do, for SECONDS, 60 by default
 	$(BIN)/python -m tests.drills.overload $(if $(SECONDS),--seconds $(SECONDS)) $(ARGS)
+
+rollout: setup  ## two gateways behind nginx under load, one replaced after the other
+	$(BIN)/python -m tests.drills.rollout $(ARGS)
 
 idle: setup  ## 10,000 idle connections beside live traffic
 	$(BIN)/python -m tests.drills.idle $(ARGS)

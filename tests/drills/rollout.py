@@ -30,6 +30,21 @@ from tests.proxies import Nginx, free_ports, nginx
 from tests.stores import write_variant
 
 NOTICE_S = 1.0
+# nginx sends a gRPC call again that it could not deliver, but not one that was refused: the status
+# is in the answer's trailers, which it does not read. That is for clients, who bring what it takes.
+RETRIES = {
+    "maxAttempts": 4,
+    "initialBackoff": "0.05s",
+    "maxBackoff": "1s",
+    "backoffMultiplier": 2,
+    # Not taken; and what came in the very moment when a port closed.
+    "retryableStatusCodes": ["UNAVAILABLE", "CANCELLED"],
+}
+CHANNEL = [
+    # A connection of its own for each client: they would share one.
+    ("grpc.use_local_subchannel_pool", 1),
+    ("grpc.service_config", json.dumps({"methodConfig": [{"name": [{}], "retryPolicy": RETRIES}]})),
+]
 # A breath between two requests of a client, so that the load is not all that the machine can do.
 _BREATH_S = 0.002
 
@@ -122,9 +137,7 @@ class Load:
     def _grpc(self) -> None:
         image = triton.InferInput("image", [1, 4], "FP32")
         image.set_data_from_numpy(np.zeros((1, 4), np.float32))
-        # A channel of its own for each client: Python's would share one.
-        own = [("grpc.use_local_subchannel_pool", 1)]
-        client = triton.InferenceServerClient(self._proxy.grpc, channel_args=own)
+        client = triton.InferenceServerClient(self._proxy.grpc, channel_args=CHANNEL)
         while not self._ended.wait(_BREATH_S):
             began_s = time.monotonic()
             try:
@@ -160,7 +173,9 @@ def rollout(
         return Server(store, port=place[0], grpc_port=place[1], notice_seconds=notice_s)
 
     with ExitStack() as stack:
-        gateways = [stack.enter_context(started(place)) for place in places]
+        # Of its own, so that new gateways outlive the load as well.
+        standing = stack.enter_context(ExitStack())
+        gateways = [standing.enter_context(started(place)) for place in places]
         (folder / "nginx").mkdir()
         proxy = stack.enter_context(nginx(folder / "nginx", places))
         load = stack.enter_context(Load(proxy, rest, rpc).running())
@@ -192,7 +207,7 @@ def rollout(
             assert gateways[number].process.wait(60) == 0, gateways[number].log()
             step(f"gateway {number + 1} stops", began_s)
             began_s = time.monotonic()
-            gateways[number] = stack.enter_context(started(place))
+            gateways[number] = standing.enter_context(started(place))
             step(f"gateway {number + 1} starts anew", began_s)
             steady("both serve")
         answered = gateways[0].metric("gearshift_requests_total", outcome="ok")
