@@ -224,6 +224,15 @@ def _memory() -> list[frame.Panel]:
         unit="short",
         width=8,
     )
+    records = lines(
+        "Records lost",
+        "Lines of the access log and traced requests that were given up, rather than let requests "
+        "wait for them.",
+        query(grown("gearshift_access_log_dropped_total", over=STEP), "access log"),
+        query(grown("gearshift_traces_dropped_total", over=STEP), "traces"),
+        unit="short",
+        width=8,
+    )
     return [
         lines(
             "Memory",
@@ -248,7 +257,7 @@ def _memory() -> list[frame.Panel]:
             "Whether each worker takes requests and answers the others.",
             query(summed("gearshift_worker_up", by="worker", function="min"), "worker {{worker}}"),
             named={0: ("down", RED), 1: ("up", GREEN)},
-            width=24,
-            height=5,
+            width=16,
         ),
+        bars(records),
     ]

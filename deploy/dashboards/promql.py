@@ -14,9 +14,12 @@ STEP = "$__rate_interval"
 RANGE = "$__range"
 
 # Outcomes that are the caller's own errors: no variant could have answered such a request.
-CALLERS_OWN = (
-    "invalid-constraint|invalid-request|body-too-large|unknown-model|unknown-variant|unsatisfiable"
-)
+CALLERS_OWN = "|".join(
+    (
+        "budget-spent", "caller-left", "forbidden", "invalid-request", "rate-limited",
+        "too-large", "unauthorized", "unknown-model", "unknown-variant", "unsatisfiable",
+    )
+)  # fmt: skip
 
 
 def selected(metric: str, *selectors: str) -> str:
