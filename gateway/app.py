@@ -137,7 +137,7 @@ def create_app(
     console = None if settings.console == "off" else Console(service, journal, place)
     parts = Parts(service, journal, settings, access, place, secured, console)
     worker = None if place is None else place.order.number
-    records = Records(settings, journal, lambda name: name in service.fleet.everything(), worker)
+    records = Records(settings, journal, service.knows, worker)
     # Before anything is loaded, so that a port in use is told at once.
     listeners = protocols.listeners(parts)
 

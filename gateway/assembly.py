@@ -33,7 +33,7 @@ from gateway.store import source
 from gateway.trust.tls import Tls
 from router import policies
 from router.breaker import Breaker, Breakers, Terms
-from router.errors import NotReady
+from router.errors import GearshiftError, NotReady, UnknownVariant
 from router.route import Policy
 from router.scheduler import Scheduler
 from router.telemetry import Telemetry
@@ -164,9 +164,15 @@ class Assembly:
     # For the metrics, on their own thread.
 
     def _shown(self) -> list[Shown]:
-        """Every variant of the store, now."""
-        found: list[Shown] = []
+        """Every variant of the store, now; without those of models that the operator unloaded."""
+        found = [
+            Shown(name, variant, None, False, "closed")
+            for name, whys in list(self.fleet.broken.items())
+            for variant in sorted(whys)
+        ]
         for name, model in self.fleet.everything().items():
+            if not model.rollout.serves:
+                continue
             builds = dict(model.builds)
             for variant in sorted({*builds, *model.broken}):
                 build = builds.get(variant)
@@ -293,6 +299,17 @@ class Assembly:
             age_s = now_s - request.received_s
             ages_s[request.model] = max(age_s, ages_s.get(request.model, 0.0))
         return ages_s
+
+    def knows(self, model: str, variant: str | None = None) -> bool:
+        """Whether the store has such a model, and of it such a variant or alias."""
+        served = self.fleet.everything().get(model)
+        if served is None or variant is None:
+            return served is not None
+        try:
+            served.resolve(variant)
+        except GearshiftError as error:
+            return not isinstance(error, UnknownVariant)
+        return True
 
     def lanes_report(self) -> dict[str, object]:
         """What the lanes do now, and which variants are left alone after they failed."""

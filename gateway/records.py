@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from gateway.journal import Journal
 from gateway.logs.access import AccessLog
 from gateway.logs.setup import opened
+from gateway.said_of import Knows
 from gateway.settings import Settings, SettingsError
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ class Records:
     """What follows the journal, from the server's start to its end.
 
     Args:
-        knows: whether there is a model of that name.
+        knows: what the store has.
         worker: the number of this process, where there are several.
 
     Raises:
@@ -36,7 +37,7 @@ class Records:
         self,
         settings: Settings,
         journal: Journal,
-        knows: Callable[[str], bool],
+        knows: Knows,
         worker: int | None,
     ) -> None:
         self._access: AccessLog | None = None
@@ -78,7 +79,7 @@ class Records:
             await asyncio.to_thread(self._tracer.close, min(_LAST_WORDS_S, left_s()))
 
 
-def _tracer(settings: Settings, knows: Callable[[str], bool], worker: int | None) -> OtelTracer:
+def _tracer(settings: Settings, knows: Knows, worker: int | None) -> OtelTracer:
     # Here, for OpenTelemetry is an extra, and takes a quarter of a second to import.
     try:
         from gateway.tracing.tracer import OtelTracer

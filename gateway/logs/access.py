@@ -16,7 +16,7 @@ from gateway.backlog import Backlog
 from gateway.logs.lines import as_json, as_text, rfc3339
 from gateway.logs.sink import Sink
 from gateway.messages import InferRequest, InferResponse, Origin
-from gateway.said_of import asked, status
+from gateway.said_of import Knows, asked, failed, status
 from router.constraints import NONE, Constraints
 from router.decision import Decision
 from router.errors import GearshiftError, Overloaded
@@ -56,7 +56,7 @@ class AccessLog:
         json: whether lines are JSON.
         worker: the number of this process, where there are several.
         errors_only: whether answers get no line.
-        knows: whether there is a model of that name; what a caller made up is not repeated.
+        knows: what the store has.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class AccessLog:
         json: bool,
         worker: int | None,
         errors_only: bool,
-        knows: Callable[[str], bool],
+        knows: Knows,
     ) -> None:
         self._sink = sink
         self._line = as_json if json else as_text
@@ -113,14 +113,11 @@ class AccessLog:
         request: InferRequest | None,
     ) -> None:
         """One request ended without an answer."""
-        rows, constraints = 0, NONE
-        if request is not None:
-            rows, constraints = request.rows, request.constraints
-        elif not self._knows(model):
-            model = _UNKNOWN
+        model, rows, constraints = failed(model, request, self._knows)
         # Of the error its kind alone: its words may repeat what was sent.
+        kind = type(error)
         self._backlog.put(
-            _Entry(time.time(), model, rows, constraints, origin, total_s, None, type(error))
+            _Entry(time.time(), model, rows, constraints, origin, total_s, None, kind)
         )
 
     def shed(self, model: str, error: Overloaded, origin: Origin) -> Callable[[], None]:
@@ -180,7 +177,7 @@ def members(entry: _Entry) -> dict[str, Any]:
         "protocol": origin.protocol,
         "tenant": origin.tenant,
         "key": origin.key or None,
-        "model": entry.model,
+        "model": entry.model or _UNKNOWN,
         "outcome": outcome,
         "status": status(origin.protocol, entry.error),
     }

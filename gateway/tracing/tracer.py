@@ -12,7 +12,7 @@ import os
 import random
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import SERVICE_NAME, Resource
@@ -27,10 +27,10 @@ from gateway import origins
 from gateway.about import VERSION
 from gateway.backlog import Backlog
 from gateway.messages import InferRequest, InferResponse, Origin, Trace
+from gateway.said_of import Knows, failed
 from gateway.settings import SettingsError
 from gateway.tracing.marks import Marks, Run
 from gateway.tracing.spans import Ended, Spans
-from router.constraints import NONE
 from router.errors import GearshiftError
 
 # What the variables may say, beside numbers; the first is the default.
@@ -68,13 +68,13 @@ class OtelTracer:
     Args:
         scheme: "http" or "https".
         worker: the number of this process, where there are several.
-        knows: whether there is a model of that name; what a caller made up is not repeated.
+        knows: what the store has.
 
     Raises:
         SettingsError: a variable of the environment asks for what is not offered.
     """
 
-    def __init__(self, scheme: str, worker: int | None, knows: Callable[[str], bool]) -> None:
+    def __init__(self, scheme: str, worker: int | None, knows: Knows) -> None:
         numbers = _environment()
         resource = _resource(worker)
         provider = TracerProvider(resource=resource, shutdown_on_exit=False)
@@ -153,11 +153,7 @@ class OtelTracer:
         marks = origin.marks
         if marks is None:
             return
-        rows, constraints = 0, NONE
-        if request is not None:
-            rows, constraints = request.rows, request.constraints
-        elif not self._knows(model):
-            model = ""
+        model, rows, constraints = failed(model, request, self._knows)
         now_s = time.monotonic()
         self._backlog.put(Ended(marks, origin, model, rows, constraints, now_s, None, type(error)))
 

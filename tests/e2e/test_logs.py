@@ -1,0 +1,347 @@
+"""The access log and the log of a real server; and that no secret is in anything it says."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import socket
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import grpc
+import httpx
+import pytest
+from tritonclient.grpc import service_pb2 as pb
+from tritonclient.grpc.service_pb2_grpc import GRPCInferenceServiceStub
+
+from router.card import TensorSpec
+from tests.e2e import statuses
+from tests.e2e.collector import Collector
+from tests.e2e.harness import PATIENCE_S, Server, infer_body, until
+from tests.e2e.statuses import Ask
+from tests.stores import write_three, write_variant
+
+TRACE = "ab" * 16
+PARENT = f"00-{TRACE}-{'cd' * 8}-01"
+SECRET = "swordfish"
+
+
+class Lines:
+    """The access log of a server, in a file of its own."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def all(self) -> list[dict[str, Any]]:
+        """Every line so far."""
+        if not self.path.exists():
+            return []
+        return [json.loads(line) for line in self.path.read_text().splitlines()]
+
+    def of(self, name: str) -> dict[str, Any]:
+        """The line of a request, once it is written; there must be one."""
+
+        def found() -> list[dict[str, Any]]:
+            return [line for line in self.all() if line.get("request_id") == name]
+
+        (line,) = until(found, f"{name} is logged")
+        return line
+
+
+@pytest.fixture(scope="module")
+def lines(tmp_path_factory: pytest.TempPathFactory) -> Lines:
+    return Lines(tmp_path_factory.mktemp("logs") / "access.log")
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory, lines: Lines) -> Iterator[Server]:
+    models = tmp_path_factory.mktemp("models")
+    write_three(models)
+    write_variant(models, "slow", "fp32", delay_ms=100, latency_ms_at_1=100, latency_ms_at_32=100)
+    with Server(
+        models,
+        grpc_port=0,
+        max_queue=4,
+        max_batch=1,
+        access_log="all",
+        access_log_file=lines.path,
+        log_format="json",
+    ) as server:
+        yield server
+
+
+def test_an_answer_is_a_line(server: Server, lines: Lines) -> None:
+    asked = {"max_latency_ms": 5000.0, "min_accuracy": "99%", "relax": "cost", "priority": "high"}
+    headers = {f"Gearshift-{key.replace('_', '-')}": str(value) for key, value in asked.items()}
+    answer = server.infer(
+        rows=2, headers={**headers, "X-Request-Id": "an-answer", "traceparent": PARENT}
+    )
+    line = lines.of("an-answer")
+    assert answer.headers["x-request-id"] == "an-answer"
+    assert re.fullmatch(r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", line.pop("time"))
+    took = {key: line.pop(key) for key in ("latency_ms", "queue_ms", "infer_ms", "predicted_ms")}
+    assert took["latency_ms"] >= took["infer_ms"] > 0 and took["queue_ms"] > 0
+    assert line == {
+        "level": "info",
+        "logger": "gearshift.access",
+        "message": "answered",
+        "request_id": "an-answer",
+        "trace_id": TRACE,
+        "span_id": "cd" * 8,
+        "protocol": "rest",
+        "tenant": "open",
+        "key": None,
+        "model": "echo",
+        "outcome": "ok",
+        "status": 200,
+        "rows": 2,
+        "constraints": asked,
+        "variant": "fp32",
+        "reason": answer.headers["gearshift-reason"].partition(";")[0],
+        "relaxed": [],
+        "accuracy": 0.95,
+        "cost_usd_per_million": pytest.approx(
+            float(answer.headers["gearshift-cost-usd-per-million"]), rel=1e-3
+        ),
+        "cached": False,
+    }
+
+
+def test_a_request_over_grpc_is_one_too(server: Server, lines: Lines) -> None:
+    with grpc.insecure_channel(server.grpc_address) as channel:
+        stub = GRPCInferenceServiceStub(channel)
+        message = statuses.message(Ask())
+        message.id = "grpc-by-message"
+        answer, call = stub.ModelInfer.with_call(message)
+        assert dict(call.trailing_metadata())["x-request-id"] == "grpc-by-message"
+        assert answer.parameters["x_request_id"].string_param == "grpc-by-message"
+        stub.ModelInfer(message, metadata=[("x-request-id", "grpc-by-metadata")])
+        with pytest.raises(grpc.RpcError) as caught:
+            stub.ModelInfer(pb.ModelInferRequest(model_name="nobody"))
+    refused = dict(caught.value.trailing_metadata())["x-request-id"]
+    for name in ("grpc-by-message", "grpc-by-metadata"):
+        line = lines.of(name)
+        assert (line["protocol"], line["status"], line["variant"]) == ("grpc", "OK", "fp32")
+    line = lines.of(refused)
+    assert (line["status"], line["outcome"], line["model"]) == (
+        "NOT_FOUND", "unknown-model", "unknown",
+    )  # fmt: skip
+
+
+def test_every_answer_has_a_name_and_every_refusal_a_line(server: Server, lines: Lines) -> None:
+    asked: list[tuple[httpx.Response, str, int]] = [
+        (server.infer("nobody"), "unknown-model", 404),
+        (server.infer(headers={"Gearshift-Min-Accuracy": "2"}), "invalid-request", 400),
+        (server.infer(headers={"Gearshift-Min-Accuracy": "0.999"}), "unsatisfiable", 422),
+        (server.infer("slow", headers={"Gearshift-Max-Latency-Ms": "1"}), "unsatisfiable", 422),
+        (server.infer(version="nothing"), "unknown-variant", 404),
+    ]
+    for answer, outcome, status in asked:
+        line = lines.of(answer.headers["x-request-id"])
+        assert (line["outcome"], line["status"]) == (outcome, status) == (
+            answer.json()["code"], answer.status_code,
+        )  # fmt: skip
+        assert "variant" not in line and line["latency_ms"] >= 0
+    names = [server.infer().headers["x-request-id"] for _ in range(3)]
+    assert len(set(names)) == 3
+    # A body's own name, which the answer repeats anyway; a header's comes first.
+    assert server.infer(id="mine").headers["x-request-id"] == "mine"
+    both = server.infer(id="mine", headers={"X-Request-Id": "proxy"})
+    assert (both.headers["x-request-id"], both.json()["id"]) == ("proxy", "mine")
+    assert server.infer(headers={"X-Request-Id": "a b"}).headers["x-request-id"] != "a b"
+    # Whatever else is asked for has one as well.
+    for path in ("/v2", "/nowhere", "/healthz", "/v2/models/nobody"):
+        assert server.client.get(path, headers={"X-Request-Id": "x"}).headers["x-request-id"] == "x"
+        assert server.client.get(path).headers["x-request-id"]
+
+
+def test_requests_that_are_refused_alike_are_counted(server: Server, lines: Lines) -> None:
+    body = json.dumps(infer_body()).encode()
+
+    def ask(_: int) -> int:
+        return server.client.post("/v2/models/slow/infer", content=body).status_code
+
+    with ThreadPoolExecutor(40) as clients:
+        answers = list(clients.map(ask, range(400)))
+    refused = answers.count(429)
+    assert refused > 300 and answers.count(200) + refused == 400
+
+    def told() -> int:
+        mine = [line for line in lines.all() if line["model"] == "slow" and line["status"] == 429]
+        return sum(int(line.get("requests", 1)) for line in mine)
+
+    until(lambda: told() == refused, "all are told of")
+    assert len([line for line in lines.all() if "requests" in line]) >= 1
+
+
+def test_the_file_is_opened_again_on_sighup(server: Server, lines: Lines) -> None:
+    before = server.infer(id="before").headers["x-request-id"]
+    lines.of(before)
+    moved = lines.path.with_suffix(".1")
+    lines.path.rename(moved)
+    server.process.send_signal(signal.SIGHUP)
+
+    def opened() -> bool:
+        server.infer()
+        return lines.path.exists()
+
+    until(opened, "it is opened again")
+    lines.of(server.infer(id="after").headers["x-request-id"])
+    assert before in moved.read_text()
+    lines.path.write_text(moved.read_text() + lines.path.read_text())  # for the tests behind this
+
+
+def test_errors_alone_as_text_where_the_log_goes_until_the_end(tmp_path: Path) -> None:
+    write_variant(tmp_path / "models", "echo", "fp32")
+    log = tmp_path / "log"
+    with Server(tmp_path / "models", access_log="errors", log_file=log) as server:
+        assert server.infer(id="fine").status_code == 200
+        assert server.infer(id="bad", headers={"Gearshift-Relax": "all"}).status_code == 400
+        name = server.infer("nobody", headers={"X-Request-Id": "the-last"}).headers["x-request-id"]
+    text = log.read_text()
+    assert "fine" not in text
+    last = text.splitlines()[-1]
+    assert f"request_id={name} " in last and " outcome=unknown-model status=404 " in last
+
+
+def test_files_that_cannot_be_opened_end_the_start(tmp_path: Path) -> None:
+    write_variant(tmp_path, "echo", "fp32")
+    for name in ("log_file", "access_log_file"):
+        with pytest.raises(AssertionError, match="the server ended: 2") as caught:
+            Server(tmp_path, access_log="all", **{name: tmp_path / "no" / "file"}).__enter__()
+        assert f"{name}: {tmp_path}/no/file cannot be opened" in caught.value.__notes__[0]
+
+
+def test_no_secret_is_in_anything_that_is_said(tmp_path: Path) -> None:
+    """Everything that a caller or an operator may hold secret, everywhere it may stand."""
+    models = tmp_path / "models"
+    write_variant(
+        models,
+        "echo",
+        "fp32",
+        inputs=(TensorSpec(name="text", datatype="BYTES", shape=(-1,)),),
+        outputs=(TensorSpec(name="same", datatype="BYTES", shape=(-1,)),),
+        mirror=True,
+    )
+    write_variant(models, "image", "fp32", fail_length=5)
+    access = tmp_path / "access.log"
+    said: list[str] = []
+    with Collector() as collector, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url)
+        patch.setenv("OTEL_EXPORTER_OTLP_HEADERS", f"authorization={SECRET}")
+        patch.setenv("OTEL_BSP_SCHEDULE_DELAY", "10")
+        with Server(
+            models,
+            grpc_port=0,
+            tracing=True,
+            access_log="all",
+            access_log_file=access,
+            log_level="debug",
+        ) as server:
+            made = httpx.post(f"{server.admin_url}/admin/keys", json={"name": "ours"}).json()["key"]
+            wrong = {"Authorization": f"Bearer {SECRET}"}
+            right = {"Authorization": f"Bearer {made}"}
+            _ask_over_rest(server, right, wrong)
+            _ask_over_grpc(server, right, wrong)
+            collector.request("the-last")
+            said += [server.client.get("/metrics", headers=right).text]
+            server.terminate()
+            server.process.wait(PATIENCE_S)
+            said += [access.read_text(), server.log()]
+        said += [raw.decode("latin-1") for raw in collector.raw]
+        assert collector.headers["authorization"] == SECRET
+    found = [
+        text[max(0, text.find(secret) - 300) : text.find(secret) + 100]
+        for text in said
+        for secret in (SECRET, made.rpartition("_")[2])
+        if secret in text
+    ]
+    assert not found, "\n\n".join(found)
+    assert "the-last" in access.read_text() and '"the-last"' not in said[0]
+
+
+def _ask_over_rest(server: Server, right: dict[str, str], wrong: dict[str, str]) -> None:
+    tensor = {"name": "text", "datatype": "BYTES", "shape": [1], "data": [SECRET]}
+    good = {"inputs": [tensor], "parameters": {"note": SECRET}}
+    bodies: list[Any] = [
+        good,
+        {**good, "id": f"an {SECRET}"},
+        {**good, SECRET: 1},
+        {**good, "parameters": {"optimize": SECRET}},
+        {**good, "parameters": {"variant": SECRET}},
+        {**good, "outputs": [{"name": SECRET}]},
+        {"inputs": [{**tensor, "name": SECRET}]},
+        {"inputs": [{**tensor, "datatype": SECRET}]},
+        {"inputs": [{**tensor, "shape": [SECRET]}]},
+        {"inputs": [{**tensor, "data": [[SECRET]]}]},
+        SECRET,
+    ]
+    for headers in (right, wrong):
+        for body in bodies:
+            server.client.post("/v2/models/echo/infer", json=body, headers=headers)
+    for more in (
+        {"X-Own": SECRET},
+        {"Cookie": f"session={SECRET}"},
+        {"User-Agent": SECRET},
+        {f"Gearshift-{SECRET}": "1"},
+        {"Gearshift-Min-Accuracy": SECRET},
+        {"Content-Encoding": SECRET},
+        {"Inference-Header-Content-Length": SECRET},
+        {"X-Request-Id": f"a {SECRET}"},
+        {"tracestate": f"{SECRET}"},
+        {"traceparent": f"00-{SECRET}"},
+    ):
+        server.client.post("/v2/models/echo/infer", json=good, headers={**right, **more})
+    for path in (
+        f"/v2/models/echo/infer?key={SECRET}",
+        f"/v2/models/{SECRET}/infer",
+        f"/v2/models/echo/versions/{SECRET}/infer",
+        f"/v2/models/{SECRET}/decide",
+        f"/{SECRET}",
+    ):
+        server.client.post(path, json=good, headers=right)
+    server.client.post("/v2/models/echo/infer", content=SECRET.encode() * 10, headers=right)
+    host, _, port = server.address.rpartition(":")
+    with socket.create_connection((host, int(port)), timeout=PATIENCE_S) as raw:
+        raw.sendall(f"GET / {SECRET}\r\n{SECRET}\r\n\r\n".encode())
+        raw.recv(1000)
+    # An engine that fails on what it was given.
+    five = {"name": "image", "datatype": "FP32", "shape": [1, 5], "data": [1.0] * 5}
+    server.client.post("/v2/models/image/infer", json={"inputs": [five]}, headers=right)
+    server.client.post(
+        "/v2/models/echo/infer", json=good, headers={**right, "X-Request-Id": "the-last"}
+    )
+
+
+def _ask_over_grpc(server: Server, right: dict[str, str], wrong: dict[str, str]) -> None:
+    with grpc.insecure_channel(server.grpc_address) as channel:
+        stub = GRPCInferenceServiceStub(channel)
+        for own, key in ((right, "x-own"), (wrong, "x-own"), (right, "gearshift-optimize")):
+            metadata = [("authorization", own["Authorization"]), (key, SECRET)]
+            for model, name in (("echo", "text"), ("echo", SECRET), (SECRET, "text")):
+                message = pb.ModelInferRequest(model_name=model, id=f"a {SECRET}")
+                tensor = message.inputs.add(name=name, datatype="BYTES", shape=[1])
+                tensor.contents.bytes_contents.append(SECRET.encode())
+                try:
+                    stub.ModelInfer(message, metadata=metadata)
+                except grpc.RpcError:
+                    continue
+            list(stub.ModelStreamInfer(iter([message]), metadata=metadata))
+
+
+def test_a_databases_password_is_in_nothing_that_is_said(tmp_path: Path) -> None:
+    write_variant(tmp_path / "models", "echo", "fp32")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    url = f"postgresql+psycopg://somebody:{SECRET}@127.0.0.1:{port}/keys"
+    with Server(
+        tmp_path / "models", wait="/healthz", database=url, log_level="debug", log_format="json"
+    ) as server:
+        until(lambda: "the ledger cannot be used" in server.log(), "it is told")
+        assert server.infer().status_code == 503
+        server.terminate()
+        server.process.wait(PATIENCE_S)
+        assert SECRET not in server.log()
