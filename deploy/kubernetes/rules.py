@@ -31,7 +31,8 @@ def text() -> str:
         "metadata": {"name": "gearshift"},
         "spec": {"groups": groups},
     }
-    return _HEAD + yaml.safe_dump(rule, sort_keys=False, width=100, allow_unicode=True)
+    written: str = yaml.safe_dump(rule, sort_keys=False, width=100, allow_unicode=True)
+    return _HEAD + written
 
 
 if __name__ == "__main__":
