@@ -45,7 +45,8 @@ class _Kept(NamedTuple):
     outcome: str
     decision: Decision | None
     constraints: Constraints
-    origin: Origin
+    tenant: str
+    protocol: str
     total_s: float
     bound_ms: float
     usd_per_million: float
@@ -76,10 +77,20 @@ class Decisions:
         # Not one of `_Kept`, which takes three times as long to make.
         self._answers.append(
             (
-                number, at_s, request.model, "ok", response.decision, request.constraints,
-                request.origin, total_s, response.told.bound_ms, response.cost_usd_per_million, "",
+                number,
+                at_s,
+                request.model,
+                "ok",
+                response.decision,
+                request.constraints,
+                request.origin.tenant,
+                request.origin.protocol,
+                total_s,
+                response.told.bound_ms,
+                response.cost_usd_per_million,
+                "",
             )
-        )  # fmt: skip
+        )
 
     def failed(
         self,
@@ -94,11 +105,20 @@ class Decisions:
         self._last = number = max(self._last + 1, int(at_s * 1e6))
         self._failures.append(
             _Kept(
-                number, at_s, model if self._known(model) else "", error.code, error.decision,
-                NONE if request is None else request.constraints, origin, total_s, 0.0, 0.0,
+                number,
+                at_s,
+                model if self._known(model) else "",
+                error.code,
+                error.decision,
+                NONE if request is None else request.constraints,
+                origin.tenant,
+                origin.protocol,
+                total_s,
+                0.0,
+                0.0,
                 safe_detail(error),
             )
-        )  # fmt: skip
+        )
 
     def now(self) -> int:
         """A number above those of all that is kept, and below those of all that comes."""
@@ -167,8 +187,8 @@ def _shown(kept: _Kept, names: Callable[[str], Collection[str]]) -> dict[str, An
         "constraints": asked,
         "relaxed": [],
         "refused": [],
-        "tenant": kept.origin.tenant,
-        "protocol": kept.origin.protocol,
+        "tenant": kept.tenant,
+        "protocol": kept.protocol,
         "error": None,
     }
     if decision is not None:
