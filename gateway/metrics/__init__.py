@@ -1,24 +1,18 @@
 """Metrics: what happens is told here, counted, and shown to Prometheus. Start in `declared`.
 
-`Metrics` has a method for each thing that happens; `answers` counts what was answered, `variants`
-reads what variants are when it is asked, `families` keeps the numbers.
+`Metrics` counts requests and batches, and on top of `Events` what befalls the rest; `answers` counts
+what was answered, `variants` reads what variants are when it is asked, `families` keeps the numbers.
 """
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Callable, Iterable, Mapping
 
-from prometheus_client import CollectorRegistry
-from prometheus_client.exposition import choose_encoder
-from prometheus_client.registry import Collector
-
-from gateway.about import VERSION
 from gateway.messages import UNTOLD, InferRequest, InferResponse, Origin
 from gateway.metrics import variants
 from gateway.metrics.answers import Answers, deadlines_of
-from gateway.metrics.declared import METRICS
-from gateway.metrics.families import Families, Row, Spread, Value
+from gateway.metrics.events import OTHERS, Events
+from gateway.metrics.families import Row, Spread, Value
 from gateway.metrics.variants import Shown
 from gateway.statistics import Statistics, Totals
 from router.constraints import NONE, Constraints, or_default
@@ -29,10 +23,8 @@ __all__ = ["NO_VARIANT", "OTHERS", "UNKNOWN_MODEL", "Metrics", "Shown"]
 
 UNKNOWN_MODEL = "unknown"
 NO_VARIANT = "none"
-NO_KEY = "none"
 NO_TENANT = "none"
 NO_REASON = "none"
-OTHERS = "others"
 
 # What may befall a variant.
 _LIFE = (
@@ -40,40 +32,30 @@ _LIFE = (
     "variant_frees_total", "variant_swaps_total", "batch_failures_total", "retries_total",
 )  # fmt: skip
 
-_MOST_KEYS = 500
 _MOST_TENANTS = 100
+_NO_CLASSES = frozenset((UNTOLD.tenant, NO_TENANT))
 # Errors that a decision ended in, whose codes are its verdicts.
 _VERDICTS = frozenset(("unsatisfiable", "overloaded", "not-ready"))
 
 
-class Metrics:
+class Metrics(Events):
     """Counts what happens. Everything but the gauges is called on the event loop's thread.
 
     Attributes:
-        registry: what Prometheus's client renders.
         default: what holds for a request that demands nothing.
     """
 
     def __init__(self) -> None:
-        self.registry = CollectorRegistry()
+        super().__init__()
         self.statistics = Statistics()
         self.default: Constraints = NONE
         self._models: frozenset[str] = frozenset()
-        self._keys: frozenset[str] = frozenset()
-        self._tenants: frozenset[str] = frozenset()
-        self._families = families = Families(METRICS)
-        self.registry.register(families)
-        for declared in METRICS:  # what has no labels is there from the beginning
-            if not declared.labels:
-                families[declared.name].value()
-        self._set("store_readable", 1)
-        self._set("worker_up", 1)
-        families["build_info"].value(VERSION, platform.python_version()).set(1)
+        self._tenants: frozenset[str] = _NO_CLASSES
         # Looking a series up by its labels costs as much as using it.
         self._answers: dict[tuple[str, str, str, str], Answers] = {}
         self._batches: dict[tuple[str, str], tuple[Spread, Spread, Totals]] = {}
         self._failures: dict[tuple[str, str, str], tuple[Value, Spread]] = {}
-        self._busy = families["lane_busy_seconds_total"].value()
+        self._busy = self._families["lane_busy_seconds_total"].value()
 
     def govern(self, default: Constraints, percentile: int) -> None:
         """Judge by these from now on.
@@ -247,87 +229,12 @@ class Metrics:
         """A lane's process ended, or its engine did not come back."""
         self._count("lane_losses_total")
 
-    # Variants
-
-    def loaded(self, model: str, variant: str) -> None:
-        """One variant was loaded."""
-        self._count("variant_loads_total", model, variant)
-
-    def evicted(self, model: str, variant: str) -> None:
-        """One variant was freed."""
-        self._count("variant_evictions_total", model, variant)
-
-    def load_failed(self, model: str, variant: str) -> None:
-        """One variant could not be loaded, or not be warmed."""
-        self._count("variant_load_failures_total", model, variant)
-
-    def freed(self, model: str, variant: str) -> None:
-        """One build that was replaced, removed or taken out of service is out of memory."""
-        self._count("variant_frees_total", model, variant)
-
-    def swapped(self, model: str, variant: str) -> None:
-        """Another build of a variant has taken the place of the one that served."""
-        self._count("variant_swaps_total", model, variant)
-
-    def store(self, readable: bool) -> None:
-        """Whether the store can be read."""
-        self._set("store_readable", readable)
-
-    def shadowed(self, model: str, variant: str, outcome: str, agree: int, disagree: int) -> None:
-        """One request was picked for a shadow, and so many of its rows were compared."""
-        self._count("shadow_requests_total", model, variant, outcome)
-        rows = self._families["shadow_rows_total"]
-        rows.value(model, variant, "agree").inc(agree)
-        rows.value(model, variant, "disagree").inc(disagree)
-
-    # Keys
-
-    def key_entered(self, key: str) -> None:
-        """One request was let in by the key of this name."""
-        self._count("key_requests_total", self._key(key), "entered")
-
-    def key_refused(self, key: str, code: str) -> None:
-        """One request was kept out; `key` is empty where it had none that is known."""
-        self._count("key_requests_total", self._key(key) if key else NO_KEY, code)
-
-    def key_left(self, key: str, usd: float) -> None:
-        """One request that had been let in has ended, and was charged."""
-        if usd:
-            self._families["key_charged_usd_total"].value(self._key(key)).inc(usd)
-
-    def ledger_up(self, up: bool) -> None:
-        """Whether the ledger can be used."""
-        self._set("ledger_up", up)
-
-    # The server
-
-    def restarted(self, times: int) -> None:
-        """This process is a worker whose place was filled again so many times."""
-        self._families["worker_restarts_total"].value().inc(times)
-
-    def exposition(self, accept: str, of: Collector | None = None) -> tuple[bytes, str]:
-        """The page that Prometheus scrapes in the format that `accept` asks for, and its type.
-
-        Args:
-            of: what to show instead of this process's own series.
-        """
-        encode, content_type = choose_encoder(accept)
-        return encode(self.registry if of is None else of), content_type
-
     def _known(self, model: str) -> str:
         return model if model in self._models else UNKNOWN_MODEL
 
-    def _key(self, key: str) -> str:
-        """The name of a key, while there are not too many: each is a series for ever."""
-        if key not in self._keys:
-            if len(self._keys) >= _MOST_KEYS:
-                return OTHERS
-            self._keys |= {key}
-        return key
-
     def _tenant(self, tenant: str) -> str:
         if tenant not in self._tenants:
-            if len(self._tenants) >= _MOST_TENANTS:
+            if len(self._tenants - _NO_CLASSES) >= _MOST_TENANTS:
                 return OTHERS
             self._tenants |= {tenant}
         return tenant
@@ -350,12 +257,3 @@ class Metrics:
 
     def _of_models(self, found: Mapping[str, float]) -> Iterable[Row]:
         return [((model,), found.get(model, 0)) for model in sorted(self._models | set(found))]
-
-    def _count(self, name: str, *labels: str) -> None:
-        self._families[name].value(*labels).inc()
-
-    def _set(self, name: str, value: float) -> None:
-        self._families[name].value().set(value)
-
-    def _probe(self, name: str, value: Callable[[], float]) -> None:
-        self._families[name].probe = lambda: [((), float(value()))]
