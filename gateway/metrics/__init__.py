@@ -1,7 +1,7 @@
 """Metrics: what happens is told here, counted, and shown to Prometheus. Start in `declared`.
 
-`Metrics` counts requests and batches, and on top of `Events` what befalls the rest; `answers` counts
-what was answered, `variants` reads what variants are when it is asked, `families` keeps the numbers.
+`Metrics` counts requests and batches, and as `Events` what befalls the rest; `answers` counts what
+was answered, `variants` reads what variants are when it is asked, `families` keeps the numbers.
 """
 
 from __future__ import annotations
