@@ -7,6 +7,7 @@ count on, and `tests/docs/written.py` what may differ between a page's output an
 from __future__ import annotations
 
 import json
+import re
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -23,6 +24,7 @@ from tests.docs.blocks import Block, blocks
 from tests.docs.desk import REPOSITORY, Desk, Serving, environment
 from tests.docs.store import write_digits
 from tests.docs.written import agrees, masked
+from tests.needs import program
 
 TUTORIAL = REPOSITORY / "docs" / "tutorial.md"
 """It builds, so it has a file of its own beside this one, which another process may run."""
@@ -60,6 +62,9 @@ def shared(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Map
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPOSITORY)))
 def test_the_blocks_of(page: Path, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     found = blocks(page)
+    for name in ("curl", "openssl"):
+        if any(re.search(rf"\b{name}\b", block.text) for block in found if not block.not_run):
+            program(name, name)
     asks = any(one.language in ("sh", "console", "python") and not one.not_run for one in found)
     shared = request.getfixturevalue("shared") if asks else {}
     run(found, Desk(tmp_path, shared, environment(request.getfixturevalue("home"))))
