@@ -1,4 +1,4 @@
-"""`python -m tests.bench`: every benchmark, as tables, and as JSON beside them."""
+"""`python -m tests.bench`: every benchmark, as tables, as JSON, and in docs/benchmarks."""
 
 from __future__ import annotations
 
@@ -7,29 +7,41 @@ import json
 import platform
 import subprocess
 import sys
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from rich.console import Console
 from rich.table import Table
 
 from compressors import machine
+from tests.bench import pages
 from tests.bench.decision import decisions
 from tests.bench.overhead import overhead
 from tests.bench.throughput import throughput
+
+
+class Shown(NamedTuple):
+    """One table, for the terminal and for the page."""
+
+    title: str
+    head: tuple[str, ...]
+    rows: list[tuple[str, ...]]
 
 
 def main() -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("bench-results"))
+    parser.add_argument("--docs", type=Path, default=Path("docs/benchmarks/performance.md"))
     parser.add_argument("--models", type=Path, default=Path("models"), help="the demo's store")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=4.0)
     parser.add_argument("--only", choices=["decision", "overhead", "throughput"])
     wanted = parser.parse_args()
     console = Console(width=120)
+    shown: list[Shown] = []
     results: dict[str, Any] = {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": machine.describe().model_dump(),
@@ -37,10 +49,10 @@ def main() -> None:
     }
     if wanted.only in (None, "decision"):
         results["decision_us"] = found = decisions()
-        _decisions(console, found)
+        shown.append(_decisions(found))
     if wanted.only in (None, "overhead"):
         results["overhead"] = overhead(rounds=wanted.rounds, seconds=wanted.seconds)
-        _overhead(console, results["overhead"])
+        shown += _overhead(results["overhead"])
     if wanted.only in (None, "throughput"):
         if not (wanted.models / "digits").is_dir():
             command = [Path(sys.executable).with_name("gearshift"), "compress", "digits"]
@@ -56,28 +68,27 @@ def main() -> None:
             )
             for rows in (1, 8)
         }
-        _throughput(console, results["throughput"])
+        shown += _throughput(results["throughput"])
+    for one in shown:
+        _printed(console, one)
     wanted.out.mkdir(parents=True, exist_ok=True)
     file = wanted.out / f"{results['date'].replace(':', '')}.json"
     file.write_text(json.dumps(results, indent=1))
     console.print(f"written to {file}")
+    if wanted.only is None:
+        pages.write(wanted.docs, "make bench", _page(results, shown))
+        console.print(f"tables in {wanted.docs}")
 
 
-def _decisions(console: Console, found: dict[str, float]) -> None:
-    table = Table("one decision, 20 variants", "median µs")
-    for name, us in found.items():
-        table.add_row(name, f"{us:.1f}")
-    console.print(table)
+def _decisions(found: dict[str, float]) -> Shown:
+    rows = [(name, f"{us:.1f}") for name, us in found.items()]
+    return Shown("A decision", ("one decision, 20 variants", "median µs"), rows)
 
 
-def _overhead(console: Console, found: dict[str, Any]) -> None:
+def _overhead(found: dict[str, Any]) -> Iterator[Shown]:
     for connections, by_server in found.items():
-        table = Table(
-            f"{connections} connection(s)",
-            *("requests/s", "p50 ms", "p99 ms", "to Starlette, median [min, max]", "errors"),
-        )
-        for name, row in by_server.items():
-            table.add_row(
+        rows = [
+            (
                 name,
                 f"{row['requests_per_second']:,.0f}",
                 f"{row['p50_ms']:.2f}",
@@ -85,17 +96,16 @@ def _overhead(console: Console, found: dict[str, Any]) -> None:
                 f"{row['ratio_to_starlette']:.2f} [{row['ratio_min']:.2f}, {row['ratio_max']:.2f}]",
                 f"{row['errors']:.0f}",
             )
-        console.print(table)
+            for name, row in by_server.items()
+        ]
+        head = ("server", "requests/s", "p50 ms", "p99 ms", "to Starlette, median", "errors")
+        yield Shown(f"Overhead, {connections} connection(s)", head, rows)
 
 
-def _throughput(console: Console, found: dict[str, Any]) -> None:
-    for rows, by_variant in found.items():
-        table = Table(
-            f"{rows} row(s) a request",
-            *("best batch", "loop rows/s", "gateway rows/s", "ratio [min, max]", "errors"),
-        )
-        for name, row in by_variant.items():
-            table.add_row(
+def _throughput(found: dict[str, Any]) -> Iterator[Shown]:
+    for rows_a_request, by_variant in found.items():
+        rows = [
+            (
                 name,
                 str(row["best_batch"]),
                 f"{row['loop_rows_per_second']:,.0f}",
@@ -103,7 +113,29 @@ def _throughput(console: Console, found: dict[str, Any]) -> None:
                 f"{row['ratio']:.2f} [{row['ratio_min']:.2f}, {row['ratio_max']:.2f}]",
                 f"{row['errors']:.0f}",
             )
-        console.print(table)
+            for name, row in by_variant.items()
+        ]
+        head = ("variant", "best batch", "loop rows/s", "gateway rows/s", "ratio", "errors")
+        yield Shown(f"Throughput, {rows_a_request} row(s) a request", head, rows)
 
 
-main()
+def _printed(console: Console, shown: Shown) -> None:
+    table = Table(*shown.head, title=shown.title)
+    for row in shown.rows:
+        table.add_row(*row)
+    console.print(table)
+
+
+def _page(results: dict[str, Any], shown: list[Shown]) -> str:
+    """All of it as Markdown, with the machine and the day."""
+    machine_ = results["machine"]
+    ran = (
+        f"One run of {results['date'][:10]}: {machine_['cpu']}, {machine_['cores']} cores that the "
+        f"load generator shares, Python {results['python']}."
+    )
+    tables = [f"**{one.title}**\n\n{pages.table(one.head, one.rows)}" for one in shown]
+    return "\n\n".join([ran, *(one.rstrip() for one in tables)])
+
+
+if __name__ == "__main__":
+    main()
