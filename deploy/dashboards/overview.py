@@ -65,7 +65,7 @@ def _figures() -> list[frame.Panel]:
             "The accuracy on the card of each answer that came in time, summed, over every request "
             "that could have been answered: one that was refused or late counts as wrong. All "
             "tenants together, whole time range.",
-            now(promql.accuracy_over_all(MODEL, over=RANGE)),
+            now(promql.accuracy_over_all(over=RANGE)),
             unit="percentunit",
         ),
         number(
@@ -73,7 +73,7 @@ def _figures() -> list[frame.Panel]:
             "The mean accuracy on the cards of what answered, over answered requests alone. Set "
             "beside the figure over all it tells whether the loss is in the variants or in "
             "refusals. All tenants together, whole time range.",
-            now(promql.accuracy_over_answered(MODEL, over=RANGE)),
+            now(promql.accuracy_over_answered(over=RANGE)),
             unit="percentunit",
         ),
         number(
@@ -108,8 +108,8 @@ def _promises() -> list[frame.Panel]:
         "Over all: answers in time, weighted by the accuracy on their cards, over every request "
         "that could have been answered. Answered: over answered requests alone. Reference: the "
         "accuracy of the model's reference variant. All tenants together.",
-        query(promql.accuracy_over_all(MODEL, by="model"), "{{model}} over all"),
-        query(promql.accuracy_over_answered(MODEL, by="model"), "{{model}} answered"),
+        query(promql.accuracy_over_all(by="model"), "{{model}} over all"),
+        query(promql.accuracy_over_answered(by="model"), "{{model}} answered"),
         query(
             summed("gearshift_reference_accuracy", MODEL, by="model", function="max"),
             "{{model}} reference",

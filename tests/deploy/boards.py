@@ -29,7 +29,7 @@ class Asked:
     legend: str
 
     def __str__(self) -> str:
-        return f"{self.board}: {self.where}: {self.expression}"
+        return f"{self.board}: {self.where}"
 
 
 @cache

@@ -28,7 +28,7 @@ class Prometheus:
 
     Args:
         targets: the servers to scrape, as `host:port`.
-        key: is shown to each.
+        key: is shown to each, unless it is empty.
     """
 
     def __init__(self, folder: Path, targets: Sequence[str], key: str) -> None:
@@ -40,7 +40,7 @@ class Prometheus:
         job = {
             "job_name": "gearshift",
             "static_configs": [{"targets": list(targets)}],
-            "authorization": {"credentials": key},
+            **({"authorization": {"credentials": key}} if key else {}),
         }
         wanted = {
             "global": {"scrape_interval": _EVERY, "evaluation_interval": _EVERY},
