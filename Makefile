@@ -8,7 +8,7 @@ MODELS ?= models
 BENCH_RESULTS ?= bench-results
 PEERS ?= .peers
 
-.PHONY: help setup demo docs test check bench bench-live bench-compression bench-peers bench-speed bench-picture bench-tools fuzz soak overload idle rollout dashboards slim weights clean
+.PHONY: help setup demo docs test check bench bench-live bench-compression bench-peers bench-speed bench-log bench-picture bench-tools fuzz soak overload idle rollout dashboards slim weights clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -56,6 +56,9 @@ bench-peers: setup bench-tools  ## beside MLServer, Triton, BentoML, LitServe, R
 
 bench-speed: setup bench-tools  ## compute-bound networks, overhead at half load, memory: 6 minutes
 	$(BIN)/python -m tests.bench.speed --out $(BENCH_RESULTS) $(ARGS)
+
+bench-log: setup bench-tools  ## what the access log and traces cost: 3 minutes
+	$(BIN)/python -m tests.bench.records --out $(BENCH_RESULTS) $(ARGS)
 
 bench-picture: setup bench-tools  ## where a request's time goes, as docs/pictures/time.svg
 	$(BIN)/python -m tests.bench.profile --folder $(PEERS) $(ARGS)
