@@ -106,12 +106,19 @@ class Metrics(Events):
     def watch_model(self, model: str, variants: Iterable[str] = ()) -> None:
         """Count requests for `model` under its own name from now on, and what its variants do."""
         self._models |= {model}
-        self._families["shed_total"].value(model)
+        families = self._families
         # A series that begins at 1 does not seem to grow: the first event would be seen by nobody.
+        families["shed_total"].value(model)
+        families["reference_usd_total"].value(model)
+        families["overhead_seconds"].spread(model)
+        for timely in ("true", "false"):
+            families["accuracy_credit_total"].value(model, timely)
+        deadlines_of(families, model, self._tenant(UNTOLD.tenant))
         for variant in variants:
             for name in _LIFE:
-                self._families[name].value(model, variant)
-        deadlines_of(self._families, model, self._tenant(UNTOLD.tenant))
+                families[name].value(model, variant)
+            for outcome in ("within", "exceeded"):
+                families["predictions_total"].value(model, variant, outcome)
 
     # Requests
 

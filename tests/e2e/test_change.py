@@ -91,6 +91,9 @@ def test_builds_change_under_load_and_nothing_fails(models: Path) -> None:
         frees = until(
             lambda: server.metric("gearshift_variant_frees_total") == 6, "what has left is freed"
         )
+        assert server.metric("gearshift_variant_swaps_total", variant="fp32") == 3
+        # One build serves as each variant: those before it are not shown any more.
+        assert server.metric("gearshift_variant_info") == 2
     assert frees
     assert sent.statuses().keys() == {200}
     assert len(sent.answers) > 100

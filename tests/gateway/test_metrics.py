@@ -129,6 +129,16 @@ def test_what_was_shed_without_a_decision(metrics: Metrics) -> None:
     assert value(metrics, "deadlines_total", model="m", outcome="shed", tenant="gold") == 2
 
 
+def test_what_begins_with_a_burst_has_begun_at_0(metrics: Metrics) -> None:
+    """Prometheus sees growth alone: a series whose first sample is 500 did not grow."""
+    metrics.watch_model("m", ["int8"])
+    assert has(metrics, "deadlines_total", model="m", outcome="missed", tenant="open")
+    assert has(metrics, "accuracy_credit_total", model="m", timely="true")
+    assert has(metrics, "overhead_seconds_count", model="m")
+    assert has(metrics, "predictions_total", **INT8, outcome="exceeded")
+    assert has(metrics, "batch_failures_total", **INT8)
+
+
 def test_a_floor_that_was_kept_and_one_that_gave_way(metrics: Metrics) -> None:
     floor = replace(REQUEST, constraints=Constraints(min_accuracy=Floor(0.9)))
     metrics.answered(floor, RESPONSE, 0.004)
