@@ -6,24 +6,17 @@ count on, and `tests/docs/written.py` what may differ between a page's output an
 
 from __future__ import annotations
 
-import json
 import re
-import tomllib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import pytest
-import yaml
 from markdown_it import MarkdownIt
 
-from compressors import recipe
-from gateway import settings
-from router.simulate import mix, table
-from tests.docs.blocks import Block, blocks
+from tests.docs.blocks import blocks
 from tests.docs.desk import REPOSITORY, Desk, Serving, environment
+from tests.docs.runner import run
 from tests.docs.store import write_digits
-from tests.docs.written import agrees, masked
 from tests.needs import program
 
 TUTORIAL = REPOSITORY / "docs" / "tutorial.md"
@@ -37,8 +30,6 @@ PAGES = [
 
 # Each says why. More than these need a reason to be let grow: what nobody runs goes stale.
 MOST_NOT_RUN = 20
-
-PROSE = ("text", "http", "mermaid", "promql")
 
 
 @pytest.fixture(scope="session")
@@ -90,68 +81,3 @@ def test_few_blocks_are_not_run() -> None:
     told = "\n".join(f"{block}: {block.not_run}" for block in found)
     print(told)
     assert len(found) <= MOST_NOT_RUN, told
-
-
-def run(found: list[Block], desk: Desk) -> None:
-    """Run a page's blocks in order; an output is compared with what was written last."""
-    wrote = None
-    try:
-        for block in found:
-            if block.not_run is not None:
-                wrote = None
-            elif block.file is not None:
-                desk.keep(block)
-            elif block.is_output:
-                assert wrote is not None, f"{block}: nothing before it was run"
-                compare(block, block.text, wrote)
-            elif block.language in ("sh", "python", "pycon"):
-                wrote = asked(block, getattr(desk, block.language))
-            elif block.language == "console":
-                for command, shown, wrote in desk.console(block):
-                    compare(block, shown, wrote, command)
-            elif block.language in PARSERS:
-                asked(block, lambda one: PARSERS[one.language](one.text))
-            else:
-                assert block.language in PROSE, f"{block}: no test knows this language"
-    finally:
-        desk.close()
-
-
-def asked(block: Block, how: Callable[[Block], Any]) -> Any:
-    """`how(block)`, whose failure names the block."""
-    try:
-        return how(block)
-    except BaseException as error:
-        error.add_note(f"in {block}")
-        raise
-
-
-def compare(block: Block, shown: str, wrote: str, command: str = "") -> None:
-    assert agrees(shown, wrote), "\n".join(
-        [f"{block}: {command}", "shown:", *masked(shown), "written:", *masked(wrote)]
-    )
-
-
-def _toml(text: str) -> None:
-    read = tomllib.loads(text)
-    if "variants" in read:
-        recipe.parse(text, "a page")
-    elif "tenant" in read:
-        mix.parse(text, "a page")
-    elif read.keys() <= settings.Settings.model_fields.keys():
-        settings.Settings(**read)
-    else:
-        raise AssertionError("neither settings, nor recipes, nor tenants")
-
-
-def _json(text: str) -> None:
-    read = json.loads(text)
-    if isinstance(read, dict) and "variants" in read:
-        table.parse(text, "a page")
-
-
-PARSERS: dict[str, Callable[[str], object]] = {
-    "toml": _toml,
-    "json": _json,
-    "yaml": lambda text: list(yaml.safe_load_all(text)),
-}

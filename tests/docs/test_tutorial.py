@@ -6,7 +6,8 @@ from pathlib import Path
 
 from tests.docs.blocks import blocks
 from tests.docs.desk import REPOSITORY, Desk, environment
-from tests.docs.test_blocks import TUTORIAL, run
+from tests.docs.runner import run
+from tests.docs.test_blocks import TUTORIAL
 
 
 def test_every_step_of_the_tutorial(tmp_path: Path) -> None:
