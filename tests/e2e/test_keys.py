@@ -80,7 +80,7 @@ def test_every_route_but_health_needs_a_key(server: Server, operator: Operator) 
                 assert_problem(answer, 401, code="unauthorized")
                 asked += 1
     assert asked >= 6
-    for path in ("/", "/nothing", "/v2/models/absent", "/v2/repository/index"):
+    for path in ("/console/state", "/nothing", "/v2/models/absent", "/v2/repository/index"):
         answer = server.client.get(path)
         assert_problem(answer, 401)
         assert answer.headers["www-authenticate"] == 'Bearer realm="gearshift"'

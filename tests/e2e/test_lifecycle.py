@@ -56,7 +56,7 @@ def test_variant_that_failed_is_kept_out_and_shown(server: Server, variant: str,
     assert ready.status_code == 503
     assert why in ready.json()["detail"]
     until(lambda: f"failed: mixed/{variant}: {why}" in server.log(), "the failure is told")
-    assert why in server.client.get("/").text.replace("&#x27;", "'").replace("&#39;", "'")
+    assert why in server.client.get("/console/state").text
     assert server.metric("gearshift_variant_ready", model="mixed", variant=variant) == 0
     pinned = server.infer("mixed", version=variant)
     assert pinned.status_code == 503

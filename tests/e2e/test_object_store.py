@@ -146,7 +146,11 @@ def test_the_commands_take_a_url_and_no_secret_is_said(
     with _serving(tmp_path, log_level="debug") as server:
         _delete(s3, "small")
         until(lambda: "small" not in _variants(server), "it went")
-        said += [server.log(), server.client.get("/metrics").text, server.client.get("/").text]
+        said += [
+            server.log(),
+            server.client.get("/metrics").text,
+            server.client.get("/console/state").text,
+        ]
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "another-" + servers.SECRET)
     run("list", "s3://no-such-bucket/models", code=1)
     everything = "\n".join(said)

@@ -103,7 +103,7 @@ def test_what_is_loaded_follows_the_demand_and_no_request_is_lost(models: Path) 
         state = server.client.get("/v2/models/echo/versions/int8/ready")
         assert state.status_code == 503
         assert "echo/int8 is evicted: the memory limit" in state.json()["detail"]
-        assert "evicted" in server.client.get("/").text
+        assert "evicted" in server.client.get("/console/state").text
         with traffic(server, BEST, FLOOR) as sent:
             until(lambda: loaded(server) == {"fp32", "int8"}, "int8 comes back")
         assert sent.statuses.keys() == {200}
