@@ -72,6 +72,16 @@ def test_a_query_of_a_dashboard_gives_an_answer(seen: Seen, asked: Asked) -> Non
     assert found or (asked.board, asked.where) in RIGHTLY_EMPTY, asked.expression
 
 
+def test_every_selector_finds_something(seen: Seen) -> None:
+    """A ratio whose part is misspelt is 0, not empty."""
+    texts = [put(asked.expression) for asked in queries()]
+    selectors = {
+        found for text in texts for found in re.findall(r"gearshift_\w+(?:{[^}]*})?", text)
+    }
+    lost = {s for s in selectors if not seen.prometheus.over(s, seen.from_s, seen.to_s)}
+    assert lost == set() and len(selectors) > 80
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_a_variable_has_values(seen: Seen, name: str) -> None:
     for variable, query in choices(name).items():
