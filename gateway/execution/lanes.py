@@ -22,7 +22,7 @@ from dataclasses import replace
 from gateway.execution import batch
 from gateway.execution.keeper import Batch, Keeper, Lane, Watcher
 from gateway.execution.running import run
-from gateway.execution.second_runs import SecondRuns, expired, fail
+from gateway.execution.second_runs import SecondRuns, expire, fail
 from gateway.execution.tickets import Hung, Result, Ticket
 from gateway.hosts import Host, LaneLost, serve_lane
 from gateway.lifecycle.fleet import Fleet
@@ -108,10 +108,9 @@ class Lanes:
 
     def retry_after_s(self, model: str) -> float | None:
         """When the first variant of `model` that is left alone is tried again."""
+        variants = self._fleet.held(model).ready
         with self._lock:
-            scheduler = self._scheduler
-            variants = self._fleet.held(model).ready
-            return scheduler.breakers.retry_after_s(model, variants, time.monotonic())
+            return self._scheduler.breakers.retry_after_s(model, variants, time.monotonic())
 
     def route(self, model: str, constraints: Constraints, rows: int) -> Decision:
         """As `Scheduler.route`, now; what was submitted counts as queued at once."""
@@ -128,10 +127,9 @@ class Lanes:
         waiting = scheduler.waiting(
             decision, constraints, request.rows, next(self._numbers), request.received_s
         )
-        done: asyncio.Future[Result] = self._loop.create_future()
         with self._lock:
             told = Told(decision.queued, decision.estimate_ms, decision.predicted_latency_ms)
-            ticket = Ticket(waiting, request, decision, told, done)
+            ticket = Ticket(waiting, request, decision, told, self._loop.create_future())
             self._tickets[waiting.ticket] = ticket
             scheduler.submit((waiting,), time.monotonic())
             self._announce()
@@ -277,7 +275,7 @@ class Lanes:
                 now_s = time.monotonic()
                 assignment = self._scheduler.take(lane.number, now_s)
                 if assignment.expired:
-                    self._loop.call_soon_threadsafe(self._refuse, self._pop(assignment.expired))
+                    self._loop.call_soon_threadsafe(expire, self._pop(assignment.expired))
                 if assignment.members:
                     lane.running = Batch(assignment, self._pop(assignment.members), now_s)
                     return lane.running
@@ -340,7 +338,3 @@ class Lanes:
             ran = batch.Ran([hung] * len(running.tickets), 0.0, len(running.tickets))
             self._unsettled += 1
             self._settle(running, ran, time.monotonic(), judged=True)
-
-    def _refuse(self, tickets: Sequence[Ticket]) -> None:
-        for ticket in tickets:
-            fail(ticket, expired(ticket))

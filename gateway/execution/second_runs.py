@@ -57,7 +57,13 @@ class SecondRuns:
         return fault.variant
 
 
-def expired(ticket: Ticket) -> GearshiftError:
+def expire(tickets: Sequence[Ticket]) -> None:
+    """End requests that left the queue unrun."""
+    for ticket in tickets:
+        fail(ticket, _expired(ticket))
+
+
+def _expired(ticket: Ticket) -> GearshiftError:
     """Why a request left the queue unrun."""
     if ticket.fault is not None:
         return failed(ticket, ticket.fault)
