@@ -234,6 +234,21 @@ INFER_HEADERS = [
         "Bytes of the JSON part, where binary tensors follow it; 0 where the body is the one "
         "input's bytes.",
     ),
+    _header(
+        "X-Request-Id",
+        {"type": "string", "pattern": "^[A-Za-z0-9._:/+=@~-]{1,128}$"},
+        "What the request is called, in logs, traces and the answer.",
+    ),
+    _header(
+        "traceparent",
+        {"type": "string", "pattern": "^00-[1-9a-f]{32}-[1-9a-f]{16}-0[01]$"},
+        "The caller's span (W3C Trace Context), which a trace is continued from.",
+    ),
+    _header(
+        "tracestate",
+        {"type": "string", "pattern": "^[a-z]{1,9}=[a-z0-9]{1,9}$"},
+        "What the tracing systems before say beside it.",
+    ),
 ]
 SAID: dict[str, Schema] = {
     name: {"description": text, "required": required, "schema": {"type": kind}}
@@ -246,5 +261,6 @@ SAID: dict[str, Schema] = {
         ("Gearshift-Relaxed", "Constraints that gave way, if any.", "string", False),
         ("Gearshift-Cache", "hit, where the response cache answered.", "string", False),
         ("Server-Timing", "parse, queue and infer, in ms (W3C).", "string", True),
+        ("X-Request-Id", "What the request is called; on every answer.", "string", True),
     )
 }

@@ -18,6 +18,9 @@ VALUES = {
     "grpc-timeout": "`40m`",
     "x-envoy-expected-rq-timeout-ms": "`40`",
     "inference-header-content-length": "`212`",
+    "x-request-id": "`order-17`",
+    "traceparent": "`00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01`",
+    "tracestate": "`vendor=1`",
 }
 
 
