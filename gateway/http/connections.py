@@ -14,7 +14,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 # What must pass of a large body or answer within the time for it: 1 KiB/s over a minute.
 PROGRESS_BYTES = 64 << 10
 # A request may be on its way over a connection that idles: it is waited for so long at the end.
-_IDLE_S = 0.1
+_IDLE_S = 0.08
 # How long the other side may take to say goodbye.
 _FAREWELL_S = 1.0
 # As many connections more are told why they are refused; those beyond are cut off.

@@ -7,6 +7,8 @@ local disk, where `gateway.lifecycle.watch` finds it as it finds one that somebo
     remote  the store itself, by fsspec: what it holds, and its bytes
     cache   the folder, which several processes share
     plan    what is to be fetched and what to be removed: a pure function
+    crew    a few threads that fetch at once
+    room    how many bytes they may
     sync    one look: list, fetch, verify, move into place, remove
     source  a look again and again, beside the server; and the store that a command names
 """

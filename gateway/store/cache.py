@@ -27,6 +27,8 @@ from router.manifest import MANIFEST_FILE
 _LOCK = ".lock"
 _STATE = ".state.json"
 _SCRATCH = ".pull-"
+SAMPLE_FILE = "sample.json"
+"""The name that `gearshift compress` gives to a request that the variants beside it answer."""
 
 
 class Cache:
@@ -98,13 +100,26 @@ class Cache:
             place.rename(scratch / "before")
         fetched.rename(place)
 
+    def has_sample(self, model: str) -> bool:
+        """Whether the request that a build leaves beside the variants is here."""
+        return (self.folder / model / SAMPLE_FILE).is_file()
+
+    def write_sample(self, model: str, raw: bytes) -> None:
+        """Keep that request, where there is a variant that it is for."""
+        if (self.folder / model).is_dir():
+            with self.scratch() as scratch:
+                (scratch / SAMPLE_FILE).write_bytes(raw)
+                (scratch / SAMPLE_FILE).replace(self.folder / model / SAMPLE_FILE)
+
     def remove(self, key: Key) -> None:
         """Delete a variant; whoever looks meanwhile sees all of it or nothing."""
         place = self.path(key)
         with self.scratch() as scratch, contextlib.suppress(FileNotFoundError):
             place.rename(scratch / "removed")
-        with contextlib.suppress(OSError):  # the model has others
-            place.parent.rmdir()
+        if not catalog.folders(place.parent):
+            (place.parent / SAMPLE_FILE).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # something else lies there
+                place.parent.rmdir()
 
     def tidy(self) -> None:
         """Delete what processes that died have left; only for who holds the lock."""

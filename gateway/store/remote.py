@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gateway.store.cache import SAMPLE_FILE
 from gateway.store.plan import Key
 from gateway.store.urls import shown
 from router.card import NAME_PATTERN
@@ -27,6 +28,17 @@ _FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 # One request lists everything under a prefix there; folder by folder it takes one for each.
 _FLAT = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs"})
 _WEB = frozenset({"http", "https"})
+# The extra that brings what reads them; others have packages of their own.
+_EXTRAS = {
+    "s3": "s3",
+    "s3a": "s3",
+    "gs": "gcs",
+    "gcs": "gcs",
+    "http": "objectstore",
+    "https": "objectstore",
+    "file": "objectstore",
+    "memory": "objectstore",
+}
 _MOST_OBJECTS = 100_000
 _CHUNK_BYTES = 1 << 20
 _BLOCK_BYTES = 8 << 20
@@ -68,7 +80,20 @@ class Object:
     stamp: str
 
 
-Listing = Mapping[Key, Mapping[str, Object]]
+Files = Mapping[str, Object]
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """What the store holds.
+
+    Attributes:
+        variants: every file of every variant, by model and variant.
+        samples: by model, the request that a build leaves beside the variants.
+    """
+
+    variants: Mapping[Key, Files]
+    samples: Files
 
 
 class Remote:
@@ -101,12 +126,13 @@ class Remote:
         self._web = scheme in _WEB
 
     def listing(self) -> Listing:
-        """Every file of every variant there is, by model and variant.
+        """Everything there is.
 
         Raises:
             StoreAway: the store cannot be read, or not to its end.
         """
         found: dict[Key, dict[str, Object]] = {}
+        samples: dict[str, Object] = {}
         with self._reading("it"):
             self._fs.invalidate_cache()
             infos = self._all() if self._flat else self._by_folder()
@@ -116,12 +142,14 @@ class Remote:
                         f"{shown(self.url)}: more than {_MOST_OBJECTS} objects are there; give the "
                         "store a prefix of its own"
                     )
-                parts = self._parts(info)
-                if len(parts) == 3 and info.get("type", "file") == "file":
-                    model, variant, file = parts
-                    if _is_name(model) and _is_name(variant) and _FILE.fullmatch(file):
-                        found.setdefault((model, variant), {})[file] = _object(info)
-        return found
+                *folders, file = self._parts(info)
+                if info.get("type", "file") != "file" or not all(map(_is_name, folders)):
+                    continue
+                if len(folders) == 2 and _FILE.fullmatch(file):
+                    found.setdefault((folders[0], folders[1]), {})[file] = _object(info)
+                elif len(folders) == 1 and file == SAMPLE_FILE:
+                    samples[folders[0]] = _object(info)
+        return Listing(found, samples)
 
     def read(self, one: Object, most: int) -> bytes:
         """What it holds.
@@ -173,22 +201,27 @@ class Remote:
 
     def _by_folder(self) -> Iterator[dict[str, Any]]:
         # Not by fsspec's own walk, which takes a folder that cannot be read for an empty one.
-        for model in self._folders(self._root, 1):
-            for variant in self._folders(model, 2):
-                yield from self._fs.ls(variant, detail=True)
+        for model in self._within(self._root):
+            for one in self._within(model["name"]) if self._is_folder(model, 1) else ():
+                if self._is_folder(one, 2):
+                    yield from self._within(one["name"])
+                else:
+                    yield one
 
-    def _folders(self, parent: str, depth: int) -> Iterator[str]:
-        path = parent.rstrip("/") + "/" if self._web else parent
-        for info in self._fs.ls(path, detail=True):
-            parts = self._parts(info)
-            if len(parts) == depth and _is_name(parts[-1]) and info.get("type") == "directory":
-                yield info["name"]
+    def _within(self, folder: str) -> list[dict[str, Any]]:
+        path = folder.rstrip("/") + "/" if self._web else folder
+        found: list[dict[str, Any]] = self._fs.ls(path, detail=True)
+        return found
+
+    def _is_folder(self, info: Mapping[str, Any], depth: int) -> bool:
+        parts = self._parts(info)
+        return len(parts) == depth and _is_name(parts[-1]) and info.get("type") == "directory"
 
     def _parts(self, info: Mapping[str, Any]) -> list[str]:
-        """Where in the store it lies, folder by folder; nothing where it lies outside."""
+        """Where in the store it lies, folder by folder; one without a name where it is outside."""
         name = str(info["name"])
         inside = name.startswith(self._root + "/")
-        return name[len(self._root) :].strip("/").split("/") if inside else []
+        return name[len(self._root) :].strip("/").split("/") if inside else [""]
 
     @contextmanager
     def _reading(self, what: str) -> Iterator[None]:
@@ -225,11 +258,9 @@ def _options(scheme: str) -> dict[str, Any]:
 
 
 def _missing(scheme: str, error: ImportError) -> str:
-    extra = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs"}.get(scheme, "objectstore")
-    return (
-        f"a store at {scheme}:// needs packages that are missing ({_reason(error)}): "
-        f"pip install 'gearshift[{extra}]'"
-    )
+    said = f"a store at {scheme}:// needs packages that are missing: {_reason(error)}"
+    extra = _EXTRAS.get(scheme)
+    return said if extra is None else f"{said}: pip install 'gearshift[{extra}]'"
 
 
 def _last(path: str) -> str:

@@ -7,11 +7,12 @@ empty all at once, is one that is away and not a wish: it changes nothing.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -19,17 +20,18 @@ from gateway.lifecycle import catalog
 from gateway.lifecycle.catalog import VariantUnusable
 from gateway.lifecycle.signature import Check, anything
 from gateway.store.cache import Cache
+from gateway.store.crew import each
 from gateway.store.plan import Key, plan
-from gateway.store.remote import Listing, Object, Remote, Stopped, StoreAway, TooMuch
+from gateway.store.remote import Files, Remote, StoreAway, TooMuch
+from gateway.store.room import Room
 from gateway.store.urls import shown
 from router.manifest import MANIFEST_FILE, SIGNATURE_FILE, Manifest
 
 _LOG = logging.getLogger(__name__)
 
-# Requests to the store at once, and so files that are written at once.
-_AT_ONCE = 4
 _MOST_MANIFEST_BYTES = 1 << 20
 _MOST_SIGNATURE_BYTES = 1 << 20
+_MOST_SAMPLE_BYTES = 4 << 20
 _MOST_FILES = 1000
 # What was not whole is fetched again when its files change, or after so long: what came broken
 # over the network has not changed.
@@ -59,6 +61,7 @@ class Said(BaseModel):
         unreadable: why the store cannot be read; empty where it can.
         left_out: what is not in the copy as it is in the store, by `model/variant`.
         manifests: by `model/variant`, the stamp of its manifest and the digest.
+        samples: by model, the stamp of its sample.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -67,6 +70,7 @@ class Said(BaseModel):
     unreadable: str = ""
     left_out: dict[str, LeftOut] = {}
     manifests: dict[str, tuple[str, str]] = {}
+    samples: dict[str, str] = {}
 
 
 class Sync:
@@ -124,20 +128,21 @@ class Sync:
             listing = self._remote.listing()
         except StoreAway as error:
             return before.model_copy(update={"at": now_s, "unreadable": str(error)})
-        if not listing:
+        there = listing.variants
+        if not there:
             nothing = f"{shown(self._remote.url)}: nothing is there{' any more' if here else ''}"
             return before.model_copy(update={"at": now_s, "unreadable": nothing})
         left_out: dict[str, LeftOut] = {}
-        texts, manifests = self._manifests(listing, before, left_out, now_s)
+        texts, manifests = self._manifests(there, before, left_out, now_s)
         digests = {name: digest for name, (_, digest) in manifests.items()}
-        todo = plan({key: digests.get("/".join(key)) for key in listing}, here)
+        todo = plan({key: digests.get("/".join(key)) for key in there}, here)
         for key in todo.remove:
             self._cache.remove(key)
             _LOG.info("removed from the copy: %s/%s", *key)
-        room = _Room(self._most_bytes - self._cache.held_bytes() if todo.fetch else 0)
+        room = Room(self._most_bytes - self._cache.held_bytes() if todo.fetch else 0)
 
         def fetch(key: Key) -> None:
-            name, files = "/".join(key), listing[key]
+            name, files = "/".join(key), there[key]
             known, stamp = before.left_out.get(name), _stamp(files)
             if known and stamp and known.stamp == stamp and 0 <= now_s - known.at < _AGAIN_S:
                 left_out[name] = known
@@ -148,8 +153,9 @@ class Sync:
             except (StoreAway, TooMuch, VariantUnusable) as error:
                 left_out[name] = LeftOut(why=str(error), stamp=stamp, at=now_s)
 
-        _each(fetch, todo.fetch)
-        return Said(at=time.time(), left_out=left_out, manifests=manifests)
+        each(fetch, todo.fetch)
+        samples = self._samples(listing.samples, before)
+        return Said(at=time.time(), left_out=left_out, manifests=manifests, samples=samples)
 
     def _verified(self) -> dict[Key, str]:
         """What the copy holds; a variant in it that is not what it was counts as none."""
@@ -166,14 +172,14 @@ class Sync:
         return here
 
     def _manifests(
-        self, listing: Listing, before: Said, left_out: dict[str, LeftOut], now_s: float
+        self, there: Mapping[Key, Files], before: Said, left_out: dict[str, LeftOut], now_s: float
     ) -> tuple[dict[Key, bytes], dict[str, tuple[str, str]]]:
         """The manifests that had to be read; and the stamp and digest of each one."""
         texts: dict[Key, bytes] = {}
         stamps: dict[str, tuple[str, str]] = {}
 
         def read(key: Key) -> None:
-            name, one = "/".join(key), listing[key].get(MANIFEST_FILE)
+            name, one = "/".join(key), there[key].get(MANIFEST_FILE)
             if one is None:
                 why = f"{MANIFEST_FILE} is missing"
                 left_out[name] = LeftOut(why=why, stamp="", at=now_s)
@@ -189,12 +195,23 @@ class Sync:
             else:
                 stamps[name] = one.stamp, hashlib.sha256(text).hexdigest()
 
-        _each(read, listing)
+        each(read, there)
         return texts, stamps
 
-    def _fetch(
-        self, key: Key, files: Mapping[str, Object], text: bytes | None, room: _Room
-    ) -> None:
+    def _samples(self, there: Files, before: Said) -> dict[str, str]:
+        """Fetch the samples that are new; the stamp of each one that is here."""
+        stamps = {}
+        for model, one in there.items():
+            known = bool(one.stamp) and before.samples.get(model) == one.stamp
+            # Nothing depends on them, and nobody vouches for them: one that cannot be had is none.
+            with contextlib.suppress(StoreAway, TooMuch):
+                if not (known and self._cache.has_sample(model)):
+                    raw = self._remote.read(one, _MOST_SAMPLE_BYTES)
+                    self._cache.write_sample(model, raw)
+                stamps[model] = one.stamp
+        return stamps
+
+    def _fetch(self, key: Key, files: Files, text: bytes | None, room: Room) -> None:
         """Put the build that is in the store now into the copy, whole."""
         if text is None:
             text = self._remote.read(files[MANIFEST_FILE], _MOST_MANIFEST_BYTES)
@@ -213,55 +230,7 @@ class Sync:
         _LOG.info("fetched: %s/%s", *key)
 
 
-class _Room:
-    """How many bytes more the copy may hold; asked by several threads."""
-
-    def __init__(self, most_bytes: int) -> None:
-        self._left = most_bytes
-        self._lock = threading.Lock()
-
-    def check(self, size: int) -> None:
-        """Raises where so many bytes do not fit.
-
-        Raises:
-            TooMuch: they do not.
-        """
-        if size > self._left:
-            raise TooMuch(f"{size} bytes do not fit: the copy may hold {max(0, self._left)} more")
-
-    def rented(self, stopped: threading.Event) -> _Rent:
-        """Room for one variant, which is given back where it does not come to be."""
-        return _Rent(self, stopped)
-
-    def move(self, size: int) -> None:
-        """Take so many bytes, or give them back."""
-        with self._lock:
-            if size > 0:
-                self.check(size)
-            self._left -= size
-
-
-class _Rent:
-    def __init__(self, room: _Room, stopped: threading.Event) -> None:
-        self._room = room
-        self._stopped = stopped
-        self._taken = 0
-
-    def __enter__(self) -> Callable[[int], None]:
-        return self._take
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is not None:
-            self._room.move(-self._taken)
-
-    def _take(self, size: int) -> None:
-        if self._stopped.is_set():
-            raise Stopped
-        self._room.move(size)
-        self._taken += size
-
-
-def _wanted(text: bytes, files: Mapping[str, Object]) -> dict[str, Object]:
+def _wanted(text: bytes, files: Files) -> Files:
     """What a manifest vouches for, and its signature; nothing else that lies beside them.
 
     Raises:
@@ -284,37 +253,9 @@ def _wanted(text: bytes, files: Mapping[str, Object]) -> dict[str, Object]:
     return wanted
 
 
-def _stamp(files: Mapping[str, Object]) -> str:
+def _stamp(files: Files) -> str:
     """Another one where any of the files is another; empty where the store does not say."""
     stamps = [f"{name} {one.stamp}" for name, one in sorted(files.items()) if one.stamp]
     if len(stamps) < len(files):
         return ""
     return hashlib.sha256("\n".join(stamps).encode()).hexdigest()
-
-
-def _each(work: Callable[[Key], None], keys: Iterable[Key]) -> None:
-    """Do `work` for each key, on a few threads; raises what the first that failed raised.
-
-    They are daemons, unlike an executor's: a store that does not answer keeps no process alive.
-    """
-    left = list(reversed(list(keys)))
-    errors: list[BaseException] = []
-
-    def run() -> None:
-        while not errors:
-            try:
-                key = left.pop()
-            except IndexError:
-                return
-            try:
-                work(key)
-            except BaseException as error:
-                errors.append(error)
-
-    threads = [threading.Thread(target=run, daemon=True) for _ in range(min(_AT_ONCE, len(left)))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if errors:
-        raise errors[0]

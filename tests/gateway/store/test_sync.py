@@ -168,6 +168,21 @@ def test_a_replaced_variant_leaves_nothing_of_the_old_one(rig: Rig) -> None:
     assert not list(rig.cache.folder.glob(".pull-*"))
 
 
+def test_the_sample_comes_along_and_goes_with_its_model(rig: Rig) -> None:
+    rig.write("fp32")
+    write_variant(rig.store, "other", "fp32")
+    sample = rig.store / "echo" / "sample.json"
+    (rig.store / "echo" / "frontier.html").write_text("not asked for")
+    for text in ('{"inputs": []}', '{"inputs": [1]}'):
+        sample.write_text(text)
+        rig.look()
+        assert (rig.cache.folder / "echo" / "sample.json").read_text() == text
+    assert {path.name for path in (rig.cache.folder / "echo").iterdir()} == {"fp32", "sample.json"}
+    shutil.rmtree(rig.store / "echo")
+    rig.look()
+    assert not (rig.cache.folder / "echo").exists()
+
+
 def test_what_a_process_left_that_died_is_deleted(rig: Rig) -> None:
     rig.write("fp32")
     (rig.cache.folder / ".pull-dead").mkdir()
@@ -352,3 +367,17 @@ def test_a_look_that_is_given_up_leaves_nothing(rig: Rig, monkeypatch: pytest.Mo
         rig.look()
     assert begun.is_set()
     assert rig.served() == [] and not list(rig.cache.folder.glob(".pull-*"))
+
+
+_SERVES_A_FOLDER = """
+import sys
+import gateway.app, gateway.cli.store
+from gateway.settings import Settings
+Settings(models="models")
+print([name for name in ("fsspec", "aiohttp", "s3fs", "botocore") if name in sys.modules])
+"""
+
+
+def test_who_serves_a_folder_loads_nothing_of_it() -> None:
+    command = [sys.executable, "-c", _SERVES_A_FOLDER]
+    assert subprocess.run(command, capture_output=True, text=True).stdout == "[]\n"
