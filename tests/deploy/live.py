@@ -170,8 +170,9 @@ def make_history(
     echo = "/models/echo/variants"
     write_variant(models, "echo", "candidate", accuracy=0.94, latency_ms_at_1=1, mirror=True)
     first.client.headers.update(_bearer(keys[0]))
-    ready = "/v2/models/echo/versions/candidate/ready"
-    until(lambda: first.client.get(ready).status_code == 200, "the candidate is loaded")
+    # The worker that is told to make it a shadow must know it.
+    ready = "gearshift_variant_ready"
+    until(lambda: first.metric(ready, variant="candidate") == _WORKERS, "the candidate is loaded")
     operator.call("POST", f"{echo}/candidate/shadow", share=1)
     operator.call("POST", f"{echo}/int8/canary", share=0.3)
     with (
