@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import httpx
 import numpy as np
+import psutil
 import pytest
 import tritonclient.grpc as grpcclient
 from starlette.testclient import TestClient
@@ -379,15 +380,18 @@ def test_no_secret_and_no_payload_in_any_answer(server: Server) -> None:
         assert secret not in client.get(path).text, path
 
 
+def workers(server: Server) -> list[psutil.Process]:
+    """The processes that serve, by their numbers: they are started in that order."""
+    children = psutil.Process(server.process.pid).children()
+    found = [each for each in children if "gateway.cli.worker" in each.cmdline()]
+    return sorted(found, key=lambda each: each.create_time())
+
+
 @pytest.mark.skipif(usable_cores() < 2, reason="two workers need two cores")
 def test_workers_tell_the_same_whichever_is_asked(tmp_path: Path) -> None:
     write_three(tmp_path)
     with Server(tmp_path, workers=2, lanes="") as server:  # type: ignore[arg-type]
         until(lambda: "\nready: http://" in server.log(), "all workers have settled")
-
-        def fresh(path: str) -> Any:
-            with httpx.Client(base_url=server.client.base_url, timeout=PATIENCE_S) as client:
-                return client.get(path).json()
 
         def each(path: str) -> dict[int, Any]:
             """What each of both workers tells, by which of them was asked."""
@@ -414,4 +418,20 @@ def test_workers_tell_the_same_whichever_is_asked(tmp_path: Path) -> None:
         assert first["decisions"] == second["decisions"] and len(first["decisions"]) == 20
         for told in each("/console/history").values():
             assert sum(sum(one) for one in told["models"]["echo"]["variants"].values()) == 20
-        assert fresh("/console/state")["status"]["tone"] == "good"
+        # One that hangs is told, and keeps the page waiting for no longer than a second.
+        with httpx.Client(base_url=server.client.base_url, timeout=PATIENCE_S) as client:
+            own = client.get("/console/state").json()["worker"]
+            other = workers(server)[1 - own]
+            other.suspend()
+            try:
+                told = client.get("/console/state").json()
+            finally:
+                other.resume()
+            assert (told["worker"], told["silent"]) == (own, [1 - own])
+            assert told["status"]["tone"] == "wait"
+            assert {lane["worker"] for lane in told["lanes"]} == {own}
+
+            def good() -> bool:
+                return client.get("/console/state").json()["status"]["tone"] == "good"
+
+            until(good, "it answers again")
