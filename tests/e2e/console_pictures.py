@@ -16,6 +16,7 @@ import httpx
 from playwright.sync_api import Page, expect, sync_playwright
 
 from tests.e2e.browser import PATIENCE_MS, Visit, launch
+from tests.e2e.console_visits import draw, ready, send
 from tests.e2e.harness import Server, until
 
 _ASKED: tuple[dict[str, str], ...] = (
@@ -28,7 +29,6 @@ _ASKED: tuple[dict[str, str], ...] = (
 )
 _SECONDS = 45.0
 _PAUSE_S = 0.05
-_SEVEN = ((0.3, 0.22), (0.7, 0.22), (0.45, 0.8))
 
 
 def requests(server: Server, body: bytes, stop: threading.Event, number: int) -> None:
@@ -40,27 +40,14 @@ def requests(server: Server, body: bytes, stop: threading.Event, number: int) ->
             client.post("/v2/models/digits/infer", content=body, headers=headers)
 
 
-def draw(page: Page) -> None:
-    """A seven, with the mouse."""
-    box = page.locator("canvas.draw").bounding_box()
-    assert box is not None
-    places = [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in _SEVEN]
-    page.mouse.move(*places[0])
-    page.mouse.down()
-    for place in places[1:]:
-        page.mouse.move(*place, steps=6)
-    page.mouse.up()
-
-
 def operate(page: Page) -> None:
     """Set some demands, send a drawing, and wait until the charts are full."""
-    expect(page.locator("#decision b").first).to_be_visible()
+    ready(page)
     page.get_by_role("radio", name="1 min").check()
     page.get_by_role("spinbutton", name="Accuracy, at least").fill("97")
     page.get_by_role("spinbutton", name="Latency, at most").fill("20")
-    page.get_by_role("button", name="Clear").scroll_into_view_if_needed()
     draw(page)
-    page.get_by_role("button", name="Send", exact=True).click()
+    send(page)
     expect(page.locator("#answer .read, #answer .bad").first).to_be_visible()
     expect(page.locator("#traffic canvas")).to_have_count(5)
     page.evaluate("scrollTo(0, 0)")

@@ -3,57 +3,29 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from router.card import TensorSpec
 from tests import needs
 from tests.e2e.browser import PATIENCE_MS, Visit, launch
-from tests.e2e.harness import PATIENCE_S, Server
-from tests.stores import write_variant
-
-DIGITS = tuple("0123456789")
-FRONTIER = (("fp32", 0.95, 40.0), ("int8", 0.93, 8.0), ("small", 0.90, 2.0))
-SIDE = 12
-Keyed = tuple[Server, str, str]
-SEVEN = ((0.3, 0.2), (0.7, 0.2), (0.45, 0.8))
-
-
-def write_models(models: Path) -> None:
-    """Two models as slow as their cards say: one reads drawings, the other texts."""
-    picture = (TensorSpec(name="image", datatype="FP32", shape=(-1, 1, SIDE, SIDE)),)
-    scores = (TensorSpec(name="scores", datatype="FP32", shape=(-1, 10)),)
-    for name, accuracy, ms in FRONTIER:
-        write_variant(
-            models,
-            "drawn",
-            name,
-            accuracy=accuracy,
-            latency_ms_at_1=ms,
-            latency_ms_at_32=4 * ms,
-            inputs=picture,
-            outputs=scores,
-            labels=DIGITS,
-            delay_ms=ms,
-            mirror=True,
-        )
-    zeros = {"name": "image", "datatype": "FP32", "shape": [1, 1, SIDE, SIDE]}
-    body = {"inputs": [zeros | {"data": [0.5] * SIDE * SIDE}]}
-    (models / "drawn" / "sample.json").write_text(json.dumps(body), encoding="utf-8")
-    text = (TensorSpec(name="text", datatype="BYTES", shape=(-1,)),)
-    write_variant(models, "read", "fp32", inputs=text)
-    # A folder that promises a file which it has not.
-    write_variant(models, "read", "torn", inputs=text, files={"more": b"x"})
-    (models / "read" / "torn" / "more").unlink()
+from tests.e2e.console_visits import (
+    FRONTIER,
+    SIDE,
+    chosen,
+    copied,
+    draw,
+    ran,
+    ready,
+    send,
+    write_models,
+)
+from tests.e2e.harness import Server
 
 
 @pytest.fixture(scope="module")
@@ -84,54 +56,6 @@ def visit(browser: Browser, server: Server) -> Iterator[Page]:
     with Visit(browser, f"http://{server.address}/") as page:
         ready(page)
         yield page
-
-
-def ready(page: Page) -> None:
-    expect(page.locator("#decision b").first).to_be_visible()
-
-
-def chosen(page: Page) -> Locator:
-    return page.locator("#decision .verdict b")
-
-
-def draw(page: Page, points: tuple[tuple[float, float], ...] = SEVEN) -> None:
-    canvas = page.locator("canvas.draw")
-    canvas.scroll_into_view_if_needed()
-    box = canvas.bounding_box()
-    assert box is not None
-    places = [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in points]
-    page.mouse.move(*places[0])
-    page.mouse.down()
-    for place in places[1:]:
-        page.mouse.move(*place, steps=5)
-    page.mouse.up()
-
-
-def send(page: Page) -> None:
-    page.get_by_role("button", name="Send", exact=True).click()
-
-
-def copied(page: Page, language: str) -> str:
-    page.get_by_role("radio", name=language, exact=True).check()
-    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
-    page.get_by_role("button", name="Copy").click()
-    expect(page.get_by_role("button", name="Copied")).to_be_visible()
-    text = page.evaluate("navigator.clipboard.readText()")
-    assert isinstance(text, str)
-    return text
-
-
-def ran(command: list[str], **environment: str) -> str:
-    done = subprocess.run(
-        command,
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE_S,
-        check=False,
-        env=os.environ | environment,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 def test_shows_what_there_is(visit: Page) -> None:
@@ -319,32 +243,6 @@ def test_traffic_as_charts_and_as_a_table(visit: Page) -> None:
     expect(table.locator("tbody tr").first).to_be_visible()
 
 
-def test_operate_confirms_and_tells_errors(browser: Browser, server: Server) -> None:
-    with Visit(browser, f"http://{server.address}/", refusals=(400,)) as page:
-        ready(page)
-        page.get_by_role("button", name="Disable small").click()
-        dialog = page.get_by_role("dialog", name="Disable small of drawn?")
-        dialog.get_by_role("button", name="Cancel").click()
-        page.get_by_role("button", name="Disable small").click()
-        dialog.get_by_role("button", name="Disable").click()
-        row = page.locator("#operate li", has=page.get_by_text("small", exact=True))
-        expect(row).to_contain_text("disabled")
-        expect(page.locator("#operated")).to_contain_text("Disable small: done")
-        page.get_by_role("button", name="Pin small").click()
-        page.get_by_role("dialog").get_by_role("button", name="Pin").click()
-        expect(page.locator("#operated")).to_contain_text("Pin small: 400")
-        page.get_by_role("button", name="Enable small").click()
-        page.get_by_role("dialog").get_by_role("button", name="Enable").click()
-        expect(row).to_contain_text("serves")
-        row.locator("input").fill("10")
-        page.get_by_role("button", name="Canary small").click()
-        page.get_by_role("dialog").get_by_role("button", name="Canary").click()
-        expect(row).to_contain_text("canary 10.0 %")
-        page.get_by_role("button", name="Enable small").click()
-        page.get_by_role("dialog").get_by_role("button", name="Enable").click()
-        expect(row).not_to_contain_text("canary 10.0 %")
-
-
 def test_a_gateway_that_is_gone_and_back(browser: Browser, server: Server) -> None:
     visit = Visit(browser, f"http://{server.address}/")
     with visit as page:
@@ -368,56 +266,3 @@ def test_narrow_and_accessible(browser: Browser, server: Server, scheme: str) ->
         assert page.evaluate("document.documentElement.scrollWidth") == size["width"]
         found = Axe().run(page)
         assert found.violations_count == 0, found.generate_report()
-
-
-@pytest.fixture(scope="module")
-def keyed(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Keyed]:
-    """A server that wants keys; one that may read and infer, one that may administrate."""
-    ledger = tmp_path_factory.mktemp("keyed") / "ledger.db"
-    with Server(store, database=f"sqlite:///{ledger}") as server:
-        keys = []
-        for name, scopes in (
-            ("operator", ["admin", "infer", "read"]),
-            ("reader", ["infer", "read"]),
-        ):
-            headers = {"Authorization": f"Bearer {keys[0]}"} if keys else {}
-            answer = httpx.post(
-                f"{server.admin_url}/admin/keys",
-                json={"name": name, "scopes": scopes},
-                headers=headers,
-            )
-            assert answer.status_code == 201, answer.text
-            keys.append(answer.json()["key"])
-        yield server, keys[1], keys[0]
-
-
-def give(page: Page, key: str) -> None:
-    page.get_by_role("button", name=re.compile("^Key")).click()
-    page.get_by_role("textbox", name="Key").fill(key)
-    page.keyboard.press("Enter")
-
-
-def test_keys_are_asked_for_and_kept_in_memory_alone(browser: Browser, keyed: Keyed) -> None:
-    server, reader, admin = keyed
-    with Visit(browser, f"http://{server.address}/", refusals=(401,)) as page:
-        expect(page.get_by_role("heading", name="A key is needed")).to_be_visible()
-        give(page, "wrong")
-        expect(page.get_by_role("heading", name="A key is needed")).to_be_visible()
-        give(page, reader)
-        ready(page)
-        expect(page.locator("#operate-panel")).to_be_hidden()
-        command = copied(page, "curl")
-        assert reader not in command
-        said = ran(["bash", "-c", command], GEARSHIFT_KEY=reader)
-        assert said.startswith("HTTP/1.1 200")
-        program = copied(page, "Python")
-        assert ran([sys.executable, "-c", program], GEARSHIFT_KEY=reader).startswith("fp32 ")
-        give(page, admin)
-        expect(page.locator("#operate-panel")).to_be_visible()
-        stored = page.evaluate(
-            "JSON.stringify([localStorage, sessionStorage, document.cookie, location.href])"
-        )
-        assert reader not in stored and admin not in stored
-        assert admin not in page.content()
-        page.reload()
-        expect(page.get_by_role("heading", name="A key is needed")).to_be_visible()

@@ -35,7 +35,7 @@ async function look() {
       if (now - page.historyAt >= HISTORY_MS - LOOK_MS / 2) {
         page.historyAt = now;
         page.history = (await ask(`/console/history?minutes=${page.minutes}`)).body;
-        if (page.model) trial.decide();
+        if (page.model && !trial.barred) trial.decide();
       }
     }
     render();
@@ -174,6 +174,7 @@ byId("key").addEventListener("close", () => {
   useKey(returnValue === "forget" ? "" : text.replaceAll(/[^\x21-\x7e]/g, "?"));
   byId("key-button").textContent = returnValue === "forget" ? "Key" : "Key: given";
   page.historyAt = -Infinity;
+  trial.barred = false;
   look();
 });
 byId("pause").addEventListener("click", ({ target }) => {

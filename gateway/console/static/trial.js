@@ -15,6 +15,8 @@ export class Trial {
   constructor(decided) {
     this.decided = decided;
     this.decision = null;
+    // A key that may not ask is not asked with again until something changes.
+    this.barred = false;
     this.language = "curl";
     this.demands = new Demands(byId("demands"), () => this.#moved());
     this.input = new Input(byId("input"), byId("kinds"), () => this.#write());
@@ -64,10 +66,12 @@ export class Trial {
       const { body } = await ask(`/v2/models/${encodeURIComponent(model.name)}/decide`, { method: "POST", headers: this.demands.headers(), signal: asking.signal });
       if (asking.signal.aborted) return;
       this.decision = body;
+      this.barred = false;
       showDecision(byId("decision"), model, body);
     } catch (problem) {
       if (!(problem instanceof Problem)) return;
       this.decision = null;
+      this.barred = problem.status === 401 || problem.status === 403;
       showProblem(byId("decision"), model, problem);
     }
     this.decided();
