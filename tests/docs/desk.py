@@ -102,8 +102,8 @@ def environment(home: Path) -> dict[str, str]:
     gearshift = f"""#!/bin/sh
 case "$1" in
     compress) shift; exec {shlex.join(COMMAND)} "$@" ;;
-    simulate) exec {programs}/gearshift "$@" --requests 200 --seeds 1 ;;
-    plan) exec {programs}/gearshift "$@" --requests 1000 ;;
+    simulate) exec {programs}/gearshift "$@" --requests 100 --seeds 1 ;;
+    plan) exec {programs}/gearshift "$@" --requests 300 ;;
     *) exec {programs}/gearshift "$@" ;;
 esac
 """
