@@ -11,7 +11,8 @@ import shutil
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
@@ -170,6 +171,7 @@ def make_history(
     echo = "/models/echo/variants"
     write_variant(models, "echo", "candidate", accuracy=0.94, latency_ms_at_1=1, mirror=True)
     first.client.headers.update(_bearer(keys[0]))
+    until(lambda: _everybody_knows(first, keys[0]), "all workers know the new key")
     # The worker that is told to make it a shadow must know it.
     ready = "gearshift_variant_ready"
     until(lambda: first.metric(ready, variant="candidate") == _WORKERS, "the candidate is loaded")
@@ -195,6 +197,17 @@ def make_history(
         swapped = "gearshift_variant_swaps_total"
         until(lambda: first.metric(swapped, variant="int8") >= _WORKERS, "the new build serves")
         evictions.result(PATIENCE_S)
+
+
+def _everybody_knows(server: Server, key: str) -> bool:
+    """Whether the key is let in on a dozen connections, which the system spreads over workers."""
+
+    def status() -> int:
+        with closing(HTTPConnection(server.address, timeout=PATIENCE_S)) as one:
+            one.request("GET", "/v2", headers=_bearer(key))
+            return one.getresponse().status
+
+    return all(status() == 200 for _ in range(12))
 
 
 def _shift_demand(server: Server) -> None:
