@@ -28,7 +28,8 @@ _ASKED: tuple[dict[str, str], ...] = (
     {"Gearshift-Min-Accuracy": "99%", "Gearshift-Optimize": "cost"},
 )
 _SECONDS = 45.0
-_PAUSE_S = 0.05
+_PAUSE_S = 0.06
+_MOST_TRIES = 20
 
 
 def requests(server: Server, body: bytes, stop: threading.Event, number: int) -> None:
@@ -45,11 +46,17 @@ def operate(page: Page) -> None:
     ready(page)
     page.get_by_role("radio", name="1 min").check()
     page.get_by_role("spinbutton", name="Accuracy, at least").fill("97")
-    page.get_by_role("spinbutton", name="Latency, at most").fill("20")
+    page.get_by_role("spinbutton", name="Latency, at most").fill("30")
+    page.get_by_role("radiogroup").get_by_role("radio", name="cost", exact=True).check()
     draw(page)
-    send(page)
-    expect(page.locator("#answer .read, #answer .bad").first).to_be_visible()
+    # On a busy machine some are refused: the picture is of one that is answered.
+    for _ in range(_MOST_TRIES):
+        send(page)
+        expect(page.locator("#answer .read, #answer .bad").first).to_be_visible()
+        if page.locator("#answer .read").count():
+            break
     expect(page.locator("#traffic canvas")).to_have_count(5)
+    expect(page.locator("#decision .verdict")).to_contain_text("would answer")
     page.evaluate("scrollTo(0, 0)")
 
 

@@ -167,6 +167,7 @@ def test_a_drawing_is_centred_and_answered(visit: Page) -> None:
     answer = visit.get_by_role("region", name="Answer")
     expect(answer).to_contain_text("fp32 answered 200")
     expect(answer).to_contain_text("is the largest of 10 scores")
+    expect(visit.locator("#answered")).to_contain_text("fp32 answered 200")
     expect(answer).to_contain_text("infer")
     expect(answer).to_contain_text("most-accurate")
 

@@ -92,6 +92,8 @@ export class Trial {
       showProblem(byId("answer"), model, problem);
     } finally {
       button.disabled = false;
+      // Said in one line: the figures are there to be read.
+      byId("answered").textContent = [".verdict", ".read"].map((part) => byId("answer").querySelector(part)?.textContent ?? "").join(". ");
     }
   }
 
