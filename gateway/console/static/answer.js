@@ -38,7 +38,9 @@ export function showProblem(root, model, problem) {
 
 function shown(output, labels) {
   const values = output.data;
-  const bars = Array.isArray(values) && typeof values[0] === "number" && output.shape.length === 2 && output.shape[0] === 1 && values.length > 1;
+  // One row of scores, a class each; hundreds of figures without names, as of an embedding, are none.
+  const row = Array.isArray(values) && typeof values[0] === "number" && output.shape.length === 2 && output.shape[0] === 1;
+  const bars = row && values.length > 1 && (labels?.length === values.length || values.length <= MOST_BARS);
   if (!bars) {
     const text = JSON.stringify(values ?? null);
     return h("div", { class: "output" }, h("h3", null, output.name),
