@@ -53,6 +53,14 @@ def test_nothing_is_fetched_from_elsewhere(site: Path) -> None:
         assert not imported.search(sheet.read_text(encoding="utf-8")), sheet
 
 
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"])
+def test_links_outside_the_site_lead_somewhere(name: str) -> None:
+    text = (REPOSITORY / name).read_text(encoding="utf-8")
+    links = re.findall(r"\]\((?!https?:)([^)#\s]+)", text)
+    assert links
+    assert not [link for link in links if not (REPOSITORY / link).exists()]
+
+
 def test_no_page_is_empty() -> None:
     """A page of the navigation that says nothing helps nobody."""
     pages = REPOSITORY.glob("docs/**/*.md")
