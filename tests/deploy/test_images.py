@@ -187,7 +187,8 @@ def test_steps_are_carried_out_in_order_where_they_belong(tmp_path: Path) -> Non
     stage = _stage(
         tmp_path,
         "ARG TOOLS=/opt/tools\nARG PREFIX=/opt/own\nARG WHAT=said\nWORKDIR /src\n"
-        'COPY LICENSE ./x/\nCOPY deploy/recipes r\nRUN mkdir "$PREFIX" && ls r/full.toml && cp x/LICENSE "$PREFIX"\n'
+        'COPY LICENSE ./x/\nCOPY deploy/recipes r\nRUN mkdir "$PREFIX"\n'
+        'RUN test -f r/full.toml && cp x/LICENSE "$PREFIX"\n'
         'RUN python -c \'import os; print(os.environ["WHAT"])\' >> "$PREFIX/LICENSE"\n',
     )
     prefix = slim.build(stage, tmp_path)

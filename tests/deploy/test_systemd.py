@@ -68,6 +68,14 @@ def test_systemd_rates_its_exposure_as_low(here: Path) -> None:
     assert ran.returncode == 0, ran.stdout
 
 
+def test_it_can_change_nothing_but_its_own() -> None:
+    unit = _unit()
+    assert unit["DynamicUser"] == unit["NoNewPrivileges"] == unit["ProtectHome"] == ["yes"]
+    assert unit["ProtectSystem"] == ["strict"]
+    assert unit["CapabilityBoundingSet"] == unit["AmbientCapabilities"] == [""]
+    assert "ReadWritePaths" not in unit
+
+
 def test_its_settings_exist_and_its_folders_are_the_ones_that_systemd_makes() -> None:
     given = {name.removeprefix(PREFIX).lower(): value for name, value in _environment().items()}
     assert set(given) - {"config"} <= set(Settings.model_fields)
