@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect, sync_playwright
@@ -26,6 +27,7 @@ from tests.e2e.console_visits import (
     write_models,
 )
 from tests.e2e.harness import Server
+from tests.stores import write_variant
 
 
 @pytest.fixture(scope="module")
@@ -267,3 +269,19 @@ def test_narrow_and_accessible(browser: Browser, server: Server, scheme: str) ->
         assert page.evaluate("document.documentElement.scrollWidth") == size["width"]
         found = Axe().run(page)
         assert found.violations_count == 0, found.generate_report()
+
+
+def test_a_model_out_of_service_and_back(browser: Browser, tmp_path: Path) -> None:
+    write_variant(tmp_path, "only", "fp32")
+    with Server(tmp_path) as server:
+        with Visit(browser, f"http://{server.address}/", refusals=(404, 503)) as page:
+            ready(page)
+            path = f"{server.admin_url}/admin/models/only"
+            assert httpx.post(path + "/unload").status_code == 200
+            expect(page.locator("#frontier-note")).to_contain_text("out of service")
+            expect(page.locator("#variants")).not_to_contain_text("serves")
+            send(page)
+            expect(page.get_by_role("region", name="Answer").locator(".bad")).to_be_visible()
+            assert httpx.post(path + "/load").status_code == 200
+            expect(page.locator("#variants")).to_contain_text("serves")
+            expect(chosen(page)).to_have_text("fp32")
