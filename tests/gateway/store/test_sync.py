@@ -272,6 +272,25 @@ def test_nothing_leaves_the_copy_and_nothing_strange_comes_in(rig: Rig, tmp_path
     }  # fmt: skip
 
 
+def test_an_object_store_may_hold_any_key(
+    rig: Rig, tmp_path: Path, s3: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There is no folder in it to look into: every key is listed."""
+    client, environment = s3
+    for variable, value in environment.items():
+        monkeypatch.setenv(variable, value)
+    rig.write("fp32")
+    for path in (rig.store / "echo" / "fp32").iterdir():
+        for place in ("echo/fp32", ".hidden/fp32", "echo/.fp32", "Echo/fp32", "deep/echo/fp32"):
+            key = f"odd/{place}/{path.name}"
+            client.put_object(Bucket="models", Key=key, Body=path.read_bytes())
+    cache = Cache(tmp_path / "other")
+    said = Sync(Remote("s3://models/odd"), cache, most_bytes=ROOMY).look(wait=True)
+    assert said.left_out == {} and list(said.manifests) == ["echo/fp32"]
+    own = {path.name for path in cache.folder.iterdir() if path.is_dir()}
+    assert own == {"echo"}
+
+
 def test_a_manifest_cannot_name_a_file_elsewhere(rig: Rig) -> None:
     folder = rig.write("fp32")
     manifest = json.loads((folder / "manifest.json").read_text())
