@@ -211,7 +211,11 @@ def test_variants_show_their_cards_and_leave_with_the_store(
     text = (write_variant(tmp_path, "m", "fp32") / CARD_FILE).read_text("utf-8")
     fp32 = VariantCard.model_validate_json(text)
     own = offer(fp32, percentile=99, usd_per_lane_hour=1.0)
+    small = fp32.model_copy(
+        update={"variant": "small", "accuracy": fp32.accuracy.model_copy(update={"value": 0.9})}
+    )
     shown = [
+        Shown("m", "small", (small, own, "cd" * 32), True, "half-open"),
         Shown("m", "fp32", (fp32, own, "ab" * 32), True, "closed"),
         Shown("m", "broken", None, False, "open"),
     ]
@@ -277,6 +281,8 @@ def test_an_exemplar_names_the_trace_where_it_is_recorded(metrics: Metrics, samp
 def test_what_is_declared_is_what_is_scraped(metrics: Metrics) -> None:
     metrics.answered(REQUEST, RESPONSE, 0.004)
     families = list(metrics.registry.collect())
+    series = [(s.name, *sorted(s.labels.items())) for family in families for s in family.samples]
+    assert len(series) == len(set(series))
     assert len(families) == len(METRICS) == len(BY_NAME)
     for declared, family in zip(METRICS, families, strict=True):
         assert family.documentation == declared.text
