@@ -122,9 +122,17 @@ class Desk:
 
     Args:
         shared: the addresses of the server that pages ask that start none.
+        demo: whether the demo's store is there already.
     """
 
-    def __init__(self, folder: Path, shared: Mapping[str, str], environment: Mapping[str, str]):
+    def __init__(
+        self,
+        folder: Path,
+        shared: Mapping[str, str],
+        environment: Mapping[str, str],
+        *,
+        demo: bool = True,
+    ) -> None:
         self._folder = folder
         self._addresses = dict(shared)
         self._environment = environment
@@ -132,7 +140,8 @@ class Desk:
         self._names: dict[str, Any] = {"__name__": "__page__"}
         self._examples: dict[str, Any] = {}
         folder.mkdir(exist_ok=True)
-        write_digits(folder / "models")
+        if demo:
+            write_digits(folder / "models")
         (folder / "deploy").symlink_to(REPOSITORY / "deploy")
 
     def close(self) -> None:

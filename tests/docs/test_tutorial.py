@@ -11,7 +11,8 @@ from tests.docs.test_blocks import TUTORIAL
 
 
 def test_every_step_of_the_tutorial(tmp_path: Path) -> None:
-    run(blocks(TUTORIAL), Desk(tmp_path / "page", {}, environment(tmp_path / "home")))
+    desk = Desk(tmp_path / "page", {}, environment(tmp_path / "home"), demo=False)
+    run(blocks(TUTORIAL), desk)
     wine = tmp_path / "page" / "models" / "wine"
     built = {folder.name for folder in wine.iterdir() if folder.is_dir()}
     assert built >= {"fp32", "int8", "pruned", "distilled"}
