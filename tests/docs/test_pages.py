@@ -61,6 +61,20 @@ def test_links_outside_the_site_lead_somewhere(name: str) -> None:
     assert not [link for link in links if not (REPOSITORY / link).exists()]
 
 
+def test_pages_name_metrics_that_there_are() -> None:
+    """By their endings: other names that begin so are parameters of the protocol."""
+    metric = re.compile(r"\bgearshift_[a-z_]+?_(?:total|seconds|bytes|info|lanes)\b")
+    declared = set(metric.findall((FOLDER / "metrics.md").read_text(encoding="utf-8")))
+    assert len(declared) > 20
+    pages = [*REPOSITORY.glob("docs/**/*.md"), REPOSITORY / "CHANGELOG.md"]
+    named = {
+        (page.name, name)
+        for page in pages
+        for name in metric.findall(page.read_text(encoding="utf-8"))
+    }
+    assert not {(page, name) for page, name in named if name not in declared}
+
+
 def test_no_page_is_empty() -> None:
     """A page of the navigation that says nothing helps nobody."""
     pages = REPOSITORY.glob("docs/**/*.md")
