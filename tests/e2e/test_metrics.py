@@ -30,6 +30,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """One lane, and a model whose variants take as long as their cards say."""
     models = tmp_path_factory.mktemp("models")
     write_honest(models)
+    # Fifty times slower than its card says.
+    write_variant(models, "boaster", "fp32", latency_ms_at_1=4, delay_ms=200)
     # Every size of batch is warmed up, and then it works no more.
     write_variant(models, "broken", "fp32", fail_after=_MAX_BATCH + 1)
     with Server(models, grpc_port=0, usd_per_lane_hour=36, max_batch=_MAX_BATCH) as started:
@@ -150,6 +152,15 @@ def test_what_is_relaxed(server: Server) -> None:
     headers = {"Gearshift-Min-Accuracy": "0.99", "Gearshift-Relax": "accuracy"}
     assert server.infer(headers=headers).status_code == 200
     assert below.more == 1
+
+
+def test_a_promise_that_ends_in_a_missed_deadline_is_counted_as_broken(server: Server) -> None:
+    whose = {"model": "boaster"}
+    missed = Counted(server, "deadlines_total", **whose, outcome="missed", tenant="open")
+    broken = Counted(server, "predictions_total", **whose, variant="fp32", outcome="exceeded")
+    answer = server.infer("boaster", headers={"Gearshift-Max-Latency-Ms": "100"})
+    assert answer.status_code == 504
+    assert missed.more == broken.more == 1
 
 
 def test_a_variant_that_fails_opens_its_breaker(server: Server) -> None:
