@@ -273,15 +273,17 @@ def test_narrow_and_accessible(browser: Browser, server: Server, scheme: str) ->
 
 def test_a_model_out_of_service_and_back(browser: Browser, tmp_path: Path) -> None:
     write_variant(tmp_path, "only", "fp32")
-    with Server(tmp_path) as server:
-        with Visit(browser, f"http://{server.address}/", refusals=(404, 503)) as page:
-            ready(page)
-            path = f"{server.admin_url}/admin/models/only"
-            assert httpx.post(path + "/unload").status_code == 200
-            expect(page.locator("#frontier-note")).to_contain_text("out of service")
-            expect(page.locator("#variants")).not_to_contain_text("serves")
-            send(page)
-            expect(page.get_by_role("region", name="Answer").locator(".bad")).to_be_visible()
-            assert httpx.post(path + "/load").status_code == 200
-            expect(page.locator("#variants")).to_contain_text("serves")
-            expect(chosen(page)).to_have_text("fp32")
+    with (
+        Server(tmp_path) as server,
+        Visit(browser, f"http://{server.address}/", refusals=(404, 503)) as page,
+    ):
+        ready(page)
+        path = f"{server.admin_url}/admin/models/only"
+        assert httpx.post(path + "/unload").status_code == 200
+        expect(page.locator("#frontier-note")).to_contain_text("out of service")
+        expect(page.locator("#variants")).not_to_contain_text("serves")
+        send(page)
+        expect(page.get_by_role("region", name="Answer").locator(".bad")).to_be_visible()
+        assert httpx.post(path + "/load").status_code == 200
+        expect(page.locator("#variants")).to_contain_text("serves")
+        expect(chosen(page)).to_have_text("fp32")

@@ -150,7 +150,7 @@ function drawNow() {
   drawFrontier(byId("frontier"), model, page.axis, trial.asked, trial.decision);
   const defaults = Object.entries(model.default_constraints ?? {}).map(([name, value]) => `${demandName(name)} ${demand(name, value)}`);
   byId("frontier-note").textContent =
-    (page.axis === "latency" ? "A variant fits when its whole cross does. Bars at dotted lines: the live median of the last minute, queueing included. " : "") +
+    (page.axis === "latency" ? "Idle, a variant fits when its whole cross does; under load its wait and what was seen lately count too. Bar at a dotted line: the live median of the last minute. " : "") +
     (defaults.length ? `Who asks for nothing gets: ${defaults.join(", ")}. ` : "") +
     (model.served === false ? "Taken out of service by its operator. " : "") +
     (model.pinned ? `${model.pinned} is pinned. ` : "");
