@@ -17,7 +17,6 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.semconv.attributes import error_attributes as error_names
 from opentelemetry.semconv.attributes import http_attributes as http
-from opentelemetry.semconv.attributes import network_attributes as network
 from opentelemetry.semconv.attributes import url_attributes as url
 from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceFlags
 from opentelemetry.trace.span import TraceState
@@ -158,7 +157,6 @@ class Spans:
                 http.HTTP_REQUEST_METHOD: _METHOD,
                 http.HTTP_ROUTE: ended.marks.route,
                 url.URL_SCHEME: self._scheme,
-                network.NETWORK_PROTOCOL_VERSION: "1.1",
             }
             if ended.model and ended.marks.route == INFER_ROUTE:
                 said[url.URL_PATH] = INFER_ROUTE.replace("{model}", ended.model)
