@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -16,8 +17,10 @@ from typing import Any
 
 from deploy.docker.dockerfile import Stage
 
-_PATIENCE_S = 120.0
+_PATIENCE_S = 300.0
 _POLL_S = 0.05
+# What a page links to, and what a script imports.
+_NAMED = re.compile(r"""["'](?:/console|\.)/([\w-]+\.(?:js|css|svg))["']""")
 _VALUES = {"BOOL": False, "BYTES": "text"}
 
 # Binds the folder for what is kept over itself, so that it stays writable when the rest does not;
@@ -79,6 +82,7 @@ def serves(stage: Stage, prefix: Path, store: Path, folder: Path) -> str:
     try:
         seconds = _await(process, f"http://127.0.0.1:{port}/readyz")
         answered = _ask(f"http://127.0.0.1:{port}")
+        files = _look(f"http://127.0.0.1:{port}")
         check = json.loads(stage.only("HEALTHCHECK").partition(" CMD ")[2])
         check[0] = str(prefix / "bin" / check[0])
         subprocess.run(check, env=environment, check=True, capture_output=True)
@@ -95,7 +99,10 @@ def serves(stage: Stage, prefix: Path, store: Path, folder: Path) -> str:
             process.kill()
             process.wait()
     where = f"user {user}, read-only root" if confined else "this user: only root can do better"
-    return f"ready in {seconds:.1f} s as {where}; {answered}; health check and end: well"
+    return (
+        f"ready in {seconds:.1f} s as {where}; {answered}; the console's {files} files are there; "
+        "health check and end: well"
+    )
 
 
 def _may_confine() -> bool:
@@ -131,6 +138,26 @@ def _ask(url: str) -> str:
         inputs.append({**tensor, "shape": shape, "data": [value] * rows})
     answer = _call(f"{url}/v2/models/{name}/infer", {"inputs": inputs})
     return f"{name} answered by {answer['model_version']}"
+
+
+def _look(url: str) -> int:
+    """Every file that the console's page needs, and those need in turn; how many there are.
+
+    Raises:
+        RuntimeError: one of them is not there.
+    """
+    todo, seen = ["/", "/console/charts.js"], set[str]()
+    while todo:
+        path = todo.pop()
+        seen.add(path)
+        try:
+            with urllib.request.urlopen(url + path, timeout=30) as answer:
+                text = answer.read().decode(errors="replace")
+        except urllib.error.HTTPError as error:
+            raise RuntimeError(f"{path}: {error}") from error
+        named = {f"/console/{name}" for name in _NAMED.findall(text)}
+        todo += sorted(named - seen - set(todo))
+    return len(seen)
 
 
 def _call(url: str, body: dict[str, Any] | None = None) -> Any:
