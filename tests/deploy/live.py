@@ -54,7 +54,7 @@ def first_gateway(models: Path, fault: Path) -> Server:
         max_batch=4,
         max_queue=12,
         watch_seconds=0.2,
-        breaker_seconds=1.5,
+        breaker_seconds=2.5,
     )
 
 
@@ -171,10 +171,10 @@ def make_history(
     echo = "/models/echo/variants"
     write_variant(models, "echo", "candidate", accuracy=0.94, latency_ms_at_1=1, mirror=True)
     first.client.headers.update(_bearer(keys[0]))
-    until(lambda: _everybody_knows(first, keys[0]), "all workers know the new key")
+    until(lambda: _everywhere(first, "/v2", keys[0]), "all workers know the new key")
     # The worker that is told to make it a shadow must know it.
-    ready = "gearshift_variant_ready"
-    until(lambda: first.metric(ready, variant="candidate") == _WORKERS, "the candidate is loaded")
+    ready = "/v2/models/echo/versions/candidate/ready"
+    until(lambda: _everywhere(first, ready, keys[0]), "the candidate is loaded")
     operator.call("POST", f"{echo}/candidate/shadow", share=1)
     operator.call("POST", f"{echo}/int8/canary", share=0.3)
     with (
@@ -186,6 +186,7 @@ def make_history(
         until(lambda: len(answered) > 100, "some are answered in peace")
         with traffic(first, "echo", keys, _WISHES[:6], 16) as crowd:
             until(lambda: crowd.count(429) > 20 and len(crowd) > 150, "some are refused in a rush")
+            until(lambda: 504 in crowd or 504 in answered, "some are late")
         replace_build(models, "echo", "int8", accuracy=0.93, mirror=True, **times(8))
         write_variant(models, "fragile", "broken", fail_load=True)
         fault.write_text("raise")
@@ -199,12 +200,12 @@ def make_history(
         evictions.result(PATIENCE_S)
 
 
-def _everybody_knows(server: Server, key: str) -> bool:
-    """Whether the key is let in on a dozen connections, which the system spreads over workers."""
+def _everywhere(server: Server, path: str, key: str) -> bool:
+    """Whether a dozen connections are answered 200, which the system spreads over the workers."""
 
     def status() -> int:
         with closing(HTTPConnection(server.address, timeout=PATIENCE_S)) as one:
-            one.request("GET", "/v2", headers=_bearer(key))
+            one.request("GET", path, headers=_bearer(key))
             return one.getresponse().status
 
     return all(status() == 200 for _ in range(12))
@@ -213,10 +214,10 @@ def _everybody_knows(server: Server, key: str) -> bool:
 def _shift_demand(server: Server) -> None:
     """Ask for small, then for int8: there is room for one of them beside fp32."""
     fast = _headers(Optimize="latency")
-    evicted = "gearshift_variant_evictions_total"
-    for count, wish in enumerate((fast, fast | _headers(Min_Accuracy=0.915)), start=1):
+    for variant, wish in (("small", fast), ("int8", fast | _headers(Min_Accuracy=0.915))):
+        ready = f"/v2/models/images/versions/{variant}/ready"
         with traffic(server, "images", (), (wish,), 2, pause_s=0.005):
-            until(lambda: server.metric(evicted) >= count, "demand shifts")  # noqa: B023
+            until(lambda: server.client.get(ready).status_code == 200, "demand shifts")  # noqa: B023
 
 
 def replace_build(models: Path, model: str, variant: str, **build: Any) -> None:

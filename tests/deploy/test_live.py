@@ -117,14 +117,20 @@ def test_every_rule_can_be_evaluated_and_every_recording_has_series(seen: Seen) 
 )
 def test_a_dashboard_and_the_rules_mean_the_same(seen: Seen, recorded: str, shown: str) -> None:
     by = "" if "lane" in recorded else " by (model)"
-    at_s = max(figures(seen.prometheus.at(f"timestamp({recorded})", seen.to_s)))
+
+    def evaluated_s() -> float:
+        return max(figures(seen.prometheus.at(f"timestamp({recorded})", time.time())))
+
+    # What was scraped while a rule was evaluated may be in one of the two and not in the other.
+    until(lambda: evaluated_s() > seen.to_s + 2, "the rules know all that happened")
+    at_s = evaluated_s()
     rules, board = (
         {one["metric"].get("model", ""): figures([one]) for one in seen.prometheus.at(query, at_s)}
         for query in (f"avg{by} ({recorded})", put(shown))
     )
     assert board and rules.keys() == board.keys()
     for model, figure in board.items():
-        assert rules[model] == pytest.approx(figure, abs=0.001), model
+        assert rules[model] == pytest.approx(figure, abs=0.01), model
 
 
 def test_what_happened_is_seen(seen: Seen) -> None:
