@@ -104,7 +104,7 @@ def environment(home: Path) -> dict[str, str]:
 case "$1" in
     compress) shift; exec {shlex.join(COMMAND)} "$@" ;;
     simulate) exec {programs}/gearshift "$@" --requests 100 --seeds 1 ;;
-    plan) exec {programs}/gearshift "$@" --requests 300 ;;
+    plan) exec {programs}/gearshift "$@" --requests 1000 ;;
     *) exec {programs}/gearshift "$@" ;;
 esac
 """
