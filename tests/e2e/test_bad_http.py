@@ -44,7 +44,7 @@ def test_what_is_not_there(server: Server) -> None:
     assert_problem(server.client.get("/nothing/here"), 404, code="not-found")
     assert_problem(server.client.post("/v2/models/a%2fb/infer", json=infer_body()), 404)
     # A name that comes from a request is no metric's label.
-    assert "absent" not in server.client.get("/metrics").text
+    assert '"absent"' not in server.client.get("/metrics").text
 
 
 def test_method_that_is_not_taken(server: Server) -> None:
