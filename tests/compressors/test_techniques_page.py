@@ -1,4 +1,4 @@
-"""docs/reference/techniques.md says of every technique what it is for, what it takes and when it refuses."""
+"""docs/reference/techniques.md tells of every technique: its use, its settings, its refusals."""
 
 from __future__ import annotations
 
