@@ -17,6 +17,9 @@ from router.constraints import NONE, Constraints
 from router.errors import GearshiftError
 
 
+_OK = HTTPStatus.OK.value
+
+
 class Knows(Protocol):
     """What the store has; whatever else a caller names is their own word, and not repeated."""
 
@@ -68,4 +71,4 @@ def status(protocol: str, error: type[GearshiftError] | None) -> int | str:
     """HTTP's number, or gRPC's name."""
     if protocol == "grpc":
         return grpc_statuses.OK if error is None else grpc_statuses.NAMES[error]
-    return HTTPStatus.OK.value if error is None else problems.STATUSES[error]
+    return _OK if error is None else problems.STATUSES[error]

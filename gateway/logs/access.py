@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from gateway.backlog import Backlog
@@ -153,51 +153,45 @@ class AccessLog:
 
     def _write(self, entries: Sequence[_Entry]) -> None:
         # On the backlog's thread.
-        lines = [self._line(members(entry) | self._worker) for entry in entries]
+        lines = [self._line(members(entry, self._worker)) for entry in entries]
         self._sink.write(b"".join(lines))
 
 
-def members(entry: _Entry) -> dict[str, Any]:
-    """What a line says, in the order of `docs/how-to/logs.md`."""
+def members(entry: _Entry, more: Mapping[str, Any]) -> dict[str, Any]:
+    """What a line says, in the order of `docs/how-to/logs.md`, and `more`."""
     origin, decision, trace = entry.origin, entry.decision, entry.origin.trace
-    outcome = "ok" if entry.error is None else entry.error.code
+    named: Mapping[str, Any] = {"request_id": origin.id}
+    if entry.repeated:
+        named = {"requests": entry.repeated}
+    elif trace is not None:
+        named = {**named, "trace_id": trace.trace_id, "span_id": trace.span_id}
     said: dict[str, Any] = {
         "time": rfc3339(entry.unix_s),
         "level": "info",
         "logger": _LOGGER,
         "message": "answered" if entry.error is None else "not answered",
-    }
-    if entry.repeated:
-        said["requests"] = entry.repeated
-    else:
-        said["request_id"] = origin.id
-        if trace is not None:
-            said["trace_id"], said["span_id"] = trace.trace_id, trace.span_id
-    said |= {
+        **more,
+        **named,
         "protocol": origin.protocol,
         "tenant": origin.tenant,
         "key": origin.key or None,
         "model": entry.model or _UNKNOWN,
-        "outcome": outcome,
+        "outcome": "ok" if entry.error is None else entry.error.code,
         "status": status(origin.protocol, entry.error),
     }
     if entry.repeated:
         return said
-    said |= {
-        "rows": entry.rows,
-        "constraints": asked(entry.constraints),
-        "latency_ms": round(entry.total_s * 1000, 3),
-    }
+    said["rows"] = entry.rows
+    said["constraints"] = asked(entry.constraints)
+    said["latency_ms"] = round(entry.total_s * 1000, 3)
     if decision is not None:
-        said |= {
-            "variant": decision.variant,
-            "reason": decision.reason,
-            "relaxed": decision.relaxed,
-            "accuracy": decision.accuracy,
-            "predicted_ms": round(decision.predicted_latency_ms, 3),
-            "queue_ms": round(entry.queue_ms, 3),
-            "infer_ms": round(entry.infer_ms, 3),
-            "cost_usd_per_million": round(entry.charged, 6),
-            "cached": entry.cached,
-        }
+        said["variant"] = decision.variant
+        said["reason"] = decision.reason
+        said["relaxed"] = decision.relaxed
+        said["accuracy"] = decision.accuracy
+        said["predicted_ms"] = round(decision.predicted_latency_ms, 3)
+        said["queue_ms"] = round(entry.queue_ms, 3)
+        said["infer_ms"] = round(entry.infer_ms, 3)
+        said["cost_usd_per_million"] = round(entry.charged, 6)
+        said["cached"] = entry.cached
     return said

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import time
+from functools import lru_cache
 from typing import Any
 
 import orjson
@@ -18,8 +19,12 @@ _PLAIN = re.compile(r"[^\s\"=\\]+")
 def rfc3339(unix_s: float) -> str:
     """UTC, to the millisecond."""
     whole = int(unix_s)
-    date = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(whole))
-    return f"{date}.{int((unix_s - whole) * 1000):03d}Z"
+    return f"{_second(whole)}.{int((unix_s - whole) * 1000):03d}Z"
+
+
+@lru_cache(maxsize=4)
+def _second(unix_s: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(unix_s))
 
 
 def as_json(members: dict[str, Any]) -> bytes:
@@ -33,8 +38,11 @@ def as_text(members: dict[str, Any]) -> bytes:
 
 
 def _word(value: Any) -> str:
-    if isinstance(value, str) and _PLAIN.fullmatch(value):
+    # By far the most are of these two kinds.
+    if type(value) is str and _PLAIN.fullmatch(value):
         return value
+    if type(value) is float or type(value) is int:
+        return repr(value)
     return orjson.dumps(value, default=str).decode()
 
 
