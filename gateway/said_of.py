@@ -16,7 +16,6 @@ from gateway.wire import grpc_statuses, problems
 from router.constraints import NONE, Constraints
 from router.errors import GearshiftError
 
-
 _OK = HTTPStatus.OK.value
 
 
