@@ -13,7 +13,7 @@ import pytest
 from gateway import hosts
 from gateway.engines import Tensor, Tensors
 from gateway.execution.lease import Loaded
-from gateway.lifecycle import catalog, change, residency
+from gateway.lifecycle import catalog, change, residency, turnover
 from gateway.lifecycle.demand import Demand
 from gateway.lifecycle.fleet import Fleet
 from gateway.lifecycle.residency import Residency
@@ -313,7 +313,7 @@ def test_what_is_needed_still_is_not_closed(models: Path) -> None:
 
 
 def test_what_is_needed_for_too_long_is_kept(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(residency, "_DRAIN_S", 0.05)
+    monkeypatch.setattr(turnover, "_DRAIN_S", 0.05)
 
     async def test(kept: Kept) -> None:
         kept.in_use.add(("echo", "int8"))
