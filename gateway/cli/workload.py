@@ -20,10 +20,11 @@ from router import policies
 from router.errors import GearshiftError, UnknownVariant
 from router.menu import Menu
 from router.route import Policy
-from router.simulate import arrivals, mix, service, table, trace
+from router.simulate import arrivals, mix, service, table
 from router.simulate.mix import TENANTS, Mix
 from router.simulate.service import Noise, Service
-from router.simulate.trace import BadTrace, Format, Trace
+from router.simulate.trace import BadTrace, Trace
+from router.simulate.trace.parse import Format, parse
 from router.simulate.trial import Workload, unmet
 
 # What a request demands where nothing is said of it: without a deadline nothing would be scarce.
@@ -292,7 +293,7 @@ def _arriving(text: str, format: str) -> Trace | str:
     path = Path(text)
     if path.is_file():
         try:
-            return trace.parse(path.name, path.read_bytes(), format=_format(format))
+            return parse(path.name, path.read_bytes(), format=_format(format))
         except OSError as error:
             fail(f"--trace: {text}: cannot be read: {error.strerror}", BAD_VALUE)
         except BadTrace as error:
@@ -307,7 +308,7 @@ def _arriving(text: str, format: str) -> Trace | str:
 
 
 def _format(text: str) -> Format:
-    # trace.parse checks it and names those there are.
+    # `parse` checks it and names those there are.
     return text  # type: ignore[return-value]
 
 

@@ -19,12 +19,12 @@ from router.choices import eligible
 from router.constraints import Constraints, or_default
 from router.menu import Menu, Offer
 from router.route import Policy, route
-from router.simulate import arrivals, trace
+from router.simulate import arrivals
 from router.simulate.bound import Bound, Class, bound
 from router.simulate.mix import Mix, Tenant, assign
 from router.simulate.replay import Machine, Model, Outcome, replay
 from router.simulate.service import Service, drawer
-from router.simulate.trace import BadTrace, Trace
+from router.simulate.trace import BadTrace, Trace, window
 from router.snapshot import idle
 
 
@@ -90,7 +90,7 @@ def traffic(workload: Workload, case: Case) -> tuple[list[float], list[int]]:
             arriving, rate_per_s=case.rate_per_s, requests=workload.requests, rng=rng
         )
     else:
-        found = trace.arrivals(
+        found = window.arrivals(
             arriving, rate_per_s=case.rate_per_s, requests=workload.requests, rng=rng
         )
     if not found:

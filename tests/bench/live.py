@@ -35,10 +35,11 @@ from router.card import TensorSpec
 from router.constraints import Constraints
 from router.menu import Menu
 from router.route import Policy
-from router.simulate import mix, trace
+from router.simulate import mix
 from router.simulate.mix import Mix
 from router.simulate.replay import Machine, Model, Outcome, replay
 from router.simulate.service import Noise, drawer, service
+from router.simulate.trace.parse import parse
 from router.simulate.trial import Case, Workload, capacity_per_s, traffic
 from tests.e2e.harness import Server
 from tests.stores import write_variant
@@ -306,7 +307,7 @@ def workload_of(
     }
     path = Path(arriving)
     workload = Workload(
-        arriving=trace.parse(path.name, path.read_bytes()) if path.is_file() else arriving,
+        arriving=parse(path.name, path.read_bytes()) if path.is_file() else arriving,
         requests=1,
         mix=mixed,
         menus={name: menu},
