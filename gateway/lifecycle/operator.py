@@ -9,23 +9,20 @@ worker processes follow.
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import Callable, Collection, Mapping
-from functools import partial
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from gateway.lifecycle import catalog, change, gently, intake, listing, named
+from gateway.lifecycle import intake, listing, named
 from gateway.lifecycle.directives import Directives
 from gateway.lifecycle.fleet import Fleet, ServedModel, VariantState
+from gateway.lifecycle.follower import Follower
 from gateway.lifecycle.listing import Listed
 from gateway.lifecycle.residency import Residency
-from gateway.lifecycle.watch import Changes, Watch
+from gateway.lifecycle.watch import Watch
 from gateway.metrics import Metrics
 from router.errors import InvalidRequest, NotReady
 from router.rollout import Rollout
-
-_LOG = logging.getLogger(__name__)
 
 
 class Operator:
@@ -52,20 +49,7 @@ class Operator:
         self._fleet = fleet
         self._residency = residency
         self._directives = directives
-        self._metrics = metrics
-        self._watch_model = watch_model
-        for name, model in fleet.everything().items():
-            for variant in model.broken:
-                self._watch.doubt((name, variant))
-            for variant in model.builds:
-                named.warn_of_alias(name, variant, model.rollout)
-        for name, whys in fleet.broken.items():
-            for variant in whys:
-                self._watch.doubt((name, variant))
-        self._looking = asyncio.Lock()
-        self._unreadable = ""
-        self._task: asyncio.Task[None] | None = None
-        self._change: Callable[[Callable[[], None]], None] = _too_early
+        self._follower = Follower(watch, fleet, directives, metrics, residency.look, watch_model)
 
     def start(self, change: Callable[[Callable[[], None]], None], every_s: float) -> None:
         """Look at the store, and at what other processes were told, again and again.
@@ -73,13 +57,11 @@ class Operator:
         Args:
             change: runs what it is given while no lane looks at the fleet.
         """
-        self._change = change
-        self._task = asyncio.create_task(self._run(every_s))
+        self._follower.start(change, every_s)
 
     def stop(self) -> None:
         """Change nothing any more."""
-        if self._task is not None:
-            self._task.cancel()
+        self._follower.stop()
 
     def index(self, *, ready_only: bool = False) -> list[Listed]:
         """Every variant in the store, as v2's repository index lists it.
@@ -108,7 +90,7 @@ class Operator:
             UnknownModel: the store holds none of that name.
             NotReady: nothing of it could be loaded; says why.
         """
-        await self._look()
+        await self._follower.look()
         await self._direct(model, lambda rollout: rollout.serve(True))
         served = self._fleet.model(model)
         if not served.ready:
@@ -203,20 +185,16 @@ class Operator:
             InvalidRequest: the store is a copy of one elsewhere.
             NotReady: the folder cannot be removed, or what is wanted not be kept.
         """
-        self._check_started()
+        self._follower.check_started()
         self._check_own()
         mentioned = self._directives.of(model).mentions(variant)
         if not mentioned:
             named.check_known(self._fleet, model, variant)
-        async with self._looking:
+        async with self._follower.looking:
             await asyncio.to_thread(intake.remove, self._watch.store, model, variant)
-        await self._look()
+        await self._follower.look()
         if mentioned:
-            async with self._looking:
-                await asyncio.to_thread(
-                    self._directives.change, model, lambda rollout: rollout.forget(variant)
-                )
-                await self._apply(model, Changes())
+            await self._follower.direct(model, lambda rollout: rollout.forget(variant))
         await self._residency.settled()
 
     async def receive(self, model: str, variant: str, archive: Path) -> VariantState:
@@ -230,10 +208,10 @@ class Operator:
             NotReady: the store cannot be read or written.
         """
         self._check_own()
-        await self._look()
-        if self._unreadable:
-            raise NotReady(self._unreadable)
-        async with self._looking:
+        await self._follower.look()
+        if self._follower.unreadable:
+            raise NotReady(self._follower.unreadable)
+        async with self._follower.looking:
             await asyncio.to_thread(
                 intake.receive, self._watch.store, model, variant, archive, self._watch.check
             )
@@ -242,89 +220,8 @@ class Operator:
 
     async def rescan(self) -> None:
         """Look at the store now; returns when all that is new is warm, or has failed."""
-        await self._look()
+        await self._follower.look()
         await self._residency.settled()
-
-    async def _run(self, every_s: float) -> None:
-        while True:
-            await asyncio.sleep(every_s)
-            try:
-                await self._look()
-            except Exception:
-                _LOG.exception("the store could not be looked at")
-
-    async def _look(self) -> None:
-        self._check_started()
-        async with self._looking:
-            changes = await gently.run(self._watch.look, self._fleet.doubtful())
-            self._say(changes.unreadable)
-            directed = await asyncio.to_thread(self._directives.look)
-            for name in sorted(self._changed(changes) | directed):
-                await self._apply(name, changes)
-
-    def _say(self, unreadable: str) -> None:
-        if unreadable != self._unreadable:
-            if unreadable:
-                _LOG.error("%s; what is loaded serves on", unreadable)
-            else:
-                _LOG.warning("the store can be read again")
-            self._unreadable = unreadable
-            self._metrics.store(not unreadable)
-
-    @staticmethod
-    def _changed(changes: Changes) -> set[str]:
-        return {model for model, _ in (*changes.found, *changes.broken, *changes.gone)}
-
-    async def _apply(self, name: str, changes: Changes) -> None:
-        """Bring one model in line with the store and with what is wanted."""
-        found = {v: entry for (model, v), entry in changes.found.items() if model == name}
-        broken = {v: why for (model, v), why in changes.broken.items() if model == name}
-        gone = {v for model, v in changes.gone if model == name}
-        rollout = self._directives.of(name)
-        model = self._fleet.everything().get(name)
-        if model is None or not (model.builds or model.held):
-            whys = {**self._fleet.broken.get(name, {}), **broken}
-            whys = {v: why for v, why in whys.items() if v not in gone and v not in found}
-            if found:
-                kept, odd = catalog.consistent(found)
-                make = partial(
-                    ServedModel, kept, self._fleet.terms, broken={**whys, **odd},
-                    rollout=rollout, late=True,
-                )  # fmt: skip
-                model = await gently.run(make)
-                self._fleet.broken.pop(name, None)
-                self._change(partial(self._fleet.add, model))
-            elif whys:
-                self._fleet.broken[name] = whys
-            else:
-                self._fleet.broken.pop(name, None)
-        else:
-            evidence = await gently.run(change.evidence_after, model, found, gone)
-            self._change(partial(self._alter, model, found, broken, gone, rollout, evidence))
-        if model is not None:
-            self._watch_model(model)
-            if not (model.builds or model.broken or model.held):
-                self._change(partial(self._fleet.remove, model))
-        self._residency.look()
-
-    def _alter(
-        self,
-        model: ServedModel,
-        found: Mapping[str, catalog.Entry],
-        broken: Mapping[str, str],
-        gone: Collection[str],
-        rollout: Rollout,
-        evidence: dict[str, dict[str, float]],
-    ) -> None:
-        for variant, entry in found.items():
-            change.found(model, variant, entry)
-            named.warn_of_alias(model.name, variant, rollout)
-        for variant, why in broken.items():
-            change.spoilt(model, variant, why)
-        for variant in gone:
-            change.gone(model, variant)
-        change.direct(model, rollout, evidence)
-        self._fleet.changed()
 
     def _check_own(self) -> None:
         """Make sure that what is put into the store stays there.
@@ -336,15 +233,6 @@ class Operator:
         if origin is not None:
             expected = "a store that is a folder; variants are put into, or deleted from, the URL"
             raise InvalidRequest("models", origin.url, expected)
-
-    def _check_started(self) -> None:
-        """Make sure that what is to be changed is there.
-
-        Raises:
-            NotReady: the first variants are still being loaded.
-        """
-        if self._task is None:
-            raise NotReady("the server is still starting")
 
     async def _direct_variant(
         self,
@@ -367,7 +255,7 @@ class Operator:
         return await self._direct(model, lambda before: alter(before, name))
 
     async def _direct(self, model: str, alter: Callable[[Rollout], Rollout]) -> Rollout:
-        self._check_started()
+        self._follower.check_started()
         if model not in self.models():
             self._fleet.model(model)  # raises
 
@@ -376,12 +264,6 @@ class Operator:
             named.check_some_left(self._fleet, model, after)
             return after
 
-        async with self._looking:
-            rollout = await asyncio.to_thread(self._directives.change, model, sound)
-            await self._apply(model, Changes())
+        rollout = await self._follower.direct(model, sound)
         await self._residency.settled()
         return rollout
-
-
-def _too_early(_: Callable[[], None]) -> None:
-    raise NotReady("the server is still starting")
