@@ -14,8 +14,9 @@ from router.choices import Choices, eligible, in_order
 from router.constraints import Constraints
 from router.menu import Menu, Offer
 from router.pace import NOTHING, Pace, Tariff
-from router.plan import SAMPLES, plan
+from router.plan import plan
 from router.queue import Expected, Waiting
+from router.sample import SAMPLES
 from tests.router.builders import dominated, menu, menus, offer
 
 

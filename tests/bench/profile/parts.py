@@ -16,7 +16,8 @@ PARTS = {
     ),
     "queue and dispatch": (
         *("gateway/service", "gateway/execution/lanes", "router/scheduler", "router/dispatch"),
-        *("router/queue", "router/pace", "router/plan", "router/admission"),
+        *("router/queue", "router/pace", "router/plan", "router/price", "router/sample"),
+        *("router/ahead", "router/admission"),
         "gateway/lifecycle/residency",
     ),
     "make a batch": (
