@@ -2,13 +2,11 @@
 
 Which ones are recorded, OpenTelemetry's sampler decides as each comes; its exporter sends them, on
 a thread of ours. Both do as the standard variables of the environment say:
-https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/. What is not
-offered here is refused by name, so that nobody waits for traces that never come.
+https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/.
 """
 
 from __future__ import annotations
 
-import os
 import random
 import time
 import uuid
@@ -28,32 +26,11 @@ from gateway.about import VERSION
 from gateway.backlog import Backlog
 from gateway.messages import InferRequest, InferResponse, Origin, Trace
 from gateway.said_of import Knows, failed
-from gateway.settings import SettingsError
+from gateway.tracing import environment
 from gateway.tracing.marks import Marks, Run
 from gateway.tracing.spans import Ended, Spans
 from router.errors import GearshiftError
 
-# What the variables may say, beside numbers; the first is the default.
-_WORDS = {
-    "OTEL_TRACES_EXPORTER": ("otlp",),
-    "OTEL_EXPORTER_OTLP_PROTOCOL": ("http/protobuf",),
-    "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": ("http/protobuf",),
-    "OTEL_TRACES_SAMPLER": (
-        "parentbased_always_on",
-        "parentbased_always_off",
-        "parentbased_traceidratio",
-        "always_on",
-        "always_off",
-        "traceidratio",
-    ),
-}
-_QUEUE, _BATCH, _DELAY = (
-    "OTEL_BSP_MAX_QUEUE_SIZE",
-    "OTEL_BSP_MAX_EXPORT_BATCH_SIZE",
-    "OTEL_BSP_SCHEDULE_DELAY",
-)
-# The numbers that the variables may say: the default and the least.
-_NUMBERS = {_QUEUE: (2048, 1), _BATCH: (512, 1), _DELAY: (5000, 1)}
 # A request has about this many spans.
 _SPANS = 6
 # The W3C asks for no more of a `tracestate` to be passed on.
@@ -71,11 +48,11 @@ class OtelTracer:
         knows: what the store has.
 
     Raises:
-        SettingsError: a variable of the environment asks for what is not offered.
+        gateway.settings.SettingsError: a variable of the environment asks for what is not offered.
     """
 
     def __init__(self, scheme: str, worker: int | None, knows: Knows) -> None:
-        numbers = _environment()
+        numbers = environment.numbers()
         resource = _resource(worker)
         provider = TracerProvider(resource=resource, shutdown_on_exit=False)
         self._sampler = provider.sampler
@@ -87,9 +64,9 @@ class OtelTracer:
         self._backlog: Backlog[Ended] = Backlog(
             "traces",
             self._deliver,
-            most=max(1, numbers[_QUEUE] // _SPANS),
-            every_s=numbers[_DELAY] / 1000,
-            at_once=max(1, numbers[_BATCH] // _SPANS),
+            most=max(1, numbers[environment.QUEUE] // _SPANS),
+            every_s=numbers[environment.DELAY] / 1000,
+            at_once=max(1, numbers[environment.BATCH] // _SPANS),
         )
 
     @property
@@ -189,33 +166,16 @@ class OtelTracer:
 
 
 def _resource(worker: int | None) -> Resource:
-    found = Resource.create()
     own: dict[str, str | int] = {
+        SERVICE_NAME: "gearshift",
         "service.version": VERSION,
         "service.instance.id": str(uuid.uuid4()),
     }
     if worker is not None:
         own["gearshift.worker"] = worker
-    if str(found.attributes[SERVICE_NAME]).startswith("unknown_service"):
-        own[SERVICE_NAME] = "gearshift"
-    # What the environment says of these comes first.
-    return Resource(own).merge(found) if SERVICE_NAME not in own else found.merge(Resource(own))
-
-
-def _environment() -> dict[str, int]:
-    """The numbers that the environment gives.
-
-    Raises:
-        SettingsError: something in it is none, or asks for what is not offered.
-    """
-    for name, words in _WORDS.items():
-        word = os.environ.get(name, "").strip().lower() or words[0]
-        if word not in words:
-            raise SettingsError(f"{name}: expected {', '.join(words)}, got {word!r}")
-    numbers: dict[str, int] = {}
-    for name, (default, least) in _NUMBERS.items():
-        text = os.environ.get(name, "").strip() or str(default)
-        if not text.isdecimal() or int(text) < least:
-            raise SettingsError(f"{name}: expected a whole number from {least}, got {text!r}")
-        numbers[name] = int(text)
-    return numbers
+    found = Resource.create()
+    # What the environment says of these comes first; what the SDK makes up of a name does not.
+    said = dict(found.attributes)
+    if str(said[SERVICE_NAME]).startswith("unknown_service"):
+        del said[SERVICE_NAME]
+    return Resource({**own, **said}, found.schema_url)

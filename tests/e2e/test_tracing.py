@@ -43,7 +43,7 @@ def traced(models: Path, collector: Collector, delay_ms: int = 20, **settings: A
         {
             "OTEL_EXPORTER_OTLP_ENDPOINT": collector.url,
             "OTEL_BSP_SCHEDULE_DELAY": str(delay_ms),
-            "OTEL_RESOURCE_ATTRIBUTES": "deployment.environment.name=test",
+            "OTEL_RESOURCE_ATTRIBUTES": "service.instance.id=pod-7,service.version=canary-3",
         },
         **settings,
     )
@@ -117,7 +117,8 @@ def test_a_request_over_rest_with_its_callers_trace(server: Server, collector: C
     assert abs(whole.end_ns / 1e9 - time.time()) < PATIENCE_S
     about = whole.resource
     assert about["service.name"] == "gearshift"
-    assert about["deployment.environment.name"] == "test"
+    # What the environment says comes before what we would say ourselves.
+    assert (about["service.instance.id"], about["service.version"]) == ("pod-7", "canary-3")
 
 
 def test_a_request_over_grpc_with_its_callers_trace(server: Server, collector: Collector) -> None:

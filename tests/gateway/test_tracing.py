@@ -12,8 +12,10 @@ from gateway.journal import Journal
 from gateway.metrics import Metrics
 from gateway.records import Records
 from gateway.settings import Settings, SettingsError
+from gateway.tracing import environment
 from gateway.tracing.marks import Marks, Run
 from gateway.tracing.phases import phases
+from tests.e2e.test_tls import Authority
 
 
 def marks(**moments: float) -> Marks:
@@ -78,6 +80,19 @@ def opened(models: Path) -> Records:
         ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"),
         ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "http/json"),
         ("OTEL_TRACES_SAMPLER", "jaeger_remote"),
+        ("OTEL_TRACES_SAMPLER_ARG", "2"),
+        ("OTEL_TRACES_SAMPLER_ARG", "some"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "notaurl"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "collector:4318"),
+        ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "grpc://collector"),
+        ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "http://collector:port/v1/traces"),
+        ("OTEL_EXPORTER_OTLP_CERTIFICATE", "/nope"),
+        ("OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE", __file__),
+        ("OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE", "/nope"),
+        ("OTEL_EXPORTER_OTLP_COMPRESSION", "zip"),
+        ("OTEL_EXPORTER_OTLP_TRACES_COMPRESSION", "brotli"),
+        ("OTEL_EXPORTER_OTLP_TIMEOUT", "abc"),
+        ("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "0"),
         ("OTEL_BSP_MAX_QUEUE_SIZE", "0"),
         ("OTEL_BSP_SCHEDULE_DELAY", "soon"),
     ],
@@ -85,11 +100,55 @@ def opened(models: Path) -> Records:
 def test_what_is_not_offered_is_refused_by_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str
 ) -> None:
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER", "traceidratio")
     monkeypatch.setenv(name, value)
     with pytest.raises(SettingsError, match=f"^{name}: expected .*, got '{value}'"):
         opened(tmp_path)
     monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
     opened(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("OTEL_EXPORTER_OTLP_HEADERS", "swordfish"),
+        ("OTEL_EXPORTER_OTLP_HEADERS", "a=b, x key=swordfish"),
+        ("OTEL_EXPORTER_OTLP_TRACES_HEADERS", "x-key=swordfish%0D%0Ax-other=1"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "ftp://me:swordfish@collector?key=swordfish"),
+        ("OTEL_EXPORTER_OTLP_CLIENT_KEY", "/swordfish"),
+    ],
+)
+def test_what_may_be_a_secret_is_refused_without_repeating_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError, match=f"^{name}: expected ") as caught:
+        opened(tmp_path)
+    assert "swordfish" not in str(caught.value)
+
+
+def test_what_is_offered_is_taken(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    certificate, key = authority.issue("gateway")
+    for name, value in {
+        "OTEL_TRACES_SAMPLER": "parentbased_traceidratio",
+        "OTEL_TRACES_SAMPLER_ARG": "0.25",
+        "OTEL_EXPORTER_OTLP_ENDPOINT": "notaurl",  # that of traces counts
+        "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "https://me:swordfish@[::1]:4318/v1/traces?key=1",
+        "OTEL_EXPORTER_OTLP_HEADERS": "authorization=Bearer%20sword=fish, x-tenant=a/b c,",
+        "OTEL_EXPORTER_OTLP_COMPRESSION": "GZIP",
+        "OTEL_EXPORTER_OTLP_TIMEOUT": "2.5",
+        "OTEL_EXPORTER_OTLP_CERTIFICATE": str(authority.certificate),
+        "OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE": str(certificate),
+        "OTEL_EXPORTER_OTLP_CLIENT_KEY": str(key),
+        "OTEL_BSP_MAX_QUEUE_SIZE": "64",
+    }.items():
+        monkeypatch.setenv(name, value)
+    assert environment.numbers() == {
+        environment.QUEUE: 64,
+        environment.BATCH: 512,
+        environment.DELAY: 5000,
+    }
 
 
 def test_without_the_extra_it_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
