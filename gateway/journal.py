@@ -40,8 +40,14 @@ class Listener(Protocol):
 class Sheds(Protocol):
     """A listener that also follows requests which a refusal was repeated to, undecided."""
 
-    def shed(self, model: str, error: Overloaded, origin: Origin) -> Callable[[], None]:
-        """What to call for each one more that is refused like the one with that origin."""
+    def shed(
+        self, model: str, error: Overloaded, origin: Origin, constraints: Constraints
+    ) -> Callable[[], None]:
+        """What to call for each one more that is refused like the one with that origin.
+
+        Args:
+            constraints: what they demand.
+        """
 
 
 class Tracer(Protocol):
@@ -116,7 +122,9 @@ class Journal:
         """
         count = self.metrics.shed(model, error, origin.tenant, constraints)
         more = [
-            each.shed(model, error, origin) for each in self._listeners if isinstance(each, Sheds)
+            each.shed(model, error, origin, constraints)
+            for each in self._listeners
+            if isinstance(each, Sheds)
         ]
         if not more:
             return count

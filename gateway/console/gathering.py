@@ -17,6 +17,7 @@ from gateway.journal import Journal
 from gateway.messages import InferRequest, InferResponse, Origin
 from gateway.processes.worker import Place
 from gateway.service import Service
+from router.constraints import Constraints
 from router.errors import GearshiftError, Overloaded
 
 _SAMPLE_EVERY_S = 1.0
@@ -30,6 +31,7 @@ class Console:
     def __init__(self, service: Service, journal: Journal, place: Place | None) -> None:
         self._service = service
         self._place = place
+        self._metrics = journal.metrics
         self._decisions = Decisions(lambda model: model in service.fleet.everything())
         self._history = History()
         self._kept = Kept(service.settings.store)
@@ -39,7 +41,7 @@ class Console:
         """As `gateway.journal.Listener`."""
         at_s = time.time()
         self._decisions.answered(request, response, total_s, at_s)
-        self._history.answered(request, response, total_s, at_s)
+        self._history.answered(request, response, total_s, at_s, self._metrics.default)
 
     def failed(
         self,
@@ -53,13 +55,21 @@ class Console:
         at_s = time.time()
         self._decisions.failed(model, error, total_s, origin, request, at_s)
         if model in self._service.fleet.everything():
-            self._history.failed(model, error, at_s)
+            stated = None if request is None else request.constraints
+            self._history.failed(model, error, at_s, stated, self._metrics.default)
 
-    def shed(self, model: str, error: Overloaded, origin: Origin) -> Callable[[], None]:  # noqa: ARG002
+    def shed(
+        self,
+        model: str,
+        error: Overloaded,
+        origin: Origin,  # noqa: ARG002
+        constraints: Constraints,
+    ) -> Callable[[], None]:
         """As `gateway.journal.Sheds`: repeated refusals are counted, and not shown one by one."""
         if model not in self._service.fleet.everything():
             return lambda: None
-        return lambda: self._history.shed(model, time.time())
+        default = self._metrics.default
+        return lambda: self._history.failed(model, error, time.time(), constraints, default)
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:

@@ -13,7 +13,9 @@ from math import log
 from typing import Any
 
 from gateway.messages import InferRequest, InferResponse
-from router.errors import DeadlinePassed, GearshiftError, Overloaded
+from router import deadlines
+from router.constraints import NONE, Constraints
+from router.errors import GearshiftError
 
 STEP_S = 5
 MINUTES = 15
@@ -44,7 +46,7 @@ class _Step:
     def __init__(self) -> None:
         self.answers: dict[tuple[str, str], _Answers] = {}
         self.failed: dict[tuple[str, str], int] = defaultdict(int)
-        # By model, and "missed" or "shed".
+        # By model, and what became of a deadline: "missed" or "shed".
         self.counts: dict[tuple[str, str], int] = defaultdict(int)
         self.queued = self.busy = self.samples = 0
 
@@ -58,9 +60,18 @@ class History:
         self._from_s = self._until_s = 0.0
 
     def answered(
-        self, request: InferRequest, response: InferResponse, total_s: float, at_s: float
+        self,
+        request: InferRequest,
+        response: InferResponse,
+        total_s: float,
+        at_s: float,
+        default: Constraints = NONE,
     ) -> None:
-        """One request was answered at `at_s` of Unix time, `total_s` after its last byte."""
+        """One request was answered at `at_s` of Unix time, `total_s` after its last byte.
+
+        Args:
+            default: what holds for a request that demands nothing.
+        """
         step = self._step if self._from_s <= at_s < self._until_s else self._at(at_s)
         decision = response.decision
         key = request.model, decision.variant
@@ -69,26 +80,32 @@ class History:
             answers = step.answers[key] = _Answers()
         # As `latency_class`, whose call would cost as much again.
         answers.classes[int(log(total_s) * _PER_E) if total_s > _LEAST_S else _LEAST] += 1
-        if request.constraints.max_latency_ms is not None:
-            if "latency" in decision.relaxed:
-                answers.relaxed += 1
-            else:
+        limit_ms = deadlines.limit_ms(request.constraints, default)
+        if limit_ms is not None:
+            if deadlines.of_answer(total_s, limit_ms) == "kept":
                 answers.kept += 1
+            else:
+                answers.relaxed += 1
 
-    def failed(self, model: str, error: GearshiftError, at_s: float) -> None:
-        """One request for a model that there is ended without an answer."""
+    def failed(
+        self,
+        model: str,
+        error: GearshiftError,
+        at_s: float,
+        constraints: Constraints | None,
+        default: Constraints = NONE,
+    ) -> None:
+        """One request for a model that there is ended without an answer.
+
+        Args:
+            constraints: what it stated; None where it could not be read.
+            default: what holds for a request that demands nothing.
+        """
         step = self._at(at_s)
         step.failed[model, error.code] += 1
-        if isinstance(error, DeadlinePassed):
-            step.counts[model, "missed"] += 1
-        elif isinstance(error, Overloaded):
-            step.counts[model, "shed"] += 1
-
-    def shed(self, model: str, at_s: float) -> None:
-        """One request was refused as another one had been, which was told."""
-        step = self._at(at_s)
-        step.failed[model, Overloaded.code] += 1
-        step.counts[model, "shed"] += 1
+        outcome = deadlines.of_failure(error, deadlines.limit_ms(constraints, default))
+        if outcome is not None:
+            step.counts[model, outcome] += 1
 
     def sampled(self, queued: int, busy: int, at_s: float) -> None:
         """So many requests waited and so many lanes were busy at that moment: the most is kept of

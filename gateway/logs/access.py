@@ -120,7 +120,13 @@ class AccessLog:
             _Entry(time.time(), model, rows, constraints, origin, total_s, None, kind)
         )
 
-    def shed(self, model: str, error: Overloaded, origin: Origin) -> Callable[[], None]:
+    def shed(
+        self,
+        model: str,
+        error: Overloaded,
+        origin: Origin,
+        constraints: Constraints,  # noqa: ARG002
+    ) -> Callable[[], None]:
         """Counts requests that are refused as `error` was."""
         loop = asyncio.get_running_loop()
         count = 0

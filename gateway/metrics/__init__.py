@@ -15,9 +15,10 @@ from gateway.metrics.events import OTHERS, Events
 from gateway.metrics.families import Row, Spread, Value
 from gateway.metrics.variants import Shown
 from gateway.statistics import Statistics, Totals
+from router import deadlines
 from router.constraints import NONE, Constraints, or_default
 from router.decision import Decision
-from router.errors import DeadlinePassed, EngineFailed, GearshiftError, Overloaded
+from router.errors import EngineFailed, GearshiftError
 
 __all__ = ["NO_VARIANT", "OTHERS", "UNKNOWN_MODEL", "Metrics", "Shown"]
 
@@ -155,12 +156,10 @@ class Metrics(Events):
             latency.observe_traced(total_s, origin.trace)
         if isinstance(error, EngineFailed) and error.variant:
             self.statistics.totals(model, error.variant).failure(total_s)
-        if isinstance(error, DeadlinePassed):
-            self._deadline(model, "missed", origin.tenant)
-        elif type(error) is Overloaded and request is not None:
-            constraints = or_default(request.constraints, self.default)
-            if constraints.max_latency_ms is not None:
-                self._deadline(model, "shed", origin.tenant)
+        stated = None if request is None else request.constraints
+        outcome = deadlines.of_failure(error, deadlines.limit_ms(stated, self.default))
+        if outcome is not None:
+            self._deadline(model, outcome, origin.tenant)
 
     def exceeded(self, model: str, variant: str) -> None:
         """One request was told how long it would take, and its deadline passed instead."""
@@ -182,7 +181,7 @@ class Metrics(Events):
         requests, latency = self._failed(model, error.code, tenant)
         shed = self._families["shed_total"].value(model)
         deadline = Value()  # nobody's, where there is none
-        if or_default(constraints, self.default).max_latency_ms is not None:
+        if deadlines.limit_ms(constraints, self.default) is not None:
             deadline = deadlines_of(self._families, model, self._tenant(tenant))["shed"]
 
         def count() -> None:

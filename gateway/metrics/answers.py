@@ -8,10 +8,9 @@ from __future__ import annotations
 from gateway.messages import InferRequest, InferResponse
 from gateway.metrics.families import Families, Value
 from gateway.statistics import Totals
+from router import deadlines
 from router.constraints import Constraints
 from router.saving import shift
-
-DEADLINES = ("kept", "missed", "relaxed", "shed")
 
 
 def deadlines_of(families: Families, model: str, tenant: str) -> dict[str, Value]:
@@ -20,7 +19,7 @@ def deadlines_of(families: Families, model: str, tenant: str) -> dict[str, Value
     All of them at once: of a series that begins with a burst Prometheus does not see the burst.
     """
     family = families["deadlines_total"]
-    return {outcome: family.value(model, outcome, tenant) for outcome in DEADLINES}
+    return {outcome: family.value(model, outcome, tenant) for outcome in deadlines.OUTCOMES}
 
 
 class Answers:
@@ -47,8 +46,8 @@ class Answers:
         self._reference = families["reference_usd_total"].value(model)
         credit = families["accuracy_credit_total"]
         self._credit, self._late_credit = credit.value(model, "true"), credit.value(model, "false")
-        deadlines, floors = deadlines_of(families, model, tenant), families["accuracy_floors_total"]
-        self._deadline, self._relaxed_deadline = deadlines["kept"], deadlines["relaxed"]
+        series, floors = deadlines_of(families, model, tenant), families["accuracy_floors_total"]
+        self._deadline, self._relaxed_deadline = series["kept"], series["relaxed"]
         self._floor = floors.value(model, "kept", tenant)
         self._relaxed_floor = floors.value(model, "relaxed", tenant)
         predictions = families["predictions_total"]
@@ -86,7 +85,7 @@ class Answers:
         limit_ms = constraints.max_latency_ms
         if limit_ms is None:
             self._credit.value += decision.accuracy
-        elif total_s * 1000 <= limit_ms:
+        elif deadlines.of_answer(total_s, limit_ms) == "kept":
             self._credit.value += decision.accuracy
             self._deadline.value += 1
         else:

@@ -1,54 +1,24 @@
-"""The console's API on a real server: data, files, keys, operators, workers, and no secrets."""
+"""The console's data on a real server: what it tells of requests, and no secrets."""
 
 from __future__ import annotations
 
-import gzip
 import json
-import socket
+import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import httpx
 import numpy as np
-import psutil
 import pytest
 import tritonclient.grpc as grpcclient
-from starlette.testclient import TestClient
-from typer.testing import CliRunner
 
-from gateway.app import create_app
-from gateway.cli import app
-from gateway.processes.cores import usable_cores
-from gateway.settings import Settings
-from tests.e2e.harness import PATIENCE_S, Server, infer_body, until
-from tests.e2e.problems import assert_invalid, assert_problem
+from tests.e2e.console_calls import DATA, echo, latest, state, variants
+from tests.e2e.harness import Server, infer_body, until
+from tests.e2e.problems import assert_invalid
 from tests.stores import write_honest, write_three, write_variant
 
-DATA = ("/console/state", "/console/history", "/console/decisions")
 SAMPLE = {"inputs": [{"name": "image", "datatype": "FP32", "shape": [1, 4], "data": [0, 1, 2, 3]}]}
-
-
-def state(server: Server) -> Any:
-    answer = server.client.get("/console/state")
-    assert answer.status_code == 200, answer.text
-    return answer.json()
-
-
-def echo(server: Server) -> Any:
-    (model,) = [model for model in state(server)["models"] if model["name"] == "echo"]
-    return model
-
-
-def variants(server: Server) -> dict[str, Any]:
-    return {variant["name"]: variant for variant in echo(server)["variants"]}
-
-
-def latest(server: Server, **which: Any) -> Any:
-    answer = server.client.get("/console/decisions", params={"limit": 1, **which})
-    assert answer.status_code == 200, answer.text
-    return answer.json()["decisions"][0]
 
 
 @pytest.fixture(scope="module")
@@ -164,40 +134,6 @@ def test_a_bad_question_is_told_so(server: Server, path: str, field: str) -> Non
     assert_invalid(server.client.get(path), field, path.partition("=")[2])
 
 
-def test_the_page_and_its_files_lead_nowhere_else(server: Server) -> None:
-    page = server.client.get("/")
-    assert page.status_code == 200
-    assert page.headers["content-type"] == "text/html; charset=utf-8"
-    policy = page.headers["content-security-policy"]
-    assert "unsafe" not in policy and "http" not in policy
-    for part in ("default-src 'none'", "script-src 'self'", "frame-ancestors 'none'"):
-        assert part in policy
-    for path in ("/console/charts.js", "/console/charts.css", "/console/main.js"):
-        file = server.client.get(path, headers={"accept-encoding": "identity"})
-        assert file.status_code == 200 and file.headers["x-content-type-options"] == "nosniff"
-        assert "javascript" in file.headers["content-type"] or path.endswith("css")
-        asked = {"if-none-match": file.headers["etag"]}
-        again = server.client.get(path, headers=asked)
-        assert again.status_code == 304 and not again.content
-        zipped = {"accept-encoding": "gzip"}
-        with server.client.stream("GET", path, headers=zipped) as answer:
-            raw = b"".join(answer.iter_raw())
-        if "content-encoding" in answer.headers:
-            raw = gzip.decompress(raw)
-        assert raw == file.content
-
-
-@pytest.mark.parametrize("name", ["..", "%2e%2e", "..%2fstate.py", "../files.py", "x.js", "%00.js"])
-def test_no_file_but_the_pages_own(server: Server, name: str) -> None:
-    host, _, port = server.address.rpartition(":")
-    with socket.create_connection((host, int(port)), timeout=PATIENCE_S) as raw:
-        head = (
-            f"GET /console/{name} HTTP/1.1\r\nHost: {server.address}\r\nConnection: close\r\n\r\n"
-        )
-        raw.sendall(head.encode())
-        assert raw.makefile("rb").readline().split()[1] in (b"404", b"400")
-
-
 def test_data_is_never_kept_by_who_passes_it_on(server: Server) -> None:
     for path in DATA:
         answer = server.client.get(path)
@@ -223,126 +159,39 @@ def test_a_busy_lane_and_who_waits(tmp_path: Path) -> None:
         assert max(history["queued"]) >= 1 and max(history["busy"]) > 0
 
 
-def test_requests_that_are_shed_are_counted_however_they_are_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("limit_ms", [None, 60_000])
+def test_shed_requests_count_against_deadlines_where_they_have_one(
+    tmp_path: Path, limit_ms: int | None
+) -> None:
     write_honest(tmp_path)
     with Server(tmp_path, max_queue=1, max_batch=1) as server, ThreadPoolExecutor(32) as callers:
         demand = {"Gearshift-Variant": "fp32"}
+        if limit_ms is not None:
+            demand["Gearshift-Max-Latency-Ms"] = str(limit_ms)
         asked = [callers.submit(server.infer, headers=demand) for _ in range(200)]
         refused = sum(each.result().status_code == 429 for each in asked)
         history = server.client.get("/console/history?minutes=1").json()["models"]["echo"]
         assert refused > 0
-        assert sum(history["shed"]) == sum(history["failed"]["overloaded"]) == refused
+        assert sum(history["failed"]["overloaded"]) == refused
         assert sum(history["variants"]["fp32"]) == 200 - refused
+        assert sum(history["shed"]) == (0 if limit_ms is None else refused)
+        assert sum(history["kept"]) == (0 if limit_ms is None else 200 - refused)
+        metrics = server.client.get("/metrics").text
+        counted = re.findall(r'deadlines_total\{.*outcome="shed".*\} (\d+)', metrics)
+        assert sum(map(int, counted)) == sum(history["shed"])
 
 
-@pytest.fixture(scope="module")
-def keyed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    models = tmp_path_factory.mktemp("models")
-    write_three(models)
-    made = CliRunner().invoke(
-        app, ["keys", "create", "root", "--models", str(models), "--scope", "admin", "--json"]
-    )
-    assert made.exit_code == 0, made.output
-    with Server(models) as server:
-        server.root = json.loads(made.stdout)["key"]  # type: ignore[attr-defined]
-        yield server
+def test_the_operators_default_is_a_deadline_too(server: Server) -> None:
+    def kept() -> int:
+        told = server.client.get("/console/history?minutes=1").json()["models"]
+        return sum(told["echo"]["kept"]) if "echo" in told else 0
 
-
-@pytest.fixture(scope="module")
-def keys(keyed: Server) -> dict[str, str]:
-    """A key for each scope."""
-    found = {"admin": keyed.root}  # type: ignore[attr-defined]
-    for scope in ("infer", "read"):
-        body = {"name": scope, "scopes": [scope], "tenant": "gold"}
-        url = f"{keyed.admin_url}/admin/keys"
-        made = httpx.post(url, json=body, headers={"Authorization": f"Bearer {found['admin']}"})
-        found[scope] = made.json()["key"]
-    return found
-
-
-def ask(keyed: Server, path: str, key: str, method: str = "GET") -> httpx.Response:
-    headers = {"Authorization": f"Bearer {key}"} if key else {}
-    return keyed.client.request(method, path, headers=headers)
-
-
-def test_the_page_needs_no_key_and_its_data_do(keyed: Server, keys: dict[str, str]) -> None:
-    for path in ("/", "/console/charts.js", "/console/main.js", "/console/icon.svg"):
-        assert ask(keyed, path, "").status_code == 200, path
-    for path in DATA:
-        assert_problem(ask(keyed, path, ""), 401)
-        assert_problem(ask(keyed, path, keys["infer"]), 403)
-        assert ask(keyed, path, keys["read"]).status_code == 200
-
-
-def test_who_may_administrate(keyed: Server, keys: dict[str, str]) -> None:
-    path = "/console/admin/models/echo/variants/int8/disable"
-    assert_problem(ask(keyed, path, "", "POST"), 401)
-    assert_problem(ask(keyed, path, keys["read"], "POST"), 403)
-    told = {name: ask(keyed, "/console/state", keys[name]).json() for name in ("read", "admin")}
-    assert [told[name]["admin"] for name in ("read", "admin")] == [False, True]
-    assert told["read"]["needs_key"]
-    assert ask(keyed, path, keys["admin"], "POST").status_code == 200
-
-
-def test_a_request_is_told_with_its_tenant(keyed: Server, keys: dict[str, str]) -> None:
-    assert keyed.infer(headers={"Authorization": f"Bearer {keys['infer']}"}).is_success
-    told = ask(keyed, "/console/decisions?limit=1", keys["read"]).json()
-    assert told["decisions"][0]["tenant"] == "gold"
-
-
-def operate(server: Server, method: str, path: str, **body: Any) -> httpx.Response:
-    content = json.dumps(body) if body else None
-    return server.client.request(method, f"/console/admin{path}", content=content)
-
-
-def test_what_an_operator_changes_is_shown(server: Server) -> None:
-    path = "/models/echo/variants/int8"
-    assert operate(server, "POST", path + "/canary", share=0.25).is_success
-    assert variants(server)["int8"]["canary_weight"] == 0.25
-    assert operate(server, "POST", path + "/shadow", share=0.5).is_success
-    shadow = variants(server)["int8"]
-    assert (shadow["state"], shadow["shadow_share"]) == ("shadow", 0.5)
-    assert operate(server, "POST", path + "/disable").is_success
-    assert variants(server)["int8"]["state"] == "disabled"
-    assert operate(server, "POST", path + "/enable").is_success
-    assert variants(server)["int8"]["state"] == "ready"
-    assert operate(server, "PUT", "/models/echo/pin", variant="small").is_success
-    assert echo(server)["pinned"] == "small"
-    assert operate(server, "DELETE", "/models/echo/pin").is_success
-    assert operate(server, "PUT", "/models/echo/aliases/best", variant="fp32").is_success
-    assert echo(server)["aliases"] == {"best": "fp32"}
-    assert operate(server, "DELETE", "/models/echo/aliases/best").is_success
-    assert_problem(operate(server, "POST", path + "/canary", share=2), 400)
-    assert_problem(operate(server, "POST", "/models/echo/variants/none/enable"), 404)
-
-
-def test_other_sites_change_nothing(server: Server) -> None:
-    path = "/console/admin/models/echo/variants/int8/disable"
-    for headers in (
-        {"Origin": "http://evil.example"},
-        {"Sec-Fetch-Site": "cross-site"},
-        {"Host": "evil.example"},
-    ):
-        assert_problem(server.client.post(path, headers=headers), 403)
-    assert variants(server)["int8"]["state"] == "ready"
-
-
-@pytest.mark.parametrize("kept", ["read-only", "off"])
-def test_the_setting_leaves_out_what_it_says(
-    tmp_path: Path, kept: Literal["read-only", "off"]
-) -> None:
-    write_variant(tmp_path, "echo", "fp32")
-    chosen = Settings(
-        models=tmp_path, lanes=1, drain_seconds=0, admin_port="off", grpc_port="off", console=kept
-    )
-    with TestClient(create_app(chosen), base_url="http://127.0.0.1:8080") as client:
-        path = "/console/admin/models/echo/variants/fp32/disable"
-        assert_problem(client.post(path), 404)
-        expected = 200 if kept == "read-only" else 404
-        paths = ("/", "/console/main.js", "/console/charts.js", *DATA)
-        assert [client.get(path).status_code for path in paths] == [expected] * len(paths)
-        if kept == "read-only":
-            assert not client.get("/console/state").json()["admin"]
+    before = kept()
+    assert server.infer().is_success
+    assert kept() == before + 1
+    # Who demands anything at all has made up their own mind.
+    assert server.infer(headers={"Gearshift-Variant": "fp32"}).is_success
+    assert kept() == before + 1
 
 
 def test_no_secret_and_no_payload_in_any_answer(server: Server) -> None:
@@ -378,60 +227,3 @@ def test_no_secret_and_no_payload_in_any_answer(server: Server) -> None:
     }
     for path in DATA:
         assert secret not in client.get(path).text, path
-
-
-def workers(server: Server) -> list[psutil.Process]:
-    """The processes that serve, by their numbers: they are started in that order."""
-    children = psutil.Process(server.process.pid).children()
-    found = [each for each in children if "gateway.cli.worker" in each.cmdline()]
-    return sorted(found, key=lambda each: each.create_time())
-
-
-@pytest.mark.skipif(usable_cores() < 2, reason="two workers need two cores")
-def test_workers_tell_the_same_whichever_is_asked(tmp_path: Path) -> None:
-    write_three(tmp_path)
-    with Server(tmp_path, workers=2, lanes="") as server:  # type: ignore[arg-type]
-        until(lambda: "\nready: http://" in server.log(), "all workers have settled")
-
-        def each(path: str) -> dict[int, Any]:
-            """What each of both workers tells, by which of them was asked."""
-            found: dict[int, Any] = {}
-
-            def both() -> bool:
-                with httpx.Client(base_url=server.client.base_url) as client:
-                    found[client.get("/console/state").json()["worker"]] = client.get(path).json()
-                return len(found) == 2
-
-            until(both, "both workers were asked")
-            return found
-
-        asked = 0
-        while asked < 20:
-            with httpx.Client(base_url=server.client.base_url, timeout=PATIENCE_S) as client:
-                asked += client.post("/v2/models/echo/infer", json=infer_body()).is_success
-        for told in each("/console/state").values():
-            assert told["workers"] == 2 and told["silent"] == []
-            assert {lane["worker"] for lane in told["lanes"]} == {0, 1}
-            live = [v["live"] for v in told["models"][0]["variants"] if v["live"]]
-            assert sum(one["answers"] for one in live) == 20
-        first, second = each("/console/decisions").values()
-        assert first["decisions"] == second["decisions"] and len(first["decisions"]) == 20
-        for told in each("/console/history").values():
-            assert sum(sum(one) for one in told["models"]["echo"]["variants"].values()) == 20
-        # One that hangs is told, and keeps the page waiting for no longer than a second.
-        with httpx.Client(base_url=server.client.base_url, timeout=PATIENCE_S) as client:
-            own = client.get("/console/state").json()["worker"]
-            other = workers(server)[1 - own]
-            other.suspend()
-            try:
-                told = client.get("/console/state").json()
-            finally:
-                other.resume()
-            assert (told["worker"], told["silent"]) == (own, [1 - own])
-            assert told["status"]["tone"] == "wait"
-            assert {lane["worker"] for lane in told["lanes"]} == {own}
-
-            def good() -> bool:
-                return client.get("/console/state").json()["status"]["tone"] == "good"
-
-            until(good, "it answers again")

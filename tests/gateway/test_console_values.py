@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import re
 import weakref
 from typing import Any
 
@@ -13,10 +14,13 @@ import pytest
 from gateway.console import files, joining
 from gateway.console.decisions import Decisions, safe_detail, stated
 from gateway.console.history import History, joined, latency_class, percentile_ms
-from gateway.messages import InferRequest, InferResponse, Origin, Told
+from gateway.messages import UNTOLD, InferRequest, InferResponse, Origin, Told
+from gateway.metrics import Metrics
+from router import deadlines
 from router.constraints import Constraints, Floor
 from router.decision import Decision, Refusal
 from router.errors import (
+    BudgetSpent,
     DeadlinePassed,
     EngineFailed,
     Forbidden,
@@ -212,12 +216,13 @@ def test_history_counts_every_outcome_in_its_step() -> None:
     history = History()
     start_s = NOW_S - NOW_S % 5
     for at_s in (start_s, start_s + 4.9, start_s + 5):
-        history.answered(request(max_latency_ms=9), response(), 0.01, at_s)
+        history.answered(request(max_latency_ms=9), response(), 0.009, at_s)
     late = response("int8", relaxed=("latency",))
     history.answered(request(max_latency_ms=9), late, 0.02, start_s + 6)
-    history.failed("echo", DeadlinePassed("late"), start_s + 6)
-    history.failed("echo", Overloaded("full", 1.0), start_s + 6)
-    history.shed("echo", start_s + 6)
+    asked = Constraints(max_latency_ms=9)
+    history.failed("echo", DeadlinePassed("late"), start_s + 6, asked)
+    history.failed("echo", Overloaded("full", 1.0), start_s + 6, asked)
+    history.failed("echo", Overloaded("full", 1.0), start_s + 6, asked)
     history.sampled(3, 1, start_s + 6)
     history.sampled(2, 0, start_s + 7)
     told = joined([history.share(1, start_s + 6)])
@@ -232,6 +237,40 @@ def test_history_counts_every_outcome_in_its_step() -> None:
     assert echo["missed"][-1] == 1 and echo["shed"][-1] == 2
     assert echo["p99_ms"][-3] is None and echo["p99_ms"][-1] == pytest.approx(20, rel=0.03)
     assert told["queued"][-1] == 3 and told["busy"][-1] == 0.5
+
+
+DEFAULT = Constraints(max_latency_ms=10)
+ENDINGS = (0.0099, 0.0101, DeadlinePassed("late"), Overloaded("full", 1.0))
+OTHERS = (RateLimited("fast", 1.0), BudgetSpent("spent", 1.0), NotReady("starting"))
+
+
+@pytest.mark.parametrize("default", [Constraints(), DEFAULT])
+@pytest.mark.parametrize("end", [*ENDINGS, *OTHERS])
+@pytest.mark.parametrize("relaxed", [(), ("latency",)])
+@pytest.mark.parametrize("demands", [{}, {"max_latency_ms": 10}, {"variant": "fp32"}, None])
+def test_the_console_counts_deadlines_as_metrics_do(
+    default: Constraints,
+    end: float | GearshiftError,
+    relaxed: tuple[Any, ...],
+    demands: dict[str, Any] | None,
+) -> None:
+    metrics, history = Metrics(), History()
+    metrics.govern(default, 99)
+    metrics.watch_model("echo", ["fp32"])
+    asked = None if demands is None else request(**demands)
+    if isinstance(end, GearshiftError):
+        stated = None if asked is None else asked.constraints
+        metrics.failed("echo", end, 0.01, UNTOLD, asked)
+        history.failed("echo", end, NOW_S, stated, default)
+    else:
+        one = asked or request()
+        metrics.answered(one, response(relaxed=relaxed), end)
+        history.answered(one, response(relaxed=relaxed), end, NOW_S, default)
+    echo = joined([history.share(1, NOW_S)])["models"]["echo"]
+    text = metrics.exposition("")[0].decode()
+    for outcome in deadlines.OUTCOMES:
+        counted = re.findall(rf'deadlines_total{{.*outcome="{outcome}".*}} ([\d.]+)', text)
+        assert sum(map(float, counted)) == sum(echo[outcome]), outcome
 
 
 def test_history_forgets_what_is_older_than_it_says() -> None:
