@@ -22,8 +22,9 @@ from dataclasses import replace
 from gateway.execution import batch
 from gateway.execution.keeper import Batch, Keeper, Lane, Watcher
 from gateway.execution.running import run
-from gateway.execution.second_runs import SecondRuns, expire, fail
-from gateway.execution.tickets import Hung, Result, Ticket
+from gateway.execution.second_runs import expire, fail
+from gateway.execution.settling import Settling
+from gateway.execution.tickets import Hung, Ticket
 from gateway.hosts import Host, LaneLost, serve_lane
 from gateway.lifecycle.fleet import Fleet
 from gateway.messages import InferRequest, Told
@@ -78,7 +79,7 @@ class Lanes:
             max_batch=max_batch,
             timeout_s=batch_timeout_s,
         )
-        self._second_runs = SecondRuns(self.keeper, self._requeue)
+        self._settling = Settling(self.keeper, self._requeue, watcher)
         self.keeper.start()
 
     @property
@@ -291,34 +292,9 @@ class Lanes:
     # From here on everything runs on the event loop's thread.
 
     def _settle(self, running: Batch, ran: batch.Ran, finished_s: float, judged: bool) -> None:
-        """Give each request its outcome.
-
-        Args:
-            judged: whether it is known already that the variant is to blame for what failed.
-        """
-        assignment, tickets, started_s = running
-        model, variant = assignment.model, assignment.variant
-        rows, answered = sum(ticket.waiting.rows for ticket in tickets), 0
-        failed: list[tuple[Ticket, Exception]] = []
-        for ticket, outcome in zip(tickets, ran.outcomes, strict=True):
-            if isinstance(outcome, Exception):
-                failed.append((ticket, outcome))
-                continue
-            answered += ticket.waiting.rows
-            before = self._second_runs.answered(ticket, variant) if ticket.fault else ""
-            if not ticket.done.done():  # its caller may have left, or its deadline passed
-                ticket.done.set_result(
-                    Result(outcome, variant, started_s, finished_s, rows, before)
-                )
-        if failed:
-            retried = self._second_runs.give(variant, failed, judged)
-            self._watcher.batch_failed(model, variant, retried)
+        self._settling.settle(running, ran, finished_s, judged)
         with self._lock:
             self._unsettled -= 1
-        self._watcher.lane_ran(finished_s - started_s)
-        if answered:
-            took_s = finished_s - started_s - ran.failed_s
-            self._watcher.batch(model, variant, answered, took_s)
 
     def _requeue(self, ticket: Ticket) -> bool:
         """Queue a request again; False where nobody is to run it any more."""

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gateway.execution.lanes import Result
+from gateway.execution.tickets import Result
 from gateway.journal import Journal
 from gateway.lifecycle import catalog
 from gateway.lifecycle.fleet import Fleet
