@@ -17,7 +17,7 @@ from gateway.wire import described
 from router.card import VariantCard
 from router.menu import Offer
 
-# One real sample as a request, which `gateway compress` writes beside the variants that it builds.
+# One real sample as a request, which `gearshift compress` writes beside the variants.
 SAMPLE_FILE = "sample.json"
 _MOST_SAMPLE_BYTES = 1 << 20
 
@@ -86,12 +86,27 @@ class Kept:
             known = self._samples.get(model)
             if known is None or known[0] != found.st_mtime_ns:
                 body = orjson.loads(path.read_bytes())
-                sound = isinstance(body, dict)
-                known = found.st_mtime_ns, orjson.Fragment(orjson.dumps(body)) if sound else None
+                sample = orjson.Fragment(orjson.dumps(body)) if _is_request(body) else None
+                known = found.st_mtime_ns, sample
                 self._samples[model] = known
         except (OSError, ValueError):
             return None
         return known[1]
+
+
+def _is_request(body: Any) -> bool:
+    """Whether it has the form of a request in JSON: inputs, each with its values in a list."""
+    inputs = body.get("inputs") if isinstance(body, dict) else None
+    return (
+        isinstance(inputs, list)
+        and len(inputs) > 0
+        and all(
+            isinstance(one, dict)
+            and isinstance(one.get("name"), str)
+            and isinstance(one.get("data"), list)
+            for one in inputs
+        )
+    )
 
 
 def _lanes(service: Service) -> list[dict[str, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
 
@@ -34,13 +35,23 @@ class Visit:
 
     Args:
         refusals: statuses that the browser may report of requests; it calls each an error.
+        fragment: of the address, behind its `#`: a model.
+        before: what is done with the page before it is opened.
         context: as of Playwright's `new_context`, such as a size or a colour scheme.
     """
 
     def __init__(
-        self, browser: Browser, url: str, *, refusals: tuple[int, ...] = (), **context: Any
+        self,
+        browser: Browser,
+        url: str,
+        *,
+        refusals: tuple[int, ...] = (),
+        fragment: str = "",
+        before: Callable[[Page], object] = lambda _: None,
+        **context: Any,
     ) -> None:
         self._refusals = refusals
+        self._fragment, self._before = fragment, before
         self._url = url
         self._context = browser.new_context(
             **{"viewport": {"width": 1280, "height": 900}} | context
@@ -54,7 +65,8 @@ class Visit:
         page.on("console", self._said)
         page.on("pageerror", lambda error: self.complaints.append(f"raised: {error}"))
         page.on("request", lambda request: self.asked.append(request.url))
-        page.goto(self._url)
+        self._before(page)
+        page.goto(f"{self._url}#{self._fragment}" if self._fragment else self._url)
         return page
 
     def __exit__(

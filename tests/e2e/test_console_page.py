@@ -153,9 +153,7 @@ def test_every_demand_is_sent_as_it_is_set(visit: Page) -> None:
 def test_a_drawing_is_centred_and_answered(visit: Page) -> None:
     visit.get_by_role("button", name="Clear").click()
     draw(visit)
-    body = json.loads(
-        visit.locator("#commands pre").inner_text().partition("--data-raw ")[2].strip("'")
-    )
+    body = json.loads(visit.locator("#commands pre").inner_text().splitlines()[-2])
     tensor = body["inputs"][0]
     assert tensor["shape"] == [1, 1, SIDE, SIDE]
     rows = [tensor["data"][at : at + SIDE] for at in range(0, SIDE * SIDE, SIDE)]

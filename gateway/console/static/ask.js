@@ -19,7 +19,7 @@ export class Problem extends Error {
 export async function ask(path, { method = "GET", body = null, headers = {}, signal = null } = {}) {
   const sent = { ...headers };
   if (key) sent.Authorization = `Bearer ${key}`;
-  if (body !== null) sent["Content-Type"] = "application/json";
+  if (body !== null) sent["Content-Type"] ??= "application/json";
   const since = performance.now();
   let response, text;
   try {

@@ -9,6 +9,8 @@ import { byId, h, show } from "./dom.js";
 import { Input } from "./input.js";
 
 const REST_MS = 80;
+// Of a command, so many letters are shown; all of them are copied.
+const MOST_SHOWN = 16000;
 
 export class Trial {
   // `decided` is told of every new decision, to draw it.
@@ -82,11 +84,16 @@ export class Trial {
   }
 
   async #send(button) {
-    const { model } = this;
-    if (!this.input.body) return;
+    const { model, input: { body, lacks } } = this;
+    if (!body) {
+      show(byId("answer"), h("p", { class: "verdict bad" }, h("b", null, "Nothing was sent")), h("p", null, lacks));
+      byId("answered").textContent = `Nothing was sent. ${lacks}`;
+      return;
+    }
     button.disabled = true;
     try {
-      showAnswer(byId("answer"), model, await ask(this.#url, { method: "POST", headers: this.demands.headers(), body: JSON.stringify(this.input.body) }));
+      const headers = { ...body.headers, ...this.demands.headers() };
+      showAnswer(byId("answer"), model, await ask(this.#url, { method: "POST", headers, body: body.content }));
     } catch (problem) {
       if (!(problem instanceof Problem)) throw problem;
       showProblem(byId("answer"), model, problem);
@@ -98,22 +105,30 @@ export class Trial {
   }
 
   #write() {
-    if (!this.input?.body || !this.model) return;
+    if (!this.input || !this.model) return;
+    const { body, lacks } = this.input;
+    if (!body) {
+      show(byId("commands"), h("p", { class: "empty" }, lacks || "Nothing to send."));
+      return;
+    }
     const make = this.language === "curl" ? curl : python;
-    const text = make(location.origin + this.#url, this.demands.headers(), this.input.body, hasKey());
+    const text = (this.command = make(location.origin + this.#url, this.demands.headers(), body, hasKey()));
+    const half = MOST_SHOWN / 2;
+    const shown = text.length <= MOST_SHOWN ? text
+      : `${text.slice(0, half)}\n… ${(text.length - MOST_SHOWN).toLocaleString("en")} letters are left out here and are copied …\n${text.slice(-half)}`;
     show(byId("commands"),
       h("div", { class: "panel-head" },
         h("fieldset", { class: "switch" }, h("legend", { class: "hidden" }, "The same request as"),
           [["curl", "curl"], ["python", "Python"]].map(([value, word]) => h("label", null,
             h("input", { type: "radio", name: "language", value, checked: value === this.language }), h("span", null, word)))),
         h("button", { type: "button", "data-copy": true }, "Copy")),
-      h("pre", { tabindex: "0", "aria-label": "The same request as a command" }, text));
+      h("pre", { tabindex: "0", "aria-label": "The same request as a command" }, shown));
   }
 
   async #command(target) {
     if (!("copy" in target.dataset)) return;
     const box = byId("commands").querySelector("pre");
-    await copy(box.textContent, box);
+    await copy(this.command, box);
     target.textContent = "Copied";
     setTimeout(() => { target.textContent = "Copy"; }, 1500);
   }
