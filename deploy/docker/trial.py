@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import shutil
@@ -81,7 +82,7 @@ def serves(stage: Stage, prefix: Path, store: Path, folder: Path) -> str:
         )
     try:
         seconds = _await(process, f"http://127.0.0.1:{port}/readyz")
-        answered = _ask(f"http://127.0.0.1:{port}")
+        answered = _ask(f"http://127.0.0.1:{port}", store)
         files = _look(f"http://127.0.0.1:{port}")
         check = json.loads(stage.only("HEALTHCHECK").partition(" CMD ")[2])
         check[0] = str(prefix / "bin" / check[0])
@@ -124,20 +125,24 @@ def _await(process: subprocess.Popen[bytes], url: str) -> float:
     raise RuntimeError(f"it was not ready within {_PATIENCE_S:g} s")
 
 
-def _ask(url: str) -> str:
-    """One request to the first model, of one row of nothing; says who answered."""
+def _ask(url: str, store: Path) -> str:
+    """One request to the first model; says who answered. It is the sample that lies beside the
+    model's variants, or else one row of nothing."""
     name = _call(f"{url}/v2/repository/index", {})[0]["name"]
-    described = _call(f"{url}/v2/models/{name}")
-    inputs = []
-    for tensor in described["inputs"]:
-        shape = [1 if extent < 0 else extent for extent in tensor["shape"]]
-        rows = 1
-        for extent in shape:
-            rows *= extent
-        value = _VALUES.get(tensor["datatype"], 0)
-        inputs.append({**tensor, "shape": shape, "data": [value] * rows})
-    answer = _call(f"{url}/v2/models/{name}/infer", {"inputs": inputs})
+    sample = store / name / "sample.json"
+    if sample.is_file():
+        body = json.loads(sample.read_text())
+    else:
+        body = {"inputs": [_nothing(one) for one in _call(f"{url}/v2/models/{name}")["inputs"]]}
+    answer = _call(f"{url}/v2/models/{name}/infer", body)
     return f"{name} answered by {answer['model_version']}"
+
+
+def _nothing(tensor: dict[str, Any]) -> dict[str, Any]:
+    """One row of a tensor, as its metadata describes it."""
+    shape = [1 if extent < 0 else extent for extent in tensor["shape"]]
+    value = _VALUES.get(tensor["datatype"], 0)
+    return {**tensor, "shape": shape, "data": [value] * math.prod(shape)}
 
 
 def _look(url: str) -> int:
