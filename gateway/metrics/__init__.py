@@ -1,31 +1,26 @@
 """Metrics: what happens is told here, counted, and shown to Prometheus. Start in `declared`.
 
-`Metrics` counts requests and batches, and as `Events` what befalls the rest; `answers` counts what
-was answered, `variants` reads what variants are when it is asked, `families` keeps the numbers.
+`Metrics` counts batches, as `Requests` what becomes of requests, and as `Events` what befalls the
+rest; `answers` counts what was answered, `variants` reads what variants are when it is asked,
+`families` keeps the numbers.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 
-from gateway.messages import UNTOLD, InferRequest, InferResponse, Origin
+from gateway.messages import UNTOLD
 from gateway.metrics import variants
-from gateway.metrics.answers import Answers, deadlines_of
-from gateway.metrics.events import OTHERS, Events
-from gateway.metrics.families import Row, Spread, Value
+from gateway.metrics.answers import deadlines_of
+from gateway.metrics.events import OTHERS
+from gateway.metrics.families import Row, Spread
+from gateway.metrics.requests import NO_VARIANT, UNKNOWN_MODEL, Requests
 from gateway.metrics.variants import Shown
-from gateway.statistics import Statistics, Totals
-from router import deadlines
-from router.constraints import NONE, Constraints, or_default
-from router.decision import Decision
-from router.errors import EngineFailed, GearshiftError
+from gateway.statistics import Totals
+from router.constraints import Constraints
+from router.deadlines import OWN_ERRORS
 
 __all__ = ["NO_VARIANT", "OTHERS", "UNKNOWN_MODEL", "Metrics", "Shown"]
-
-UNKNOWN_MODEL = "unknown"
-NO_VARIANT = "none"
-NO_TENANT = "none"
-NO_REASON = "none"
 
 # What may befall a variant.
 _LIFE = (
@@ -33,29 +28,14 @@ _LIFE = (
     "variant_frees_total", "variant_swaps_total", "batch_failures_total", "retries_total",
 )  # fmt: skip
 
-_MOST_TENANTS = 100
-_NO_CLASSES = frozenset((UNTOLD.tenant, NO_TENANT))
-# Errors that a decision ended in, whose codes are its verdicts.
-_VERDICTS = frozenset(("unsatisfiable", "overloaded", "not-ready"))
 
-
-class Metrics(Events):
-    """Counts what happens. Everything but the gauges is called on the event loop's thread.
-
-    Attributes:
-        default: what holds for a request that demands nothing.
-    """
+class Metrics(Requests):
+    """Counts what happens. Everything but the gauges is called on the event loop's thread."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.statistics = Statistics()
-        self.default: Constraints = NONE
-        self._models: frozenset[str] = frozenset()
-        self._tenants: frozenset[str] = _NO_CLASSES
         # Looking a series up by its labels costs as much as using it.
-        self._answers: dict[tuple[str, str, str, str], Answers] = {}
         self._batches: dict[tuple[str, str], tuple[Spread, Spread, Totals]] = {}
-        self._failures: dict[tuple[str, str, str], tuple[Value, Spread]] = {}
         self._busy = self._families["lane_busy_seconds_total"].value()
 
     def govern(self, default: Constraints, percentile: int) -> None:
@@ -115,94 +95,13 @@ class Metrics(Events):
         for timely in ("true", "false"):
             families["accuracy_credit_total"].value(model, timely)
         deadlines_of(families, model, self._tenant(UNTOLD.tenant))
+        for code in OWN_ERRORS:
+            self._without_answer(model, code, UNTOLD.tenant)
         for variant in variants:
             for name in _LIFE:
                 families[name].value(model, variant)
             for outcome in ("within", "exceeded"):
                 families["predictions_total"].value(model, variant, outcome)
-
-    # Requests
-
-    def answered(self, request: InferRequest, response: InferResponse, total_s: float) -> None:
-        """One request was answered, `total_s` after its last byte."""
-        decision, constraints = response.decision, request.constraints
-        key = request.model, decision.variant, decision.reason, request.origin.tenant
-        answers = self._answers.get(key)
-        if answers is None:
-            model, variant, reason, tenant = key
-            totals = self.statistics.totals(model, variant)
-            answers = self._answers[key] = Answers(
-                self._families, totals, model, variant, reason, self._tenant(tenant)
-            )
-        if self.default is not NONE:
-            constraints = or_default(constraints, self.default)
-        answers.count(request, response, constraints, total_s)
-
-    def failed(
-        self,
-        model: str,
-        error: GearshiftError,
-        total_s: float,
-        origin: Origin = UNTOLD,
-        request: InferRequest | None = None,
-    ) -> None:
-        """One request ended without an answer, `total_s` after its last byte."""
-        model = self._known(model)
-        requests, latency = self._failed(model, error.code, origin.tenant)
-        requests.value += 1
-        if origin.trace is None or not origin.trace.sampled:
-            latency.observe(total_s)
-        else:
-            latency.observe_traced(total_s, origin.trace)
-        if isinstance(error, EngineFailed) and error.variant:
-            self.statistics.totals(model, error.variant).failure(total_s)
-        stated = None if request is None else request.constraints
-        outcome = deadlines.of_failure(error, deadlines.limit_ms(stated, self.default))
-        if outcome is not None:
-            self._deadline(model, outcome, origin.tenant)
-
-    def exceeded(self, model: str, variant: str) -> None:
-        """One request was told how long it would take, and its deadline passed instead."""
-        self._count("predictions_total", model, variant, "exceeded")
-
-    def undecided(self, model: str) -> Callable[[], None]:
-        """Counts requests that a refusal ended which was decided before."""
-        return self._families["shed_total"].value(self._known(model)).inc
-
-    def shed(
-        self,
-        model: str,
-        error: GearshiftError,
-        tenant: str = UNTOLD.tenant,
-        constraints: Constraints = NONE,
-    ) -> Callable[[], None]:
-        """What counts one such request, which demanded `constraints`, and how it ended."""
-        model = self._known(model)
-        requests, latency = self._failed(model, error.code, tenant)
-        shed = self._families["shed_total"].value(model)
-        deadline = Value()  # nobody's, where there is none
-        if deadlines.limit_ms(constraints, self.default) is not None:
-            deadline = deadlines_of(self._families, model, self._tenant(tenant))["shed"]
-
-        def count() -> None:
-            requests.value += 1
-            latency.observe(0.0)
-            shed.value += 1
-            deadline.value += 1
-
-        return count
-
-    def refused(self, decision: Decision) -> None:
-        """One request was refused by a decision."""
-        self._count("decisions_total", decision.model, decision.verdict)
-        for constraint in {refusal.constraint for refusal in decision.refused}:
-            self._count("constraint_misses_total", decision.model, constraint)
-
-    def looked_up(self, model: str, variant: str, *, found: bool) -> None:
-        """One request that `variant` shall answer was looked up in the response cache."""
-        self._count("response_cache_total", model, "hit" if found else "miss")
-        if not found:
-            self.statistics.totals(model, variant).misses += 1
 
     # Lanes
 
@@ -234,32 +133,6 @@ class Metrics(Events):
     def lane_lost(self) -> None:
         """A lane's process ended, or its engine did not come back."""
         self._count("lane_losses_total")
-
-    def _known(self, model: str) -> str:
-        return model if model in self._models else UNKNOWN_MODEL
-
-    def _tenant(self, tenant: str) -> str:
-        if tenant not in self._tenants:
-            if len(self._tenants - _NO_CLASSES) >= _MOST_TENANTS:
-                return OTHERS
-            self._tenants |= {tenant}
-        return tenant
-
-    def _failed(self, model: str, code: str, tenant: str) -> tuple[Value, Spread]:
-        key = model, code, tenant
-        known = self._failures.get(key)
-        if known is None:
-            reason = code if code in _VERDICTS else NO_REASON
-            known = self._failures[key] = (
-                self._families["requests_total"].value(
-                    model, NO_VARIANT, code, reason, self._tenant(tenant)
-                ),
-                self._families["request_seconds"].spread(model, NO_VARIANT, code),
-            )
-        return known
-
-    def _deadline(self, model: str, outcome: str, tenant: str) -> None:
-        deadlines_of(self._families, model, self._tenant(tenant))[outcome].inc()
 
     def _of_models(self, found: Mapping[str, float]) -> Iterable[Row]:
         return [((model,), found.get(model, 0)) for model in sorted(self._models | set(found))]
