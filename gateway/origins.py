@@ -54,3 +54,8 @@ def parent(traceparent: str) -> Trace | None:
     if not (trace_id.strip("0") and span_id.strip("0")):
         return None
     return Trace(trace_id, span_id, bool(int(flags, 16) & _SAMPLED))
+
+
+def traceparent(trace: Trace) -> str:
+    """A span, as the W3C's header of that name has it."""
+    return f"00-{trace.trace_id}-{trace.span_id}-{int(trace.sampled):02x}"

@@ -97,6 +97,8 @@ class Infer:
         except _Stands as stands:
             stands.held.count()
             status, headers, body = stands.held.answer
+            if scope[ORIGIN].marks is not None:  # it is counted, and no trace of it recorded
+                scope[ORIGIN] = scope[ORIGIN]._replace(marks=None)
         except GearshiftError as error:
             status, headers, body = problems.of(error)
             if type(error) is Overloaded:
@@ -112,7 +114,7 @@ class Infer:
             self._journal.failed(model, unexpected, 0.0, scope[ORIGIN])
             status, headers, body = problems.of(unexpected)
         # Not added to what was kept of a refusal: each has a name of its own.
-        headers = [*headers, (REQUEST_ID, scope[ORIGIN].id.encode())]
+        headers = [*headers, *said.of_origin(scope[ORIGIN])]
         # Present where our own server runs the app, which writes the answer in one piece.
         whole = scope.get(ANSWER)
         if whole is None or not await whole(status, headers, body):

@@ -262,5 +262,11 @@ SAID: dict[str, Schema] = {
         ("Gearshift-Cache", "hit, where the response cache answered.", "string", False),
         ("Server-Timing", "parse, queue and infer, in ms (W3C).", "string", True),
         ("X-Request-Id", "What the request is called; on every answer.", "string", True),
+        (
+            "traceparent",
+            "This server's span of the request, where its trace is recorded; on every answer.",
+            "string",
+            False,
+        ),
     )
 }

@@ -25,7 +25,7 @@ from gateway.rpc import problems
 from gateway.rpc.infer import Asked
 from gateway.rpc.messages import parsed
 from gateway.trust import access
-from gateway.wire import demands
+from gateway.wire import demands, said
 from gateway.wire.long_lists import LONG_BYTES
 from router import constraints
 from router.errors import CallerLeft, GearshiftError
@@ -260,7 +260,8 @@ class Frame:
                 self._access.leave(caller, call.usd)
         code, details, trailing = problems.of(refusal)
         if call.origin.id:
-            trailing = (*trailing, (origins.REQUEST_ID, call.origin.id))
+            named = said.of_origin(call.origin)
+            trailing = (*trailing, *((key.decode(), text) for key, text in named))
         try:
             await context.abort(code, details, trailing)
         except grpc.aio.AbortError:

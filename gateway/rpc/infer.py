@@ -24,7 +24,6 @@ _LOG = logging.getLogger(__name__)
 _RETURN_MS = 2.0
 # A caller's clock runs since before ours: its deadline passes, and it cancels, so much sooner.
 _AHEAD_MS = 10.0
-_REQUEST_ID = origins.REQUEST_ID.encode()
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +105,7 @@ class Infer:
             self._journal.failed(model, error, 0.0, asked.origin)
             raise error from None
         words = said.of(response, (parsed_s - asked.received_s) * 1000)
-        words.append((_REQUEST_ID, asked.origin.id.encode()))
+        words += said.of_origin(asked.origin)
         # Beside the metadata, which not every client lets its callers read and a stream has once.
         messages.say(answer, messages.as_parameters(words))
         return Answered(answer, words, response.cost_usd_per_million / 1e6)

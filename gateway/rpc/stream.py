@@ -18,6 +18,7 @@ from gateway.rpc import messages, problems
 from gateway.rpc.calls import STREAM, Call
 from gateway.rpc.infer import Answered, Asked
 from gateway.trust.access import ANYBODY, Access
+from gateway.wire import said
 from router.errors import GearshiftError, NotReady
 
 # Requests of one stream that run or wait for their turn to be answered: two full batches. Beyond,
@@ -111,7 +112,7 @@ class Streams:
         except GearshiftError as error:
             answer.error_message = error.detail
             infer.model_name, infer.id = message.model_name, message.id
-            named = {"x_request_id": asked.origin.id}
+            named = messages.as_parameters(said.of_origin(asked.origin))
             messages.say(infer, problems.parameters(error) | named)
         else:
             infer.CopyFrom(answered.message)

@@ -18,14 +18,13 @@ from gateway.http.asgi import (
     CHARGED_USD,
     INFER_ROUTE,
     INFER_ROUTE_OF_VERSION,
-    REQUEST_ID,
     began,
     read_headers,
     respond,
 )
 from gateway.journal import Journal
 from gateway.trust.access import ANYBODY, Access, Scope
-from gateway.wire import problems
+from gateway.wire import problems, said
 from router.errors import Forbidden, GearshiftError
 
 # What orchestrators ask, who have no key; and what describes the API alone.
@@ -100,7 +99,7 @@ class Guard:
             route = INFER_ROUTE_OF_VERSION if rest.startswith("versions/") else INFER_ROUTE
             origin = began(scope, own, route, self._journal)
             self._journal.failed(model, error, 0.0, origin)
-            headers.append((REQUEST_ID, origin.id.encode()))
+            headers += said.of_origin(origin)
         await respond(send, status, headers, body)
 
 

@@ -8,9 +8,13 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from gateway.messages import InferResponse
+from gateway import origins
+from gateway.messages import InferResponse, Origin
 
 Said = list[tuple[bytes, bytes]]
+
+_REQUEST_ID = origins.REQUEST_ID.encode()
+_TRACEPARENT = origins.TRACEPARENT.encode()
 
 
 def of(response: InferResponse, parse_ms: float) -> Said:
@@ -38,6 +42,14 @@ def of(response: InferResponse, parse_ms: float) -> Said:
     if response.cached:
         said.append((b"gearshift-cache", b"hit"))
     return said
+
+
+def of_origin(origin: Origin) -> Said:
+    """What every answer says of its request: its name, and its span if a trace is recorded."""
+    named = [(_REQUEST_ID, origin.id.encode())]
+    if origin.marks is not None and origin.trace is not None:
+        named.append((_TRACEPARENT, origins.traceparent(origin.trace).encode()))
+    return named
 
 
 @lru_cache(maxsize=1024)

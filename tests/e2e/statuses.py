@@ -51,10 +51,11 @@ class Ask:
 
 
 class Refused(NamedTuple):
-    """How a request ended: its problem document, and the header `Retry-After`."""
+    """How a request ended: its problem document, and two headers of the answer."""
 
     problem: dict[str, Any]
     retry_after: str | None
+    traceparent: str | None
 
 
 def by_rest(server: Server, ask: Ask) -> Refused:
@@ -67,7 +68,8 @@ def by_rest(server: Server, ask: Ask) -> Refused:
     assert response.headers["content-type"] == "application/problem+json", response.text
     problem = response.json()
     assert response.status_code == problem["status"]
-    return Refused(problem, response.headers.get("retry-after"))
+    headers = response.headers
+    return Refused(problem, headers.get("retry-after"), headers.get("traceparent"))
 
 
 def by_grpc(server: Server, ask: Ask) -> Refused:
@@ -93,7 +95,7 @@ def refusal(error: Any) -> Refused:
     if "retry_after_s" in problem:
         pushback_s = int(trailing["grpc-retry-pushback-ms"]) / 1000
         assert problem["retry_after_s"] <= pushback_s <= problem["retry_after_s"] + 0.01
-    return Refused(problem, trailing.get("retry-after"))
+    return Refused(problem, trailing.get("retry-after"), trailing.get("traceparent"))
 
 
 def message(ask: Ask) -> Any:

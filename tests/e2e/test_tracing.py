@@ -7,6 +7,7 @@ import socket
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span as Proto
 from tritonclient.grpc.service_pb2_grpc import GRPCInferenceServiceStub
 
 from gateway.processes.cores import usable_cores
+from gateway.trust import keys as api_keys
+from gateway.trust.ledger import Ledger
 from tests.e2e import statuses
 from tests.e2e.collector import Collector, Span
 from tests.e2e.harness import PATIENCE_S, Server, until
@@ -25,6 +28,7 @@ from tests.stores import write_three, write_variant
 
 TRACE, CALLER = "ab" * 16, "cd" * 8
 PARENT = f"00-{TRACE}-{CALLER}-01"
+RECORDED = re.compile(r"00-([0-9a-f]{32})-([0-9a-f]{16})-01")
 STAGES = ["receive", "route", "queue", "infer", "respond"]
 METHOD = "inference.GRPCInferenceService"
 SLOW_MS = 300
@@ -73,6 +77,13 @@ def stub_of(server: Server) -> Any:
     return GRPCInferenceServiceStub(grpc.insecure_channel(server.grpc_address, options=own))
 
 
+def named_by(traceparent: str) -> tuple[str, str]:
+    """The trace and the span that an answer names."""
+    found = RECORDED.fullmatch(traceparent)
+    assert found, traceparent
+    return found[1], found[2]
+
+
 def stages_of(collector: Collector, whole: Span) -> list[Span]:
     """Its stages, which follow one another from its beginning to its end, in its trace."""
     inner = collector.inside(whole)
@@ -99,6 +110,7 @@ def test_a_request_over_rest_with_its_callers_trace(server: Server, collector: C
     assert (whole.trace_id, whole.parent_id, whole.state) == (TRACE, CALLER, "vendor=1")
     assert whole.kind == Proto.SPAN_KIND_SERVER
     assert whole.name == "POST /v2/models/{model}/infer"
+    assert named_by(answer.headers["traceparent"]) == (TRACE, whole.span_id)
     said = whole.attributes
     assert said["http.request.method"] == "POST"
     assert said["http.response.status_code"] == 200
@@ -124,8 +136,10 @@ def test_a_request_over_rest_with_its_callers_trace(server: Server, collector: C
 def test_a_request_over_grpc_with_its_callers_trace(server: Server, collector: Collector) -> None:
     metadata = [("traceparent", PARENT), ("tracestate", "vendor=1"), ("x-request-id", "grpc-1")]
     answer, call = stub_of(server).ModelInfer.with_call(statuses.message(Ask()), metadata=metadata)
-    assert dict(call.trailing_metadata())["x-request-id"] == "grpc-1"
+    trailing = dict(call.trailing_metadata())
+    assert trailing["x-request-id"] == "grpc-1"
     whole = collector.request("grpc-1")
+    assert named_by(trailing["traceparent"]) == (TRACE, whole.span_id)
     assert (whole.trace_id, whole.parent_id, whole.state) == (TRACE, CALLER, "vendor=1")
     assert whole.kind == Proto.SPAN_KIND_SERVER
     assert whole.name == whole.attributes["rpc.method"] == f"{METHOD}/ModelInfer"
@@ -145,6 +159,9 @@ def test_each_request_of_a_stream_has_a_span(server: Server, collector: Collecto
     good, bad = (collector.request(f"stream-{number}") for number in range(2))
     assert good.name == bad.name == f"{METHOD}/ModelStreamInfer"
     assert good.trace_id == bad.trace_id == TRACE and good.span_id != bad.span_id
+    for answer, whole in zip(answers, (good, bad), strict=True):
+        said = answer.infer_response.parameters["traceparent"].string_param
+        assert named_by(said) == (TRACE, whole.span_id)
     assert bad.attributes["rpc.response.status_code"] == "NOT_FOUND" and not bad.failed
 
 
@@ -166,6 +183,7 @@ def test_without_a_usable_parent_a_trace_begins_here(
     answer = server.infer(headers={"traceparent": given} if given else {})
     whole = collector.request(answer.headers["x-request-id"])
     assert whole.trace_id != TRACE and whole.parent_id == ""
+    assert named_by(answer.headers["traceparent"]) == (whole.trace_id, whole.span_id)
 
 
 def test_a_later_version_of_the_header_is_understood(server: Server, collector: Collector) -> None:
@@ -176,7 +194,8 @@ def test_a_later_version_of_the_header_is_understood(server: Server, collector: 
 def test_what_the_caller_does_not_record_is_not_recorded(
     server: Server, collector: Collector
 ) -> None:
-    server.infer(headers={"traceparent": f"00-{TRACE}-{CALLER}-00", "X-Request-Id": "unseen"})
+    unseen = {"traceparent": f"00-{TRACE}-{CALLER}-00", "X-Request-Id": "unseen"}
+    assert "traceparent" not in server.infer(headers=unseen).headers
     server.infer(headers={"X-Request-Id": "seen"})
     collector.request("seen")
     names = {span.attributes.get("gearshift.request_id") for span in collector.spans}
@@ -201,9 +220,10 @@ def test_how_requests_that_fail_end(
     for protocol, by in (("rest", statuses.by_rest), ("grpc", statuses.by_grpc)):
         server.await_idle()
         named = Ask(ask.model, None, {**ask.headers, "x-request-id": f"{protocol}-{status}"})
-        problem = by(server, named).problem
+        problem, _, traceparent = by(server, named)
         assert problem["status"] == status
         whole = collector.request(f"{protocol}-{status}")
+        assert named_by(traceparent or "") == (whole.trace_id, whole.span_id)
         said = whole.attributes
         ending = status if protocol == "rest" else code
         key = "http.response.status_code" if protocol == "rest" else "rpc.response.status_code"
@@ -215,6 +235,42 @@ def test_how_requests_that_fail_end(
         assert [span.name for span in inner] == stages[: len(inner)] and len(inner) >= 1
         assert len(inner) == len(stages) or status == 504
     server.await_idle()
+
+
+def test_one_who_is_not_let_in_is_told_too(tmp_path: Path, collector: Collector) -> None:
+    write_variant(tmp_path, "echo", "fp32")
+    ledger = Ledger(None, tmp_path / ".gearshift", "test")
+    ledger.insert(api_keys.create(api_keys.wanted({"name": "a"}), datetime.now(UTC))[0])
+    ledger.close()
+    with traced(tmp_path, collector, grpc_port=0) as server:
+        for protocol, by in (("rest", statuses.by_rest), ("grpc", statuses.by_grpc)):
+            refused = by(server, Ask(headers={"x-request-id": f"{protocol}-401"}))
+            assert refused.problem["status"] == 401
+            whole = collector.request(f"{protocol}-401")
+            assert named_by(refused.traceparent or "") == (whole.trace_id, whole.span_id)
+
+
+def test_of_a_flood_those_are_told_who_were_recorded(tmp_path: Path, collector: Collector) -> None:
+    write_variant(tmp_path, "slow", "fp32", delay_ms=50, latency_ms_at_1=50, latency_ms_at_32=50)
+    with traced(tmp_path, collector, max_queue=4, max_batch=1) as server:
+
+        def ask(number: int) -> httpx.Response:
+            return server.infer("slow", headers={"X-Request-Id": f"flood-{number}"})
+
+        with ThreadPoolExecutor(40) as clients:
+            answers = list(clients.map(ask, range(300)))
+    # The server has ended, so whatever was recorded has come.
+    spans = {(span.trace_id, span.span_id) for span in collector.spans}
+    told = [one.headers["traceparent"] for one in answers if "traceparent" in one.headers]
+    assert {named_by(one) for one in told} <= spans
+    recorded = [
+        span
+        for span in collector.spans
+        if str(span.attributes.get("gearshift.request_id")).startswith("flood-")
+    ]
+    assert len(told) == len(recorded)
+    refused = [one for one in answers if one.status_code == 429]
+    assert 0 < sum("traceparent" in one.headers for one in refused) < len(refused)
 
 
 def test_a_caller_who_leaves(server: Server, collector: Collector) -> None:
