@@ -26,7 +26,7 @@ from gateway.processes import ports
 from gateway.processes.ending import Ending
 from gateway.processes.worker import Place
 from gateway.protocols import Parts
-from gateway.records import Records
+from gateway.recording.records import Records
 from gateway.service import Service
 from gateway.settings import Settings, SettingsError
 from gateway.trust import tls

@@ -12,11 +12,11 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from gateway.backlog import Backlog
 from gateway.logs.lines import as_json, as_text, rfc3339
 from gateway.logs.sink import Sink
 from gateway.messages import InferRequest, InferResponse, Origin
-from gateway.said_of import Knows, asked, failed, status
+from gateway.recording.backlog import Backlog
+from gateway.recording.said_of import Knows, asked, failed, status
 from router.constraints import NONE, Constraints
 from router.decision import Decision
 from router.errors import GearshiftError, Overloaded

@@ -23,7 +23,7 @@ from opentelemetry.trace.span import TraceState
 
 from gateway.http.asgi import INFER_ROUTE
 from gateway.messages import Origin
-from gateway.said_of import asked, status
+from gateway.recording.said_of import asked, status
 from gateway.tracing.marks import Marks, Run
 from gateway.tracing.phases import Phase, begun_s, phases
 from router.constraints import Constraints

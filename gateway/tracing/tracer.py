@@ -23,9 +23,9 @@ from opentelemetry.trace.propagation import set_span_in_context
 
 from gateway import origins
 from gateway.about import VERSION
-from gateway.backlog import Backlog
 from gateway.messages import InferRequest, InferResponse, Origin, Trace
-from gateway.said_of import Knows, failed
+from gateway.recording.backlog import Backlog
+from gateway.recording.said_of import Knows, failed
 from gateway.tracing import environment
 from gateway.tracing.marks import Marks, Run
 from gateway.tracing.spans import Ended, Spans

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from gateway.backlog import Backlog
+from gateway.recording.backlog import Backlog
 from tests.e2e.harness import until
 
 

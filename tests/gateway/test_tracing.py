@@ -10,7 +10,7 @@ import pytest
 
 from gateway.journal import Journal
 from gateway.metrics import Metrics
-from gateway.records import Records
+from gateway.recording.records import Records
 from gateway.settings import Settings, SettingsError
 from gateway.tracing import environment
 from gateway.tracing.marks import Marks, Run

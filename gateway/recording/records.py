@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from gateway.journal import Journal
 from gateway.logs.access import AccessLog
 from gateway.logs.setup import opened
-from gateway.said_of import Knows
+from gateway.recording.said_of import Knows
 from gateway.settings import Settings, SettingsError
 
 if TYPE_CHECKING:

@@ -1,0 +1,6 @@
+"""Recording: what the access log and traces have in common.
+
+records    both, as far as they are wanted, from the server's start to its end
+said_of    what either says of a request
+backlog    what the event loop leaves for a thread of its own
+"""
