@@ -2,8 +2,9 @@
 
     kept       answered in time
     relaxed    answered late, as its caller allowed
-    missed     it passed before there was an answer
+    missed     it passed before there was an answer, or as good as that when its caller left
     shed       refused, for it would not have been kept under the present load
+    broken     it ended in an error of the server's own
 
 A request without a deadline, of its own or by the operator's default, is none of these.
 """
@@ -13,10 +14,23 @@ from __future__ import annotations
 from typing import Literal
 
 from router.constraints import Constraints, or_default
-from router.errors import DeadlinePassed, GearshiftError, Overloaded
+from router.errors import (
+    CallerLeft,
+    DeadlinePassed,
+    EngineFailed,
+    GearshiftError,
+    NotReady,
+    Overloaded,
+)
 
-Outcome = Literal["kept", "missed", "relaxed", "shed"]
-OUTCOMES: tuple[Outcome, ...] = ("kept", "missed", "relaxed", "shed")
+Outcome = Literal["kept", "missed", "relaxed", "shed", "broken"]
+OUTCOMES: tuple[Outcome, ...] = ("kept", "missed", "relaxed", "shed", "broken")
+
+OWN_ERRORS = (EngineFailed.code, GearshiftError.code, NotReady.code)
+"""The codes of what is nobody's doing but the server's."""
+
+# A caller whose patience is its deadline began to wait before the request's last byte was here.
+_NEARLY = 0.9
 
 
 def limit_ms(constraints: Constraints | None, default: Constraints) -> float | None:
@@ -36,13 +50,23 @@ def of_answer(total_s: float, limit_ms: float) -> Literal["kept", "relaxed"]:
     return "kept" if total_s * 1000 <= limit_ms else "relaxed"
 
 
-def of_failure(error: GearshiftError, limit_ms: float | None) -> Literal["missed", "shed"] | None:
+def of_failure(
+    error: GearshiftError, limit_ms: float | None, total_s: float
+) -> Literal["missed", "shed", "broken"] | None:
     """What became of a deadline by this error; None where the error says nothing of it.
 
-    A key's own limits, which are kinds of `Overloaded`, shed nothing.
+    A key's own limits, which are kinds of `Overloaded`, shed nothing; and who left long before the
+    deadline was not let down.
+
+    Args:
+        total_s: from the request's last byte to its end.
     """
     if isinstance(error, DeadlinePassed):
         return "missed"
-    if type(error) is Overloaded and limit_ms is not None:
+    if limit_ms is None:
+        return None
+    if type(error) is Overloaded:
         return "shed"
-    return None
+    if isinstance(error, CallerLeft):
+        return "missed" if total_s * 1000 >= _NEARLY * limit_ms else None
+    return "broken" if error.code in OWN_ERRORS else None

@@ -56,7 +56,7 @@ class Console:
         self._decisions.failed(model, error, total_s, origin, request, at_s)
         if model in self._service.fleet.everything():
             stated = None if request is None else request.constraints
-            self._history.failed(model, error, at_s, stated, self._metrics.default)
+            self._history.failed(model, error, total_s, at_s, stated, self._metrics.default)
 
     def shed(
         self,
@@ -69,7 +69,7 @@ class Console:
         if model not in self._service.fleet.everything():
             return lambda: None
         default = self._metrics.default
-        return lambda: self._history.failed(model, error, time.time(), constraints, default)
+        return lambda: self._history.failed(model, error, 0.0, time.time(), constraints, default)
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:

@@ -46,7 +46,7 @@ class _Step:
     def __init__(self) -> None:
         self.answers: dict[tuple[str, str], _Answers] = {}
         self.failed: dict[tuple[str, str], int] = defaultdict(int)
-        # By model, and what became of a deadline: "missed" or "shed".
+        # By model, and what became of a deadline: "missed", "shed" or "broken".
         self.counts: dict[tuple[str, str], int] = defaultdict(int)
         self.queued = self.busy = self.samples = 0
 
@@ -91,19 +91,21 @@ class History:
         self,
         model: str,
         error: GearshiftError,
+        total_s: float,
         at_s: float,
         constraints: Constraints | None,
         default: Constraints = NONE,
     ) -> None:
-        """One request for a model that there is ended without an answer.
+        """One request for a model that there is ended at `at_s` without an answer.
 
         Args:
+            total_s: from its last byte to its end.
             constraints: what it stated; None where it could not be read.
             default: what holds for a request that demands nothing.
         """
         step = self._at(at_s)
         step.failed[model, error.code] += 1
-        outcome = deadlines.of_failure(error, deadlines.limit_ms(constraints, default))
+        outcome = deadlines.of_failure(error, deadlines.limit_ms(constraints, default), total_s)
         if outcome is not None:
             step.counts[model, outcome] += 1
 
@@ -209,7 +211,7 @@ def joined(shares: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
         add(queued, share["queued"], shift)
         add(busy, share["busy"], shift)
         for name, one in share["models"].items():
-            zeros = {key: [0] * steps for key in ("kept", "relaxed", "missed", "shed")}
+            zeros = {key: [0] * steps for key in deadlines.OUTCOMES}
             model = models.setdefault(name, {"variants": {}, "failed": {}, **zeros})
             for kind in ("variants", "failed"):
                 for each, values in one[kind].items():

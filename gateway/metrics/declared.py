@@ -151,8 +151,9 @@ METRICS: tuple[Declared, ...] = (
     Declared(
         "deadlines_total",
         "counter",
-        "Requests with a deadline: kept, missed (answered 504), relaxed (late, as its caller let "
-        "it be) or shed (answered 429).",
+        "Requests with a deadline: kept, missed (answered 504, or its caller left when nine tenths "
+        "of it had passed), relaxed (late, as its caller let it be), shed (answered 429) or broken "
+        "(it ended in an error of the server's own: internal, engine-failed or not-ready).",
         ("model", "outcome", "tenant"),
     ),
     Declared(

@@ -21,6 +21,7 @@ from router.constraints import Constraints, Floor
 from router.decision import Decision, Refusal
 from router.errors import (
     BudgetSpent,
+    CallerLeft,
     DeadlinePassed,
     EngineFailed,
     Forbidden,
@@ -220,9 +221,9 @@ def test_history_counts_every_outcome_in_its_step() -> None:
     late = response("int8", relaxed=("latency",))
     history.answered(request(max_latency_ms=9), late, 0.02, start_s + 6)
     asked = Constraints(max_latency_ms=9)
-    history.failed("echo", DeadlinePassed("late"), start_s + 6, asked)
-    history.failed("echo", Overloaded("full", 1.0), start_s + 6, asked)
-    history.failed("echo", Overloaded("full", 1.0), start_s + 6, asked)
+    history.failed("echo", DeadlinePassed("late"), 0.02, start_s + 6, asked)
+    history.failed("echo", Overloaded("full", 1.0), 0.0, start_s + 6, asked)
+    history.failed("echo", Overloaded("full", 1.0), 0.0, start_s + 6, asked)
     history.sampled(3, 1, start_s + 6)
     history.sampled(2, 0, start_s + 7)
     told = joined([history.share(1, start_s + 6)])
@@ -241,7 +242,9 @@ def test_history_counts_every_outcome_in_its_step() -> None:
 
 DEFAULT = Constraints(max_latency_ms=10)
 ENDINGS = (0.0099, 0.0101, DeadlinePassed("late"), Overloaded("full", 1.0))
-OTHERS = (RateLimited("fast", 1.0), BudgetSpent("spent", 1.0), NotReady("starting"))
+OTHERS = (
+    RateLimited("fast", 1.0), BudgetSpent("spent", 1.0), NotReady("starting"), CallerLeft("gone"),
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("default", [Constraints(), DEFAULT])
@@ -261,7 +264,7 @@ def test_the_console_counts_deadlines_as_metrics_do(
     if isinstance(end, GearshiftError):
         stated = None if asked is None else asked.constraints
         metrics.failed("echo", end, 0.01, UNTOLD, asked)
-        history.failed("echo", end, NOW_S, stated, default)
+        history.failed("echo", end, 0.01, NOW_S, stated, default)
     else:
         one = asked or request()
         metrics.answered(one, response(relaxed=relaxed), end)
@@ -314,12 +317,13 @@ def share(state: str = "ready", breaker: str = "closed", **more: Any) -> dict[st
 
 
 def test_the_least_ready_of_the_workers_is_told() -> None:
-    told = joining.state(1, {0: share("loading", "open"), 1: share()}, 2)
+    queue = {"requests": 1, "oldest_ms": 9.0, "by_model": {"echo": 1}}
+    told = joining.state(1, {0: share("loading", "open", queue=queue), 1: share()}, 2)
     (variant,) = told["models"][0]["variants"]
     assert (variant["state"], variant["breaker"], variant["why"]) == ("loading", "open", "loading")
     assert variant["live"]["answers"] == 2
     assert [lane["worker"] for lane in told["lanes"]] == [0, 1]
-    assert told["queue"] == {"requests": 4, "oldest_ms": 5.0, "by_model": {"echo": 4}}
+    assert told["queue"] == {"requests": 3, "oldest_ms": 9.0, "by_model": {"echo": 3}}
     assert told["status"]["tone"] == "wait" and told["worker"] == 1
 
 

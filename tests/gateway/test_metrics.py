@@ -16,7 +16,14 @@ from router.card import CARD_FILE, VariantCard
 from router.choices import Choices
 from router.constraints import NONE, Constraints, Floor
 from router.decision import Decision, Refusal
-from router.errors import DeadlinePassed, Overloaded, UnknownModel, Unsatisfiable
+from router.errors import (
+    CallerLeft,
+    DeadlinePassed,
+    EngineFailed,
+    Overloaded,
+    UnknownModel,
+    Unsatisfiable,
+)
 from router.menu import offer
 from tests.router import builders
 from tests.stores import write_variant
@@ -109,6 +116,14 @@ def test_deadlines_that_were_missed_or_shed(metrics: Metrics) -> None:
     assert value(metrics, "requests_total", model="m", variant="none", **full) == 2
 
 
+def test_a_deadline_that_an_error_of_ours_broke_and_one_whose_caller_left(metrics: Metrics) -> None:
+    metrics.failed("m", EngineFailed("NaN"), 0.001, ORIGIN, REQUEST)
+    metrics.failed("m", CallerLeft("gone"), 0.0099, ORIGIN, REQUEST)
+    metrics.failed("m", CallerLeft("gone"), 0.001, ORIGIN, REQUEST)
+    for outcome in ("broken", "missed"):
+        assert value(metrics, "deadlines_total", model="m", outcome=outcome, tenant="gold") == 1
+
+
 def test_a_deadline_of_the_operators_counts_as_the_callers_own(metrics: Metrics) -> None:
     metrics.govern(Constraints(max_latency_ms=3.0, relax=("latency",)), 95)
     metrics.answered(replace(REQUEST, constraints=NONE), RESPONSE, 0.004)
@@ -137,6 +152,9 @@ def test_what_begins_with_a_burst_has_begun_at_0(metrics: Metrics) -> None:
     assert has(metrics, "overhead_seconds_count", model="m")
     assert has(metrics, "predictions_total", **INT8, outcome="exceeded")
     assert has(metrics, "batch_failures_total", **INT8)
+    for code, reason in (("engine-failed", "none"), ("internal", "none"), ("not-ready",) * 2):
+        labels = {"model": "m", "variant": "none", "outcome": code, "reason": reason}
+        assert has(metrics, "requests_total", **labels, tenant="open"), code
 
 
 def test_a_floor_that_was_kept_and_one_that_gave_way(metrics: Metrics) -> None:

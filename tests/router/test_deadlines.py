@@ -8,7 +8,9 @@ from router import deadlines
 from router.constraints import Constraints
 from router.errors import (
     BudgetSpent,
+    CallerLeft,
     DeadlinePassed,
+    EngineFailed,
     GearshiftError,
     NotReady,
     Overloaded,
@@ -44,18 +46,24 @@ def test_an_answer_is_in_time_or_late() -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "limit_ms", "expected"),
+    ("error", "limit_ms", "total_s", "expected"),
     [
-        (DeadlinePassed("late"), 20, "missed"),
-        (Overloaded("full", 1.0), 20, "shed"),
-        (Overloaded("full", 1.0), None, None),
-        (RateLimited("fast", 1.0), 20, None),
-        (BudgetSpent("spent", 1.0), 20, None),
-        (Unsatisfiable("none"), 20, None),
-        (NotReady("starting"), None, None),
+        (DeadlinePassed("late"), 20, 0.02, "missed"),
+        (Overloaded("full", 1.0), 20, 0.0, "shed"),
+        (Overloaded("full", 1.0), None, 0.0, None),
+        (RateLimited("fast", 1.0), 20, 0.0, None),
+        (BudgetSpent("spent", 1.0), 20, 0.0, None),
+        (Unsatisfiable("none"), 20, 0.0, None),
+        (NotReady("starting"), None, 0.0, None),
+        (NotReady("starting"), 20, 0.0, "broken"),
+        (EngineFailed("NaN"), 20, 0.001, "broken"),
+        (GearshiftError("unexpected"), 20, 0.0, "broken"),
+        (CallerLeft("gone"), 20, 0.018, "missed"),
+        (CallerLeft("gone"), 20, 0.0179, None),
+        (CallerLeft("gone"), None, 60.0, None),
     ],
 )
 def test_what_an_error_makes_of_a_deadline(
-    error: GearshiftError, limit_ms: float | None, expected: str | None
+    error: GearshiftError, limit_ms: float | None, total_s: float, expected: str | None
 ) -> None:
-    assert deadlines.of_failure(error, limit_ms) == expected
+    assert deadlines.of_failure(error, limit_ms, total_s) == expected

@@ -4,12 +4,12 @@
 // The last step may still be running: it is left out.
 export function series(history, model, nowMs) {
   const { step_s: step, from_ms: from } = history;
-  const own = history.models[model.name] ?? { variants: {}, failed: {}, kept: [], missed: [], shed: [], p99_ms: [] };
+  const own = history.models[model.name] ?? { variants: {}, failed: {}, kept: [], missed: [], shed: [], broken: [], p99_ms: [] };
   const whole = Math.max(0, Math.min(history.queued.length, Math.floor((nowMs - from) / 1000 / step)));
   const every = Array.from({ length: whole }, (_, index) => index);
   const at = (list, index) => list?.[index] ?? 0;
   const failed = every.map((index) => Object.values(own.failed).reduce((sum, list) => sum + at(list, index), 0));
-  const asked = every.map((index) => at(own.kept, index) + at(own.missed, index) + at(own.shed, index));
+  const asked = every.map((index) => at(own.kept, index) + at(own.missed, index) + at(own.shed, index) + at(own.broken, index));
   const names = model.variants.map((one) => one.name).filter((name) => own.variants[name]?.some((n) => n > 0));
   return {
     step,
