@@ -1,18 +1,25 @@
-"""A collector of traces: a real receiver of OpenTelemetry's protocol, over HTTP and protobuf."""
+"""A collector of traces, and servers that send to it.
+
+It is a real receiver of OpenTelemetry's protocol, over HTTP and protobuf.
+"""
 
 from __future__ import annotations
 
+import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
+import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from tests.e2e.harness import until
+from tests.e2e.harness import Server, until
 
 PATH = "/v1/traces"
+RECORDED = re.compile(r"00-([0-9a-f]{32})-([0-9a-f]{16})-01")
 
 
 class Span(NamedTuple):
@@ -38,9 +45,12 @@ class Collector:
     Attributes:
         raw: every body that came, for who looks for what must not be in there.
         headers: those of the last request.
+
+    Args:
+        status: what it answers.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, status: int = 200) -> None:
         self.raw: list[bytes] = []
         self.headers: dict[str, str] = {}
         collector = self
@@ -50,7 +60,7 @@ class Collector:
                 assert self.path == PATH
                 collector.headers = dict(self.headers.items())
                 collector.raw.append(self.rfile.read(int(self.headers["content-length"])))
-                self.send_response(200)
+                self.send_response(status)
                 self.end_headers()
 
             def log_message(self, *_: object) -> None:
@@ -120,4 +130,38 @@ def _spans(raw: bytes) -> list[Span]:
 
 
 def _values(attributes: Any) -> dict[str, Any]:
-    return {each.key: getattr(each.value, each.value.WhichOneof("value")) for each in attributes}
+    return {each.key: _value(each.value) for each in attributes}
+
+
+def _value(value: Any) -> Any:
+    kind = value.WhichOneof("value")
+    if kind == "array_value":
+        return [_value(one) for one in value.array_value.values]
+    return getattr(value, kind)
+
+
+def traced(models: Path, collector: Collector, delay_ms: int = 20, **settings: Any) -> Server:
+    """A server that sends its traces to `collector`, not started yet."""
+    return server_in(
+        models,
+        {
+            "OTEL_EXPORTER_OTLP_ENDPOINT": collector.url,
+            "OTEL_BSP_SCHEDULE_DELAY": str(delay_ms),
+            "OTEL_RESOURCE_ATTRIBUTES": "service.instance.id=pod-7,service.version=canary-3",
+        },
+        **settings,
+    )
+
+
+def server_in(models: Path, environment: Mapping[str, str], **settings: Any) -> Server:
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        return Server(models, tracing=True, **settings)
+
+
+def named_by(traceparent: str) -> tuple[str, str]:
+    """The trace and the span that an answer names."""
+    found = RECORDED.fullmatch(traceparent)
+    assert found, traceparent
+    return found[1], found[2]

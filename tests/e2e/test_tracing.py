@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import re
-import socket
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import grpc
@@ -17,18 +14,14 @@ import pytest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span as Proto
 from tritonclient.grpc.service_pb2_grpc import GRPCInferenceServiceStub
 
-from gateway.processes.cores import usable_cores
-from gateway.trust import keys as api_keys
-from gateway.trust.ledger import Ledger
 from tests.e2e import statuses
-from tests.e2e.collector import Collector, Span
-from tests.e2e.harness import PATIENCE_S, Server, until
+from tests.e2e.collector import Collector, Span, named_by, traced
+from tests.e2e.harness import PATIENCE_S, Server
 from tests.e2e.statuses import Ask
 from tests.stores import write_three, write_variant
 
 TRACE, CALLER = "ab" * 16, "cd" * 8
 PARENT = f"00-{TRACE}-{CALLER}-01"
-RECORDED = re.compile(r"00-([0-9a-f]{32})-([0-9a-f]{16})-01")
 STAGES = ["receive", "route", "queue", "infer", "respond"]
 METHOD = "inference.GRPCInferenceService"
 SLOW_MS = 300
@@ -38,26 +31,6 @@ SLOW_MS = 300
 def collector() -> Iterator[Collector]:
     with Collector() as collector:
         yield collector
-
-
-def traced(models: Path, collector: Collector, delay_ms: int = 20, **settings: Any) -> Server:
-    """A server that sends its traces to `collector`, not started yet."""
-    return server_in(
-        models,
-        {
-            "OTEL_EXPORTER_OTLP_ENDPOINT": collector.url,
-            "OTEL_BSP_SCHEDULE_DELAY": str(delay_ms),
-            "OTEL_RESOURCE_ATTRIBUTES": "service.instance.id=pod-7,service.version=canary-3",
-        },
-        **settings,
-    )
-
-
-def server_in(models: Path, environment: Mapping[str, str], **settings: Any) -> Server:
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in environment.items():
-            patch.setenv(name, value)
-        return Server(models, tracing=True, **settings)
 
 
 @pytest.fixture(scope="module")
@@ -75,13 +48,6 @@ def server(tmp_path_factory: pytest.TempPathFactory, collector: Collector) -> It
 def stub_of(server: Server) -> Any:
     own = [("grpc.use_local_subchannel_pool", 1)]
     return GRPCInferenceServiceStub(grpc.insecure_channel(server.grpc_address, options=own))
-
-
-def named_by(traceparent: str) -> tuple[str, str]:
-    """The trace and the span that an answer names."""
-    found = RECORDED.fullmatch(traceparent)
-    assert found, traceparent
-    return found[1], found[2]
 
 
 def stages_of(collector: Collector, whole: Span) -> list[Span]:
@@ -131,6 +97,16 @@ def test_a_request_over_rest_with_its_callers_trace(server: Server, collector: C
     assert about["service.name"] == "gearshift"
     # What the environment says comes before what we would say ourselves.
     assert (about["service.instance.id"], about["service.version"]) == ("pod-7", "canary-3")
+
+
+def test_what_gave_way_is_said(server: Server, collector: Collector) -> None:
+    wanted = {"Gearshift-Min-Accuracy": "0.999", "Gearshift-Relax": "latency,cost,accuracy"}
+    answer = server.infer(headers={**wanted, "X-Request-Id": "gave-way"})
+    assert answer.headers["gearshift-relaxed"] == "accuracy"
+    said = collector.request("gave-way").attributes
+    assert said["gearshift.relaxed"] == ["accuracy"]
+    assert said["gearshift.reason"] == "relaxed"
+    assert said["gearshift.cached"] is False
 
 
 def test_a_request_over_grpc_with_its_callers_trace(server: Server, collector: Collector) -> None:
@@ -237,42 +213,6 @@ def test_how_requests_that_fail_end(
     server.await_idle()
 
 
-def test_one_who_is_not_let_in_is_told_too(tmp_path: Path, collector: Collector) -> None:
-    write_variant(tmp_path, "echo", "fp32")
-    ledger = Ledger(None, tmp_path / ".gearshift", "test")
-    ledger.insert(api_keys.create(api_keys.wanted({"name": "a"}), datetime.now(UTC))[0])
-    ledger.close()
-    with traced(tmp_path, collector, grpc_port=0) as server:
-        for protocol, by in (("rest", statuses.by_rest), ("grpc", statuses.by_grpc)):
-            refused = by(server, Ask(headers={"x-request-id": f"{protocol}-401"}))
-            assert refused.problem["status"] == 401
-            whole = collector.request(f"{protocol}-401")
-            assert named_by(refused.traceparent or "") == (whole.trace_id, whole.span_id)
-
-
-def test_of_a_flood_those_are_told_who_were_recorded(tmp_path: Path, collector: Collector) -> None:
-    write_variant(tmp_path, "slow", "fp32", delay_ms=50, latency_ms_at_1=50, latency_ms_at_32=50)
-    with traced(tmp_path, collector, max_queue=4, max_batch=1) as server:
-
-        def ask(number: int) -> httpx.Response:
-            return server.infer("slow", headers={"X-Request-Id": f"flood-{number}"})
-
-        with ThreadPoolExecutor(40) as clients:
-            answers = list(clients.map(ask, range(300)))
-    # The server has ended, so whatever was recorded has come.
-    spans = {(span.trace_id, span.span_id) for span in collector.spans}
-    told = [one.headers["traceparent"] for one in answers if "traceparent" in one.headers]
-    assert {named_by(one) for one in told} <= spans
-    recorded = [
-        span
-        for span in collector.spans
-        if str(span.attributes.get("gearshift.request_id")).startswith("flood-")
-    ]
-    assert len(told) == len(recorded)
-    refused = [one for one in answers if one.status_code == 429]
-    assert 0 < sum("traceparent" in one.headers for one in refused) < len(refused)
-
-
 def test_a_caller_who_leaves(server: Server, collector: Collector) -> None:
     with pytest.raises(httpx.ReadTimeout):
         server.client.post(
@@ -316,59 +256,3 @@ def test_a_batch_is_linked_with_its_requests(server: Server, collector: Collecto
     assert batch.attributes["gearshift.batch.rows"] == 3
     assert (batch.end_ns - batch.start_ns) / 1e6 >= SLOW_MS
     assert [span.span_id for span in collector.spans].count(span_id) == 1
-
-
-def test_what_was_not_sent_yet_is_sent_at_the_end(tmp_path: Path, collector: Collector) -> None:
-    write_variant(tmp_path, "echo", "fp32")
-    with traced(tmp_path, collector, delay_ms=60_000) as server:
-        server.infer(headers={"X-Request-Id": "the-last"})
-    assert [s for s in collector.spans if s.attributes.get("gearshift.request_id") == "the-last"]
-
-
-def test_a_collector_that_is_gone_is_in_nobodys_way(tmp_path: Path) -> None:
-    write_variant(tmp_path, "echo", "fp32")
-    with socket.create_server(("127.0.0.1", 0)) as silent:  # takes what comes, and never answers
-        environment = {
-            "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{silent.getsockname()[1]}",
-            "OTEL_BSP_SCHEDULE_DELAY": "10",
-            "OTEL_BSP_MAX_QUEUE_SIZE": "12",
-        }
-        with server_in(tmp_path, environment, drain_seconds=4) as server:
-            assert all(server.infer().status_code == 200 for _ in range(20))
-            assert server.metric("gearshift_traces_dropped_total") >= 20 - 2 - 2
-            assert server.infer().status_code == 200
-    assert server.process.returncode == 0
-
-
-def test_the_samplers_of_the_environment(tmp_path: Path, collector: Collector) -> None:
-    write_variant(tmp_path, "echo", "fp32")
-    environment = {
-        "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": f"{collector.url}/v1/traces",
-        "OTEL_EXPORTER_OTLP_HEADERS": "x-collector-key=swordfish",
-        "OTEL_BSP_SCHEDULE_DELAY": "10",
-        "OTEL_TRACES_SAMPLER": "parentbased_traceidratio",
-        "OTEL_TRACES_SAMPLER_ARG": "0",
-        "OTEL_SERVICE_NAME": "mine",
-    }
-    with server_in(tmp_path, environment) as server:
-        server.infer(headers={"X-Request-Id": "root"})
-        server.infer(headers={"X-Request-Id": "child", "traceparent": PARENT})
-        assert collector.request("child").resource["service.name"] == "mine"
-    names = {span.attributes.get("gearshift.request_id") for span in collector.spans}
-    assert "root" not in names
-    assert collector.headers["x-collector-key"] == "swordfish"
-
-
-@pytest.mark.skipif(usable_cores() < 2, reason="two workers need two cores")
-def test_workers_send_their_own(tmp_path: Path, collector: Collector) -> None:
-    write_variant(tmp_path, "echo", "fp32")
-    with traced(tmp_path, collector, workers=2) as server:
-        until(lambda: "\nready: http://" in server.log(), "all workers have settled")
-
-        def both_have_sent() -> bool:
-            with httpx.Client(base_url=server.client.base_url) as client:
-                client.post("/v2/models/echo/infer", json={"inputs": [statuses.IMAGE]})
-            workers = {span.resource.get("gearshift.worker") for span in collector.spans}
-            return {0, 1} <= workers
-
-        until(both_have_sent, "both workers have sent spans")
