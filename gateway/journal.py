@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol, runtime_checkable
 
-from gateway import origins
 from gateway.messages import UNTOLD, InferRequest, InferResponse, Origin, Trace
 from gateway.metrics import Metrics
+from gateway.recording import origins
 from gateway.tracing.marks import Marks
 from router.constraints import NONE, Constraints
 from router.errors import GearshiftError, Overloaded

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-from gateway import origins
 from gateway.journal import Journal
 from gateway.messages import Origin
+from gateway.recording import origins
 from gateway.trust.accounts import Caller
 from gateway.wire.problems import Headers
 from router import constraints

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from gateway import aside, origins
+from gateway import aside
 from gateway.http import codings
 from gateway.http.asgi import (
     ACCEPT_ENCODING,
@@ -40,6 +40,7 @@ from gateway.http.asgi import (
 )
 from gateway.journal import Journal
 from gateway.messages import InferRequest, InferResponse, Origin
+from gateway.recording import origins
 from gateway.service import Service
 from gateway.shed import Held, Shed, demands_nothing
 from gateway.wire import classification, demands, problems, said, v2, v2_answer

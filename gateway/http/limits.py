@@ -23,10 +23,10 @@ from uvicorn.protocols.http.httptools_impl import (
     RequestResponseCycle,
 )
 
-from gateway import origins
 from gateway.http.asgi import ANSWER, KEEP, RECEIVED_S
 from gateway.http.connections import PROGRESS_BYTES, Connection
 from gateway.http.refusals import Refusals
+from gateway.recording import origins
 from gateway.wire import problems
 from gateway.wire.problems import Headers
 

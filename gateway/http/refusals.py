@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
-from gateway import origins
+from gateway.recording import origins
 from gateway.shed import Held, demands_nothing
 from gateway.wire.problems import Headers
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import orjson
 
-# What a record says of the request it is about: see `gateway.origins.logged`.
+# What a record says of the request it is about: see `gateway.recording.origins.logged`.
 ABOUT = ("request_id", "trace_id")
 
 _PLAIN = re.compile(r"[^\s\"=\\]+")

@@ -1,6 +1,9 @@
 """Recording: what the access log and traces have in common.
 
-records    both, as far as they are wanted, from the server's start to its end
-said_of    what either says of a request
-backlog    what the event loop leaves for a thread of its own
+    records    both, as far as they are wanted, from the server's start to its end
+    origins    what a request is called, and the trace it belongs to
+    said_of    what either says of a request
+    backlog    what the event loop leaves for a thread of its own
+
+What either is by itself is in `gateway.logs` and `gateway.tracing`.
 """

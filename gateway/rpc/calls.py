@@ -17,10 +17,11 @@ from typing import Any, TypeVar
 
 import grpc
 
-from gateway import aside, origins
+from gateway import aside
 from gateway.http.asgi import too_large
 from gateway.journal import Journal
 from gateway.messages import UNTOLD
+from gateway.recording import origins
 from gateway.rpc import problems
 from gateway.rpc.infer import Asked
 from gateway.rpc.messages import parsed

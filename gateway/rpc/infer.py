@@ -8,9 +8,10 @@ import time
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from gateway import aside, origins
+from gateway import aside
 from gateway.journal import Journal
 from gateway.messages import InferRequest, InferResponse, Origin
+from gateway.recording import origins
 from gateway.rpc import messages
 from gateway.service import Service
 from gateway.wire import demands, said, v2, v2_answer

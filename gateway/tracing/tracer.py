@@ -21,9 +21,9 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import NonRecordingSpan, SpanContext, SpanKind, TraceFlags
 from opentelemetry.trace.propagation import set_span_in_context
 
-from gateway import origins
 from gateway.about import VERSION
 from gateway.messages import InferRequest, InferResponse, Origin, Trace
+from gateway.recording import origins
 from gateway.recording.backlog import Backlog
 from gateway.recording.said_of import Knows, failed
 from gateway.tracing import environment

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from gateway import origins
 from gateway.messages import InferResponse, Origin
+from gateway.recording import origins
 
 Said = list[tuple[bytes, bytes]]
 

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from gateway import origins
 from gateway.logs.lines import JsonLines, TextLines, as_json, as_text, rfc3339
 from gateway.logs.setup import start
 from gateway.logs.sink import Sink
 from gateway.messages import Origin, Trace
+from gateway.recording import origins
 from gateway.rpc import problems as rpc_problems
 from gateway.settings import Settings, SettingsError
 from gateway.wire import grpc_statuses, problems
