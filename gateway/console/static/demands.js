@@ -5,12 +5,17 @@ import { figure } from "./words.js";
 
 const STEPS = 100;
 
-// A slider's end says "none": the right one of a ceiling, the left one of a floor.
-const ceiling = (low, high) => ({
-  none: STEPS,
-  value: (position) => Number((low * (high / low) ** (position / (STEPS - 1))).toPrecision(3)),
-  position: (value) => Math.round(Math.min(STEPS - 1, Math.max(0, (Math.log(value / low) / Math.log(high / low)) * (STEPS - 1)))),
-});
+// A slider's end says "none": the right one of a ceiling, the left one of a floor. Without values
+// to choose between there is no ceiling: null.
+const ceiling = (values, down, up) => {
+  if (!values.length) return null;
+  const low = Math.min(...values) * down, high = Math.max(...values) * up;
+  return {
+    none: STEPS,
+    value: (position) => Number((low * (high / low) ** (position / (STEPS - 1))).toPrecision(3)),
+    position: (value) => Math.round(Math.min(STEPS - 1, Math.max(0, (Math.log(value / low) / Math.log(high / low)) * (STEPS - 1)))),
+  };
+};
 const floor = (low, high) => ({
   none: 0,
   value: (position) => Number((low + ((high - low) * (position - 1)) / (STEPS - 1)).toFixed(2)),
@@ -34,8 +39,8 @@ export class Demands {
     this.reference = reference?.accuracy ?? 1;
     const least = Math.min(...of("accuracy_low"), 1);
     this.scales = {
-      max_latency_ms: ceiling(Math.min(...of("p50_ms")) / 2, Math.max(...of("p99_ms")) * 4),
-      max_cost_usd_per_million: ceiling(Math.min(...of("cost_usd_per_million")) / 2, Math.max(...of("cost_usd_per_million")) * 2),
+      max_latency_ms: ceiling([...of("p50_ms"), ...of("p99_ms")], 1 / 2, 4),
+      max_cost_usd_per_million: ceiling(of("cost_usd_per_million"), 1 / 2, 2),
       relative: floor(Math.floor((100 * least) / this.reference) - 1, 100),
       absolute: floor(Math.floor(100 * least) - 1, 100),
     };
@@ -63,11 +68,13 @@ export class Demands {
   }
 
   #slider(key, text, unit, none) {
+    const empty = this.scales[key] === null;
+    const free = empty && this.model.variants.some((one) => one[key.slice(4)] === 0);
     return h("div", { class: "demand" },
       h("label", { for: `at-${key}` }, text),
-      h("input", { type: "range", id: `at-${key}`, "data-key-of": key, min: 0, max: STEPS, value: none, "aria-valuetext": "none" }),
+      h("input", { type: "range", id: `at-${key}`, "data-key-of": key, min: 0, max: STEPS, value: none, "aria-valuetext": free ? "free" : "none", disabled: empty }),
       h("span", { class: "exact" },
-        h("input", { type: "number", name: key, min: 0, step: "any", placeholder: "none", "aria-label": `${text}: the figure` }), unit));
+        h("input", { type: "number", name: key, min: 0, step: "any", placeholder: free ? "free" : "none", "aria-label": `${text}: the figure`, disabled: empty }), unit));
   }
 
   #scale(key) {
@@ -94,6 +101,7 @@ export class Demands {
   #place(key, moved) {
     if (!key) return;
     const slider = byId(`at-${key}`), scale = this.#scale(key), value = this.form.elements[key].value;
+    if (scale === null) return;
     if (!moved) slider.value = Number(value) > 0 ? scale.position(Number(value)) : scale.none;
     slider.setAttribute("aria-valuetext", value === "" ? "none" : `${figure(Number(value), 4)}${key === "min_accuracy" ? " percent" : ""}`);
   }

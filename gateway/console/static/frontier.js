@@ -18,11 +18,18 @@ export function drawFrontier(root, model, axis, asked, decision) {
   }
   const width = Math.max(280, root.clientWidth || 560);
   const cost = axis === "cost";
-  const middle = (one) => (cost ? one.cost_usd_per_million : one.p50_ms);
-  const right = (one) => (cost ? one.cost_usd_per_million : one.p99_ms);
+  const positive = variants.flatMap((one) => (cost ? [one.cost_usd_per_million] : [one.p50_ms, one.p99_ms])).filter((value) => value > 0);
+  if (!positive.length) {
+    show(root, h("p", { class: "empty" }, cost ? "Every variant costs nothing here: the price of a lane is 0." : "No variant takes any time."));
+    return;
+  }
+  // What is 0 has no place on such a scale: it stands at the left.
+  const least = Math.min(...positive);
+  const middle = (one) => Math.max(least, cost ? one.cost_usd_per_million : one.p50_ms);
+  const right = (one) => Math.max(least, cost ? one.cost_usd_per_million : one.p99_ms);
   const limit = cost ? asked.max_cost_usd_per_million : asked.max_latency_ms;
-  const live = cost ? [] : variants.filter((one) => one.live).map((one) => one.live.p50_ms);
-  const known = [...variants.flatMap((one) => [middle(one), right(one)]), ...live].filter((value) => value > 0);
+  const live = cost ? [] : variants.filter((one) => one.live?.p50_ms > 0).map((one) => one.live.p50_ms);
+  const known = [...positive, ...live];
   const x = logarithmic(
     [Math.min(...known) / 1.35, Math.max(...known) * 1.35],
     [EDGE.left, width - EDGE.right],
@@ -77,7 +84,7 @@ export function drawFrontier(root, model, axis, asked, decision) {
     const px = x(middle(one)), py = y(one.accuracy);
     const spot = places[named.indexOf(one)];
     const state = one.name === chosen ? "chosen" : refused.has(one.name) || one.state !== "ready" ? "dim" : "";
-    const lived = !cost && one.live ? x(one.live.p50_ms) : null;
+    const lived = !cost && one.live?.p50_ms > 0 ? x(one.live.p50_ms) : null;
     return s("g", { class: `mark ${colour[one.name]} ${state}`, "data-key": `mark-${one.name}`, "data-card": one.name },
       s("title", null, `${one.name}: ${percent(one.accuracy)} [${percent(one.accuracy_low)}, ${percent(one.accuracy_high)}], ` +
         `p50 ${ms(one.p50_ms)}, p99 ${ms(one.p99_ms)}, ${usd(one.cost_usd_per_million)} per million`),

@@ -61,9 +61,18 @@ async function library(state) {
   page.library = await loaded;
 }
 
+// The model that the address names, or nothing where it is no text at all.
+function named() {
+  try {
+    return decodeURIComponent(location.hash.slice(1));
+  } catch {
+    return "";
+  }
+}
+
 function took(state) {
   page.state = state;
-  const wanted = decodeURIComponent(location.hash.slice(1)) || page.model?.name;
+  const wanted = named() || page.model?.name;
   const model = state.models.find((one) => one.name === wanted) ?? state.models[0] ?? null;
   const before = page.model;
   page.model = model;
@@ -176,6 +185,11 @@ byId("key").addEventListener("close", () => {
   page.historyAt = -Infinity;
   trial.barred = false;
   look();
+});
+// The address behind its # is the model's: the link moves the focus alone.
+document.querySelector(".skip").addEventListener("click", (event) => {
+  event.preventDefault();
+  byId(page.model ? "model" : "nothing").focus();
 });
 byId("pause").addEventListener("click", ({ target }) => {
   page.paused = !page.paused;

@@ -12,9 +12,11 @@ const STATES = {
 };
 export const stateOf = (state) => STATES[state] ?? ["wait", state];
 
-// The colour of each variant of a model, by its place in the list: a class of page.css.
+// The colour of each variant of a model, by its place in the list: a class of page.css. Another
+// eight are darker, and eight more lighter; beyond that they come again.
+const COLOURS = 24;
 export const colours = (model) =>
-  Object.fromEntries(model.variants.map((variant, index) => [variant.name, `c${index % 8}`]));
+  Object.fromEntries(model.variants.map((variant, index) => [variant.name, `c${index % COLOURS}`]));
 
 export function figure(value, digits = 3) {
   if (value === null || value === undefined || !Number.isFinite(value)) return "–";
