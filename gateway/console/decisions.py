@@ -9,7 +9,8 @@ from __future__ import annotations
 import re
 import time
 from collections import deque
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable, Iterator
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 from gateway.messages import InferRequest, InferResponse, Origin
@@ -26,8 +27,13 @@ from router.errors import (
     Unsatisfiable,
 )
 
-# Kept of each: answers come thousands a second, refusals are what one looks for.
-_MOST = 256
+# Kept of each model: answers come thousands a second, refusals are what one looks for, and those of
+# one kind may come by the thousand as well.
+_MOST_ANSWERS = 256
+_MOST_OF_A_FAILURE = 64
+OK = "ok"
+"""The outcome of an answer; that of a failure is its error's code."""
+
 # Errors whose texts are the server's own. The others may quote what their callers sent, or what an
 # engine made of it.
 _OWN_WORDS = (Unsatisfiable, Overloaded, NotReady, DeadlinePassed, CallerLeft, Unauthorized)
@@ -54,16 +60,18 @@ class _Kept(NamedTuple):
 
 
 class Decisions:
-    """The latest answers and the latest failures. Used on the event loop's thread alone.
+    """The latest answers and failures of each model. Used on the event loop's thread alone.
 
     Args:
         known: whether a model is one of the store's; the names of others are their callers' words.
+            What was kept of a model that is none any more is shown until another one comes.
     """
 
     def __init__(self, known: Callable[[str], bool]) -> None:
         self._known = known
-        self._answers: deque[tuple[Any, ...]] = deque(maxlen=_MOST)
-        self._failures: deque[_Kept] = deque(maxlen=_MOST)
+        self._answers: dict[str, deque[tuple[Any, ...]]] = {}
+        # By model and outcome; of models that are not known, under none.
+        self._failures: dict[tuple[str, str], deque[_Kept]] = {}
         self._last = 0
 
     def answered(
@@ -74,13 +82,17 @@ class Decisions:
         if number <= self._last:
             number = self._last + 1
         self._last = number
+        answers = self._answers.get(request.model)
+        if answers is None:
+            self._forget()
+            answers = self._answers[request.model] = deque(maxlen=_MOST_ANSWERS)
         # Not one of `_Kept`, which takes three times as long to make.
-        self._answers.append(
+        answers.append(
             (
                 number,
                 at_s,
                 request.model,
-                "ok",
+                OK,
                 response.decision,
                 request.constraints,
                 request.origin.tenant,
@@ -103,11 +115,16 @@ class Decisions:
     ) -> None:
         """One request ended without an answer."""
         self._last = number = max(self._last + 1, int(at_s * 1e6))
-        self._failures.append(
+        key = model if self._known(model) else "", error.code
+        failures = self._failures.get(key)
+        if failures is None:
+            self._forget()
+            failures = self._failures[key] = deque(maxlen=_MOST_OF_A_FAILURE)
+        failures.append(
             _Kept(
                 number,
                 at_s,
-                model if self._known(model) else "",
+                key[0],
                 error.code,
                 error.decision,
                 NONE if request is None else request.constraints,
@@ -126,22 +143,47 @@ class Decisions:
         return self._last
 
     def since(
-        self, number: int, model: str | None, names: Callable[[str], Collection[str]], limit: int
+        self,
+        number: int,
+        names: Callable[[str], Collection[str]],
+        limit: int,
+        *,
+        model: str | None = None,
+        outcome: str | None = None,
     ) -> list[dict[str, Any]]:
         """Those with a number above that one, the newest first, as plain JSON values.
 
         Args:
-            model: of this model alone.
             names: the variants of a model and their aliases; a request may have asked for others.
             limit: so many at most.
+            model: of this model alone.
+            outcome: with this one alone: `OK`, or an error's code.
         """
         found = [
             kept
-            for kept in (*map(_Kept._make, self._answers), *self._failures)
-            if kept.id > number and model in (None, kept.model)
+            for (of, ended), some in self._every()
+            if model in (None, of) and outcome in (None, ended)
+            for kept in some
+            if kept[0] > number
         ]
-        found.sort(key=lambda kept: -kept.id)
-        return [_shown(kept, names) for kept in found[:limit]]
+        found.sort(key=itemgetter(0), reverse=True)
+        return [_shown(_Kept._make(kept), names) for kept in found[:limit]]
+
+    def outcomes(self, model: str | None = None) -> list[str]:
+        """Those of which some are kept: of this model, or of any."""
+        return sorted({ended for (of, ended), _ in self._every() if model in (None, of)})
+
+    def _every(self) -> Iterator[tuple[tuple[str, str], Iterable[tuple[Any, ...]]]]:
+        for model, answers in self._answers.items():
+            yield (model, OK), answers
+        yield from self._failures.items()
+
+    def _forget(self) -> None:
+        """Drop what is kept of models that are gone: names may come and go for ever."""
+        for model in [each for each in self._answers if not self._known(each)]:
+            del self._answers[model]
+        for key in [key for key in self._failures if key[0] and not self._known(key[0])]:
+            del self._failures[key]
 
 
 def stated(constraints: Constraints) -> dict[str, Any]:
@@ -193,7 +235,7 @@ def _shown(kept: _Kept, names: Callable[[str], Collection[str]]) -> dict[str, An
     }
     if decision is not None:
         body["refused"] = [refusal.as_json() for refusal in decision.refused]
-    if kept.outcome != "ok":
+    if kept.outcome != OK:
         body["error"] = {"code": kept.outcome, "detail": kept.detail}
     elif decision is not None:
         body |= {

@@ -98,9 +98,16 @@ class Console:
         """What became of requests in the last `minutes`, up to 15, of all workers."""
         return joined((await self._asked({"what": "history", "minutes": minutes})).values())
 
-    async def decisions(self, since: int, model: str | None, limit: int) -> dict[str, Any]:
-        """The latest decisions after the one with that number, of all workers."""
-        question = {"what": "decisions", "since": since, "model": model, "limit": limit}
+    async def decisions(
+        self, since: int, model: str | None, outcome: str | None, limit: int
+    ) -> dict[str, Any]:
+        """The latest decisions after the one with that number, of all workers.
+
+        Args:
+            model, outcome: of these alone; see `gateway.console.decisions.Decisions.since`.
+        """
+        which = {"model": model, "outcome": outcome}
+        question = {"what": "decisions", "since": since, "limit": limit, **which}
         return joining.decisions(await self._asked(question), limit)
 
     async def _asked(self, question: Question) -> dict[int, Any]:
@@ -120,10 +127,16 @@ class Console:
             case "history":
                 return self._history.share(question["minutes"], at_s)
             case "decisions":
+                model = question["model"]
                 found = self._decisions.since(
-                    question["since"], question["model"], self._names, question["limit"]
+                    question["since"],
+                    self._names,
+                    question["limit"],
+                    model=model,
+                    outcome=question["outcome"],
                 )
-                return {"last": self._decisions.now(), "decisions": found}
+                outcomes = self._decisions.outcomes(model)
+                return {"last": self._decisions.now(), "outcomes": outcomes, "decisions": found}
             case other:
                 raise ValueError(f"nothing is known of {other!r}")
 

@@ -81,7 +81,8 @@ def decisions(shares: Mapping[int, Mapping[str, Any]], limit: int) -> dict[str, 
     last = min(share["last"] for share in shares.values())
     found = [each for share in shares.values() for each in share["decisions"] if each["id"] <= last]
     found.sort(key=lambda each: -int(each["id"]))
-    return {"last": last, "decisions": found[:limit]}
+    outcomes = sorted({each for share in shares.values() for each in share["outcomes"]})
+    return {"last": last, "outcomes": outcomes, "decisions": found[:limit]}
 
 
 def _model(own: Mapping[str, Any], shares: list[Mapping[str, Any]]) -> dict[str, Any]:

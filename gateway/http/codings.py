@@ -64,18 +64,27 @@ def inflate(body: bytes, coding: bytes, limit_bytes: int) -> bytes:
 @lru_cache(maxsize=256)
 def chosen(accept: bytes) -> str | None:
     """The coding of a large answer by `Accept-Encoding` (RFC 9110, 12.5.3); None for none."""
-    weights: dict[str, float] = {}
-    for part in accept.decode("latin-1").lower().split(","):
-        name, *parameters = (piece.strip() for piece in part.split(";"))
-        weights[name] = _weight(parameters)
-    anything = weights.get("*", 0.0)
-    best = max(_ENCODERS, key=lambda name: weights.get(name, anything))
-    return best if weights.get(best, anything) > 0 else None
+    weights = {name: _weight_of(accept, name) for name in _ENCODERS}
+    best = max(weights, key=lambda name: weights[name])
+    return best if weights[best] > 0 else None
+
+
+def takes(accept: bytes, coding: str) -> bool:
+    """Whether who sent this `Accept-Encoding` takes an answer in that coding."""
+    return _weight_of(accept, coding) > 0
 
 
 def deflated(body: bytes, coding: str) -> bytes:
     """`body` in a coding that `chosen` named. Takes long: not for the event loop."""
     return _ENCODERS[coding](body)
+
+
+def _weight_of(accept: bytes, coding: str) -> float:
+    weights: dict[str, float] = {}
+    for part in accept.decode("latin-1").lower().split(","):
+        name, *parameters = (piece.strip() for piece in part.split(";"))
+        weights[name] = _weight(parameters)
+    return weights.get(coding, weights.get("*", 0.0))
 
 
 def _weight(parameters: list[str]) -> float:

@@ -4,7 +4,7 @@
     GET /console/FILE           its scripts and styles, and the charts' library if it is installed
     GET /console/state          what is served now, by which lanes, and what waits
     GET /console/history        ?minutes=15: what became of requests, in steps of five seconds
-    GET /console/decisions      ?since=ID&model=M&limit=100: the latest decisions, newest first
+    GET /console/decisions      ?since=ID&model=M&outcome=O&limit=100: the latest, newest first
         /console/admin/...      what an operator may change, as under /admin on the admin port
 
 The page and its files need no key: it asks for one where there are any. Nothing but this server is
@@ -24,16 +24,20 @@ from fastapi.responses import Response
 from gateway import aside
 from gateway.about import VERSION
 from gateway.console import files
+from gateway.console.decisions import OK
 from gateway.console.files import File
 from gateway.console.history import MINUTES
 from gateway.http import codings, rollout
 from gateway.http.asgi import CALLER
 from gateway.protocols import Parts
 from gateway.trust.access import ANYBODY
+from gateway.wire import problems
 from router.card import NAME_PATTERN
 from router.errors import InvalidRequest
 
+_READ = ["GET", "HEAD"]
 _MOST_DECISIONS = 500
+_OUTCOMES = (OK, *sorted(error.code for error in problems.STATUSES))
 _SAFE = {
     "x-content-type-options": "nosniff",
     "referrer-policy": "no-referrer",
@@ -63,7 +67,7 @@ def mount(app: FastAPI, parts: Parts) -> None:
     page = named.pop(files.PAGE, None)
     if page is not None:
 
-        @app.get("/", include_in_schema=False)
+        @app.api_route("/", methods=_READ, include_in_schema=False)
         async def index(request: Request) -> Response:
             return _file(page, request, _PAGE_HEADERS)
 
@@ -75,7 +79,7 @@ def mount(app: FastAPI, parts: Parts) -> None:
 
 
 def _mount_file(app: FastAPI, name: str, file: File) -> None:
-    @app.get(f"/console/{name}", include_in_schema=False)
+    @app.api_route(f"/console/{name}", methods=_READ, include_in_schema=False)
     async def one(request: Request) -> Response:
         return _file(file, request, _SAFE)
 
@@ -107,7 +111,10 @@ def _mount_data(app: FastAPI, parts: Parts, *, charts: bool) -> None:
         model = request.query_params.get("model")
         if model is not None and model not in parts.service.fleet.everything():
             raise InvalidRequest("model", model, f"a model of the store, matching {NAME_PATTERN}")
-        return await _json(await console.decisions(since, model, limit), request)
+        outcome = request.query_params.get("outcome")
+        if outcome is not None and outcome not in _OUTCOMES:
+            raise InvalidRequest("outcome", outcome, "one of " + ", ".join(_OUTCOMES))
+        return await _json(await console.decisions(since, model, outcome, limit), request)
 
 
 def _number(request: Request, name: str, default: int, least: int = 1) -> int:
@@ -122,11 +129,15 @@ def _number(request: Request, name: str, default: int, least: int = 1) -> int:
 async def _json(value: dict[str, Any], request: Request) -> Response:
     headers = {**_SAFE, "cache-control": "no-store", "vary": "accept-encoding"}
     body = orjson.dumps(value)
-    coding = codings.chosen(request.headers.get("accept-encoding", "").encode("latin-1"))
+    coding = codings.chosen(_accepts(request))
     if coding is not None and len(body) >= codings.LEAST_BYTES:
         body = await aside.run(codings.deflated, body, coding)
         headers["content-encoding"] = coding
     return Response(body, headers=headers, media_type="application/json")
+
+
+def _accepts(request: Request) -> bytes:
+    return request.headers.get("accept-encoding", "").encode("latin-1")
 
 
 def _file(file: File, request: Request, headers: dict[str, str]) -> Response:
@@ -135,7 +146,7 @@ def _file(file: File, request: Request, headers: dict[str, str]) -> Response:
         return Response(None, 304, headers=headers)
     headers["content-type"] = file.media_type
     content = file.content
-    if file.zipped and "gzip" in request.headers.get("accept-encoding", ""):
+    if file.zipped and codings.takes(_accepts(request), "gzip"):
         content = file.zipped
         headers["content-encoding"] = "gzip"
     return Response(content, headers=headers)

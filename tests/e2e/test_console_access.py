@@ -54,6 +54,34 @@ def test_the_page_and_its_files_lead_nowhere_else(server: Server) -> None:
         assert raw == file.content
 
 
+@pytest.mark.parametrize("path", ["/", "/console/main.js"])
+def test_files_come_in_the_coding_that_was_asked_for(server: Server, path: str) -> None:
+    for accepts, coding in (
+        ("gzip", "gzip"),
+        ("br, GZIP;q=0.5", "gzip"),
+        ("*", "gzip"),
+        ("gzip;q=0", None),
+        ("*, gzip;q=0", None),
+        ("x-notgzip", None),
+        ("", None),
+    ):
+        answer = server.client.get(path, headers={"accept-encoding": accepts})
+        assert answer.headers.get("content-encoding") == coding, accepts
+
+
+@pytest.mark.parametrize("path", ["/", "/console/main.js"])
+def test_a_head_is_what_the_whole_would_begin_with(server: Server, path: str) -> None:
+    whole, head = server.client.get(path), server.client.head(path)
+    assert (head.status_code, head.content) == (200, b"")
+    same = dict(whole.headers), dict(head.headers)
+    for headers in same:
+        for own in ("date", "x-request-id"):
+            headers.pop(own, None)
+    assert same[0] == same[1]
+    unchanged = server.client.head(path, headers={"if-none-match": head.headers["etag"]})
+    assert unchanged.status_code == 304
+
+
 @pytest.mark.parametrize("name", ["..", "%2e%2e", "..%2fstate.py", "../files.py", "x.js", "%00.js"])
 def test_no_file_but_the_pages_own(server: Server, name: str) -> None:
     host, _, port = server.address.rpartition(":")
@@ -98,6 +126,7 @@ def ask(keyed: Server, path: str, key: str, method: str = "GET") -> httpx.Respon
 def test_the_page_needs_no_key_and_its_data_do(keyed: Server, keys: dict[str, str]) -> None:
     for path in ("/", "/console/charts.js", "/console/main.js", "/console/icon.svg"):
         assert ask(keyed, path, "").status_code == 200, path
+        assert ask(keyed, path, "", "HEAD").status_code == 200, path
     for path in DATA:
         assert_problem(ask(keyed, path, ""), 401)
         assert_problem(ask(keyed, path, keys["infer"]), 403)

@@ -97,6 +97,17 @@ def test_a_refusal_is_told_with_who_refused(server: Server) -> None:
     assert later["decisions"] == [] and later["last"] > found["last"]
 
 
+def test_a_refusal_is_found_behind_any_number_of_answers(server: Server) -> None:
+    assert server.infer(headers={"Gearshift-Min-Accuracy": "0.999"}).status_code == 422
+    for _ in range(3):
+        assert server.infer().is_success
+    assert latest(server, model="echo")["outcome"] == "ok"
+    assert latest(server, model="echo", outcome="unsatisfiable")["error"] is not None
+    assert latest(server, outcome="ok")["error"] is None
+    told = server.client.get("/console/decisions?model=echo&outcome=ok&limit=1").json()
+    assert {"ok", "unsatisfiable"} <= set(told["outcomes"])
+
+
 def test_grpc_calls_are_told_too(server: Server) -> None:
     tensor = grpcclient.InferInput("image", [1, 4], "FP32")
     tensor.set_data_from_numpy(np.zeros((1, 4), np.float32))
@@ -128,6 +139,7 @@ def test_history_and_live_figures_follow_traffic(server: Server) -> None:
         ("/console/decisions?since=-1", "since"),
         ("/console/decisions?limit=1.5", "limit"),
         ("/console/decisions?model=nothing", "model"),
+        ("/console/decisions?outcome=good", "outcome"),
     ],
 )
 def test_a_bad_question_is_told_so(server: Server, path: str, field: str) -> None:
