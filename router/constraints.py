@@ -77,6 +77,9 @@ class Constraints:
         variant: the one variant, or alias, that may answer.
         relax: what may give way when nothing fits, the first named giving way first.
         priority: who is shed first.
+        imposed: whether the deadline is a transport's or a client library's, which sets one for
+            every request. It holds like any other, and is no wish: the operator's default still is
+            for a request that states nothing besides.
     """
 
     max_latency_ms: float | None = None
@@ -86,6 +89,7 @@ class Constraints:
     variant: str | None = None
     relax: tuple[Relaxable, ...] = ()
     priority: Priority = "normal"
+    imposed: bool = False
 
 
 NONE = Constraints()
@@ -135,9 +139,10 @@ def pin(constraints: Constraints, variant: str, field: str) -> Constraints:
 
 
 def or_default(constraints: Constraints, default: Constraints) -> Constraints:
-    """The operator's default for a request that demands nothing; its priority stays its own."""
+    """The operator's default for a request that demands nothing; its priority stays its own, and
+    so does a deadline that was imposed on it."""
     demands_nothing = (
-        constraints.max_latency_ms is None
+        (constraints.max_latency_ms is None or constraints.imposed)
         and constraints.min_accuracy is None
         and constraints.max_cost_usd_per_million is None
         and constraints.optimize is None
@@ -145,17 +150,22 @@ def or_default(constraints: Constraints, default: Constraints) -> Constraints:
     )
     if not demands_nothing or default == NONE:
         return constraints
-    return replace(default, priority=constraints.priority)
+    own = replace(default, priority=constraints.priority)
+    imposed_ms = constraints.max_latency_ms
+    if imposed_ms is not None and imposed_ms < (own.max_latency_ms or math.inf):
+        # After that one nobody is there to read an answer, so it is not the operator's to relax.
+        own = replace(own, relax=tuple(each for each in own.relax if each != "latency"))
+    return tighten(own, imposed_ms)
 
 
 def tighten(constraints: Constraints, max_latency_ms: float | None) -> Constraints:
-    """`constraints` with the tighter of its own deadline and this one."""
+    """`constraints` with the tighter of its own deadline and this one, which is imposed."""
     if max_latency_ms is None:
         return constraints
     own = constraints.max_latency_ms
-    return replace(
-        constraints, max_latency_ms=max_latency_ms if own is None else min(own, max_latency_ms)
-    )
+    if own is None:
+        return replace(constraints, max_latency_ms=max_latency_ms, imposed=True)
+    return replace(constraints, max_latency_ms=min(own, max_latency_ms))
 
 
 # Callers repeat themselves: the same few headers come with every request of one app.

@@ -216,6 +216,39 @@ def test_the_default_is_for_those_who_demand_nothing() -> None:
     assert or_default(own, default) == own
 
 
+DEFAULT = Constraints(
+    max_latency_ms=50.0, min_accuracy=Floor(0.99, relative=True), relax=("cost", "latency")
+)
+
+
+@pytest.mark.parametrize(
+    ("headers", "parameters"),
+    [
+        ((("x-envoy-expected-rq-timeout-ms", "60000"),), {}),
+        ((("grpc-timeout", "60S"),), {}),
+        ((), {"timeout": 60_000_000}),
+    ],
+)
+def test_a_deadline_of_the_transport_is_no_wish(
+    headers: tuple[tuple[str, str], ...], parameters: dict[str, object]
+) -> None:
+    imposed = parse(headers, parameters)
+    assert imposed.max_latency_ms == 60_000
+    assert or_default(imposed, DEFAULT) == DEFAULT
+    assert or_default(imposed, NONE) == imposed
+    stated = parse((*headers, ("gearshift-max-latency-ms", "70000")), parameters)
+    assert stated.max_latency_ms == 60_000
+    assert or_default(stated, DEFAULT) == stated
+
+
+def test_a_tighter_deadline_of_the_transport_is_kept_and_not_relaxed() -> None:
+    kept = or_default(parse((("grpc-timeout", "20m"),)), DEFAULT)
+    assert kept.max_latency_ms == 20
+    assert kept.min_accuracy == DEFAULT.min_accuracy
+    assert kept.relax == ("cost",)
+    assert or_default(kept, DEFAULT) == kept
+
+
 def test_a_floor_reads_back_as_it_is_written() -> None:
     assert str(Floor(0.97)) == "0.97"
     assert str(Floor(0.991, relative=True)) == "99.1%"
