@@ -125,6 +125,7 @@ def create_app(
         gateway.settings.SettingsError: the memory limit does not hold one variant of every model,
             or the certificate is not usable.
         gateway.processes.ports.PortUnusable: a protocol's own port cannot be listened on.
+        gateway.trust.ledger.LedgerForbidden: there are keys that this user may not read.
     """
     ending = ending or Ending(settings.drain_seconds)
     secured = tls.of(settings)
@@ -132,6 +133,7 @@ def create_app(
     journal = Journal(metrics)
     service = Service(settings, journal, read, secured)
     ledger = Ledger(settings.database, settings.state_folder, secrets.token_hex(8))
+    ledger.check()
     loopback = ports.is_loopback(settings.host)
     access = Access(ledger, metrics, require_keys=settings.require_keys, loopback=loopback)
     console = None if settings.console == "off" else Console(service, journal, place)

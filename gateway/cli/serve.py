@@ -26,6 +26,7 @@ from gateway.processes.ports import PortUnusable
 from gateway.processes.worker import Place
 from gateway.processes.workers import Supervisor
 from gateway.settings import Settings, SettingsError
+from gateway.trust.ledger import LedgerForbidden
 
 if TYPE_CHECKING:
     from gateway.service import Service
@@ -46,8 +47,8 @@ def serve(
 
     Example: gearshift serve --models models --port 8080 --default-min-accuracy 99%
 
-    Exit code: 0 after a clean end; 1 when the store, the address or the port cannot be used; 2 for
-    a setting that makes no sense.
+    Exit code: 0 after a clean end; 1 when the store, its keys, the address or the port cannot be
+    used; 2 for a setting that makes no sense.
     """
     chosen = load(options, config)
     if chosen.workers == 1:
@@ -127,7 +128,7 @@ def run(
 
     try:
         app = create_app(chosen, settled, place=place, ending=ending, read=read)
-    except (StoreUnusable, PortUnusable) as error:
+    except (StoreUnusable, PortUnusable, LedgerForbidden) as error:
         listener.close()
         fail(str(error), STORE_PROBLEM)
     except SettingsError as error:  # one that only the store shows to make no sense

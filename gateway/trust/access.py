@@ -3,7 +3,8 @@
 Every protocol asks before it reads a request's body, and says when the request has ended. While no
 key was ever made and none is required, everybody may infer and read, and administrate from this
 machine alone. What keys use is counted here, and told to the ledger once a second, from another
-thread: while its database is gone or locked, requests go on by what was known last.
+thread: while its database is gone or locked, requests go on by the keys that were known last. Where
+none was known, one may have been made in what cannot be read: then nobody gets in.
 """
 
 from __future__ import annotations
@@ -97,7 +98,12 @@ class Access:
         self._thread.shutdown(wait=False)
 
     def enter(
-        self, authorization: bytes | None, scope: Scope, *, loopback: bool | None = None
+        self,
+        authorization: bytes | None,
+        scope: Scope,
+        *,
+        loopback: bool | None = None,
+        forwarded: bool = False,
     ) -> Caller:
         """Let a request in; `leave` must follow.
 
@@ -105,6 +111,7 @@ class Access:
             authorization: the header of that name, as it came.
             loopback: whether only this machine reaches the port it came by; by default as the
                 public one.
+            forwarded: whether a proxy passed it on, so that it is not from this machine.
 
         Raises:
             Unauthorized, Forbidden, RateLimited, BudgetSpent.
@@ -113,7 +120,11 @@ class Access:
         if self._version is None:
             raise NotReady(f"the keys cannot be read: {self._unreadable}", 1.0)
         if not (self._version or self._require_keys):
-            if scope != "admin" or (self._loopback if loopback is None else loopback):
+            if scope != "admin":
+                return ANYBODY
+            if forwarded:
+                raise self._stranger("a key is needed to administrate through a proxy")
+            if self._loopback if loopback is None else loopback:
                 return ANYBODY
             raise self._stranger("a key is needed to administrate from another machine")
         found = keys.presented(authorization)
@@ -135,10 +146,14 @@ class Access:
         self._metrics.key_entered(key.name)
         return account.caller
 
-    def may(self, caller: Caller, scope: Scope) -> bool:
-        """Whether `caller`, who came in by the public port, may do what needs `scope`."""
+    def may(self, caller: Caller, scope: Scope, *, forwarded: bool = False) -> bool:
+        """Whether `caller`, who came in by the public port, may do what needs `scope`.
+
+        Args:
+            forwarded: as `enter` has it.
+        """
         if caller is ANYBODY:
-            return scope != "admin" or self._loopback
+            return scope != "admin" or (self._loopback and not forwarded)
         account = self._accounts.get(caller.id)
         return account is not None and account.key.may(scope)
 
@@ -227,7 +242,7 @@ class Access:
                 await self.exchange()
             except Exception:  # such as a row that somebody wrote by hand
                 _LOG.exception("what the ledger holds cannot be understood")
-                self._metrics.ledger_up(False)
+                self._unsettled("what it holds cannot be understood")
 
     async def exchange(self) -> None:
         """Tell the ledger what was used, and hear what the others did, and which keys there are."""
@@ -250,6 +265,10 @@ class Access:
 
     def _unsettled(self, why: str) -> None:
         self._unreadable = why
+        if not self._version:
+            # "There is no key" is nothing to go on by: the first may be in what cannot be read.
+            self._version = None
+            self.open = False
         self._metrics.ledger_up(False)
         if self._settled:
             self._settled = False

@@ -7,13 +7,13 @@ admitted: each calls `exchange` once a second.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gateway.trust import ledger_file
 from gateway.trust.keys import SCOPES, Key
 from router.quota import Limits
 
@@ -31,6 +31,10 @@ _GONE_AFTER = 10
 
 class LedgerUnusable(Exception):
     """The database cannot be read or written now; the message says why."""
+
+
+class LedgerForbidden(LedgerUnusable):
+    """The database is there, and this process's user may not use it: waiting does not mend it."""
 
 
 class NameTaken(Exception):
@@ -88,7 +92,6 @@ class Ledger:
     """
 
     def __init__(self, url: str | None, folder: Path, process: str) -> None:
-        self._folder = folder
         self._file = folder / FILE if url is None else None
         self._url = url or f"sqlite:///{folder / FILE}"
         self._process = process
@@ -126,6 +129,18 @@ class Ledger:
         everyone = spent.keys() | running.keys()
         totals = {key: Total(*spent.get(key, (0, 0.0)), running.get(key, 0)) for key in everyone}
         return View(found, keys, totals, buckets)
+
+    def check(self) -> None:
+        """Whether this process's user may use the file, where there is one.
+
+        Raises:
+            LedgerForbidden: it may not, or may not even tell.
+        """
+        if self._file is not None and self._is_there():
+            try:
+                ledger_file.check(self._file)
+            except PermissionError as error:
+                raise LedgerForbidden(str(error)) from error
 
     def keys(self) -> tuple[Key, ...]:
         """Every key there ever was.
@@ -240,9 +255,7 @@ class Ledger:
         self._is_there()
         try:
             if self._file is not None:
-                self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-                # Readable by its owner alone, from its first byte on.
-                os.close(os.open(self._file, os.O_CREAT | os.O_RDWR, 0o600))
+                ledger_file.begin(self._file)
             tables.create(self._opened())
             self._was_made = True
         except (OSError, SQLAlchemyError) as error:
@@ -252,9 +265,12 @@ class Ledger:
         """Whether there is a database. One that was there once may not be begun anew.
 
         Raises:
-            LedgerUnusable: it was there, and is gone.
+            LedgerUnusable: it was there, and is gone; or its folder does not say.
         """
-        found = self._file is None or self._file.exists()
+        try:
+            found = self._file is None or self._file.exists()
+        except OSError as error:  # a folder that this user may not look into
+            raise LedgerForbidden(f"{self._file}: {error.strerror}") from error
         if self._was_there and not found:
             raise LedgerUnusable(f"{self._file} is gone")
         self._was_there = found

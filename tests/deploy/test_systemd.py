@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import shlex
 import signal
@@ -16,6 +17,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from gateway.processes.workers import _GRACE_S
 from gateway.settings import PREFIX, Settings
 from tests.e2e.harness import until
 from tests.needs import program
@@ -23,7 +25,6 @@ from tests.stores import write_variant
 
 UNIT = Path(__file__).parents[2] / "deploy" / "systemd" / "gearshift.service"
 _INSTALLED = "/opt/gearshift/bin/"
-_GRACE_S = 5.0  # what a supervisor of workers leaves them beyond drain_seconds
 
 
 def _unit() -> dict[str, list[str]]:
@@ -84,6 +85,27 @@ def test_its_settings_exist_and_its_folders_are_the_ones_that_systemd_makes() ->
     assert given["store_cache"] == f"/var/cache/{cache}"
     (checked,) = _unit()["ExecStartPre"]
     assert checked.split()[1:] == ["verify", given["models"]]
+
+
+def test_keys_are_made_as_its_user_in_its_folder() -> None:
+    said = [line.removeprefix("#").strip() for line in UNIT.read_text("utf-8").splitlines()]
+    page = (UNIT.parents[2] / "docs" / "how-to" / "deploy.md").read_text("utf-8").splitlines()
+    for lines in (said, page):
+        (begin,) = [at for at, line in enumerate(lines) if line.startswith("systemd-run ")]
+        end = next(at for at in range(begin, len(lines)) if not lines[at].endswith("\\"))
+        words = shlex.split(" ".join(line.rstrip("\\") for line in lines[begin : end + 1]))
+        pairs = list(itertools.pairwise(words))
+        properties = dict(word.split("=", 1) for flag, word in pairs if flag == "-p")
+        unit = {name: values[0] for name, values in _unit().items()}
+        # A dynamic user is named as its unit is, where the unit does not say.
+        assert properties.pop("User") == UNIT.stem
+        assert properties.items() <= unit.items()
+        assert {"DynamicUser", "StateDirectory", "StateDirectoryMode"} <= set(properties)
+        given = dict(word.split("=", 1) for flag, word in pairs if flag == "-E")
+        assert given.items() <= _environment().items()
+        assert {f"{PREFIX}STATE", f"{PREFIX}CONFIG"} <= set(given)
+        command = words.index(f"{_INSTALLED}gearshift")
+        assert words[command + 1 : command + 3] == ["keys", "create"]
 
 
 def test_it_may_drain_before_it_is_killed() -> None:

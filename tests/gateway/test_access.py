@@ -341,6 +341,44 @@ def test_keys_that_cannot_be_read_at_the_start_let_nobody_in(doors: Doors) -> No
     run(test)
 
 
+def test_a_ledger_that_appears_and_cannot_be_read_closes_the_door(
+    doors: Doors, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def test() -> None:
+        async with doors.open() as access:
+            assert access.open
+            (doors.folder / FILE).mkdir(parents=True)  # there, and no database
+            await soon(lambda: not access.open)
+            for scope in ("infer", "admin"):
+                with pytest.raises(NotReady, match="the keys cannot be read"):
+                    access.enter(None, scope)
+            assert "until it can nobody gets in" in caplog.text
+            (doors.folder / FILE).rmdir()
+            _, authorization = made(doors.ledger)
+            await soon(lambda: _may(access, authorization))
+            assert not admits(access, None)
+
+    run(test)
+
+
+def test_a_ledger_that_makes_no_sense_closes_the_door(
+    doors: Doors, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def nonsense(*_: Any) -> None:
+        raise ValueError("a row that somebody wrote by hand")
+
+    async def test() -> None:
+        async with doors.open() as access:
+            with monkeypatch.context() as patched:
+                patched.setattr(Ledger, "exchange", nonsense)
+                await soon(lambda: not access.open)
+                with pytest.raises(NotReady, match="cannot be understood"):
+                    access.enter(None, "infer")
+            await soon(lambda: access.open)
+
+    run(test)
+
+
 def test_keys_are_made_changed_and_revoked_at_the_door(doors: Doors) -> None:
     async def test() -> None:
         async with doors.open() as access:

@@ -7,6 +7,7 @@ import pwd
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import tempfile
 import threading
@@ -238,3 +239,25 @@ def test_before_the_first_key_nothing_is_made(tmp_path: Path) -> None:
     assert books.exchange(DAY, {}, None).version == ""
     assert not books.revoke("acme", NOW)
     assert not (tmp_path / "state").exists()
+
+
+def test_a_folder_that_cannot_be_looked_into_is_not_taken_for_one_without_keys(
+    tmp_path: Path,
+) -> None:
+    books = Ledger(None, tmp_path / ("long" * 100), "p")  # the system says no, not "nothing there"
+    for ask in (books.check, books.keys):
+        with pytest.raises(LedgerUnusable, match="too long"):
+            ask()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root makes what others own")
+def test_what_root_makes_belongs_to_whom_the_folder_does(tmp_path: Path) -> None:
+    os.chown(tmp_path, 65532, 65532)
+    books = Ledger(None, tmp_path, "")
+    books.insert(keys.create(keys.wanted({"name": "acme"}), NOW)[0])
+    held = sqlite3.connect(tmp_path / FILE)  # keeps the journal's files there
+    held.execute("SELECT * FROM gearshift_keys").fetchall()
+    books.keys()
+    assert {one.name for one in tmp_path.iterdir()} > {FILE}
+    assert {one.stat().st_uid for one in tmp_path.iterdir()} == {65532}
+    held.close()
