@@ -154,7 +154,6 @@ def _model(
         "name": model.name,
         "served": model.served,
         "metric": None if card is None else card.task.metric,
-        "unit": None if card is None else "share",
         "reference": model.reference,
         "samples": None if card is None else card.task.samples,
         "inputs": told["inputs"],

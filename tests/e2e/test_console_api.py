@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tritonclient.grpc as grpcclient
+from tritonclient.utils import InferenceServerException
 
 from tests.e2e.console_calls import DATA, echo, latest, state, variants
 from tests.e2e.harness import Server, infer_body, until
@@ -155,15 +156,16 @@ def test_data_is_never_kept_by_who_passes_it_on(server: Server) -> None:
 
 def test_a_busy_lane_and_who_waits(tmp_path: Path) -> None:
     write_variant(tmp_path, "echo", "fp32", delay_ms=800)
-    with Server(tmp_path, max_batch=1) as server, ThreadPoolExecutor(2) as callers:
-        asked = [callers.submit(server.infer) for _ in range(2)]
-        server.await_busy(queued=1)
+    with Server(tmp_path, max_batch=1) as server, ThreadPoolExecutor(3) as callers:
+        # Somebody waits for longer than the second between two looks at the queue.
+        asked = [callers.submit(server.infer) for _ in range(3)]
+        server.await_busy(queued=2)
         told = state(server)
         (lane,) = told["lanes"]
         assert [lane[key] for key in ("busy", "model", "variant", "rows")] == [
             True, "echo", "fp32", 1,
         ]  # fmt: skip
-        assert told["queue"]["requests"] == 1 and told["queue"]["by_model"] == {"echo": 1}
+        assert told["queue"]["requests"] == 2 and told["queue"]["by_model"] == {"echo": 2}
         assert told["queue"]["oldest_ms"] > 0
         assert all(each.result().is_success for each in asked)
         until(lambda: not state(server)["lanes"][0]["busy"], "the lane is free")
@@ -210,16 +212,18 @@ def test_no_secret_and_no_payload_in_any_answer(server: Server) -> None:
     secret, client = "sesame-4711", server.client
     last = client.get("/console/decisions").json()["last"]
     url = "/v2/models/echo/infer"
-    tensor = infer_body()["inputs"][0]
+    image = infer_body()["inputs"][0]
     bodies: list[dict[str, Any]] = [
         infer_body(id=secret),
+        infer_body(parameters={"variant": secret}),
+        infer_body(parameters={"variant": secret, "relax": "latency,accuracy"}),
         infer_body(parameters={"optimize": secret}),
         infer_body(parameters={secret: secret}),
         infer_body(**{secret: 1}),
-        {"inputs": [tensor | {"name": secret}]},
-        {"inputs": [tensor | {"datatype": secret}]},
-        {"inputs": [tensor | {"data": [secret]}]},
-        {"inputs": [tensor], "outputs": [{"name": secret}]},
+        {"inputs": [image | {"name": secret}]},
+        {"inputs": [image | {"datatype": secret}]},
+        {"inputs": [image | {"data": [secret]}]},
+        {"inputs": [image], "outputs": [{"name": secret}]},
     ]
     for body in bodies:
         client.post(url, json=body)
@@ -232,8 +236,18 @@ def test_no_secret_and_no_payload_in_any_answer(server: Server) -> None:
         f"Gearshift-{secret}", "Cookie", "traceparent", "Content-Encoding",
     ):  # fmt: skip
         client.post(url, json=infer_body(), headers={name: secret})
+    tensor = grpcclient.InferInput("image", [1, 4], "FP32")
+    tensor.set_data_from_numpy(np.zeros((1, 4), np.float32))
+    with grpcclient.InferenceServerClient(server.grpc_address) as calls:
+        for said in ({"model_version": secret}, {"parameters": {"variant": secret}}):
+            with pytest.raises(InferenceServerException):
+                calls.infer("echo", [tensor], **said)
     told = client.get(f"/console/decisions?limit=500&since={last}").json()["decisions"]
-    assert len(told) >= len(bodies) + 9
+    assert len(told) >= len(bodies) + 11
+    # A variant that a caller made up: in a header, in parameters, in the path, over gRPC.
+    made_up = [one for one in told if one["outcome"] == "unknown-variant"]
+    assert len(made_up) == 6 and {one["protocol"] for one in made_up} == {"rest", "grpc"}
+    assert {one["constraints"].get("variant") for one in made_up} == {"unknown", None}
     assert {"invalid-request", "unknown-model", "unknown-variant", "ok"} <= {
         each["outcome"] for each in told
     }
