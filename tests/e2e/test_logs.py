@@ -106,6 +106,19 @@ def test_an_answer_is_a_line(server: Server, lines: Lines) -> None:
     }
 
 
+def test_what_gave_way_and_what_was_given_again(tmp_path: Path) -> None:
+    write_three(tmp_path)
+    lines = Lines(tmp_path / "access.log")
+    settings = {"access_log_file": lines.path, "log_format": "json", "response_cache_mb": 1}
+    wanted = {"Gearshift-Min-Accuracy": "0.999", "Gearshift-Relax": "latency,cost,accuracy"}
+    with Server(tmp_path, access_log="all", **settings) as server:
+        for name in ("ran", "kept"):
+            server.infer(headers={**wanted, "X-Request-Id": name})
+        ran, kept = lines.of("ran"), lines.of("kept")
+    assert ran["relaxed"] == kept["relaxed"] == ["accuracy"]
+    assert (ran["cached"], kept["cached"]) == (False, True)
+
+
 def test_a_request_over_grpc_is_one_too(server: Server, lines: Lines) -> None:
     with grpc.insecure_channel(server.grpc_address) as channel:
         stub = GRPCInferenceServiceStub(channel)

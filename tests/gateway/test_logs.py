@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import os
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway.logs.access import AccessLog
 from gateway.logs.lines import JsonLines, TextLines, as_json, as_text, rfc3339
 from gateway.logs.setup import start
 from gateway.logs.sink import Sink
@@ -19,6 +21,8 @@ from gateway.recording import origins
 from gateway.rpc import problems as rpc_problems
 from gateway.settings import Settings, SettingsError
 from gateway.wire import grpc_statuses, problems
+from router.constraints import NONE
+from router.errors import Overloaded
 
 
 def record(message: str = "it\nfailed", **more: object) -> logging.LogRecord:
@@ -111,6 +115,26 @@ def test_lines_in_a_pipe_stay_whole() -> None:
             os.close(descriptor)
     lines = came.splitlines(keepends=True)
     assert [b"".join(x for x in lines if x[:1] == who) for who in (b"0", b"1")] == batches
+
+
+def test_refusals_that_were_not_told_of_yet_are_at_the_end(tmp_path: Path) -> None:
+    path = tmp_path / "access.log"
+    refusal = Overloaded("the queue is full", retry_after_s=1.0)
+
+    async def flood() -> None:
+        log = AccessLog(
+            Sink(path), json=True, worker=None, errors_only=False, knows=lambda *_: True
+        )
+        one_more = log.shed("echo", refusal, Origin("r-1"), NONE)
+        for _ in range(3):
+            one_more()
+        # Nothing is awaited: the second after which they are told has no way to pass.
+        assert log.close(patience_s=10.0)
+
+    asyncio.run(flood())
+    (line,) = path.read_text().splitlines()
+    said = json.loads(line)
+    assert (said["requests"], said["outcome"], said["status"]) == (3, "overloaded", 429)
 
 
 @pytest.mark.parametrize("level", ["debug", "info"])
