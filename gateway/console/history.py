@@ -211,7 +211,7 @@ def joined(shares: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
         add(queued, share["queued"], shift)
         add(busy, share["busy"], shift)
         for name, one in share["models"].items():
-            zeros = {key: [0] * steps for key in deadlines.OUTCOMES}
+            zeros: dict[str, Any] = {key: [0] * steps for key in deadlines.OUTCOMES}
             model = models.setdefault(name, {"variants": {}, "failed": {}, **zeros})
             for kind in ("variants", "failed"):
                 for each, values in one[kind].items():
