@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated
 
 import typer
 
 from gateway.cli import picture
-from gateway.cli.console import BAD_VALUE, STORE_PROBLEM, fail, out, print_json
-from gateway.cli.console import table as new_table
+from gateway.cli.comparison import Run, line_of, result_of
+from gateway.cli.comparison_view import as_json, print_results
+from gateway.cli.console import BAD_VALUE, STORE_PROBLEM, fail, print_json
+from gateway.cli.policies import OURS, choose_policies
 from gateway.cli.store import ConfigOption, JsonOption, load_settings
 from gateway.cli.trials import Done, Job, pool
-from gateway.cli.workload import (
-    OURS,
+from gateway.cli.workload import build, warn_if_short
+from gateway.cli.workload_options import (
     AccuracyOption,
     BatchOption,
     CostOption,
@@ -35,15 +37,9 @@ from gateway.cli.workload import (
     SlowOption,
     TraceOption,
     VariantsOption,
-    build,
-    choose_policies,
-    numbers,
-    rate,
-    warn_if_short,
 )
 from router.simulate import score, trial
 from router.simulate.bound import Bound
-from router.simulate.score import Figure, Line, Score, over_seeds, share_of_gain
 from router.simulate.trace import BadTrace
 from router.simulate.trial import Case, Workload
 
@@ -124,14 +120,16 @@ def simulate(
     Exit code: 0; 3 when no variant can meet what a tenant demands; 2 for a value or a file that
     makes no sense; 1 when the store or the model is not usable, or a file cannot be written.
     """
-    loads = numbers(
+    loads = _numbers(
         "--load", load, f"numbers above 0, at most {_MOST_LOAD:g}", lambda x: 0 < x <= _MOST_LOAD
     )
     operator = load_settings(config)
     counts = [operator.lanes]
     if lanes is not None:
         expected = f"whole numbers from 1 to {_MOST_LANES}"
-        given = numbers("--lanes", lanes, expected, lambda n: n == int(n) and 1 <= n <= _MOST_LANES)
+        given = _numbers(
+            "--lanes", lanes, expected, lambda n: n == int(n) and 1 <= n <= _MOST_LANES
+        )
         counts = list(map(int, given))
     workload = build(
         Options(
@@ -158,7 +156,7 @@ def simulate(
     )
     names = choose_policies(policies, workload)
     runs = [
-        _Run(times, count, trial.capacity_per_s(workload, count) * times)
+        Run(times, count, trial.capacity_per_s(workload, count) * times)
         for count in counts
         for times in loads
     ]
@@ -183,7 +181,7 @@ def simulate(
     except BadTrace as error:
         fail(f"--trace: {error}", BAD_VALUE)
     lines = [
-        _line(workload, run, seed, name, done[Job(run.case(seed), name)].score, limits)
+        line_of(workload, run, seed, name, done[Job(run.case(seed), name)].score, limits)
         for run in runs
         for seed in range(1, seeds + 1)
         for name in names
@@ -193,205 +191,26 @@ def simulate(
     if picture is not None:
         _write(picture, _picture(workload, runs, pictured, done, limits))
     warn_if_short(workload, max(run.rate_per_s for run in runs))
-    results = [_result(run, names, seeds, done, limits) for run in runs]
+    results = [result_of(run, names, seeds, done, limits) for run in runs]
     if json:
-        print_json(_as_json(workload, results, lines))
+        print_json(as_json(workload, results, lines))
     else:
-        _print(workload, seeds, results)
+        print_results(workload, seeds, results)
 
 
-class _Run(NamedTuple):
-    """A load on a number of lanes."""
-
-    load: float
-    lanes: int
-    rate_per_s: float
-
-    def case(self, seed: int) -> Case:
-        return Case(self.rate_per_s, self.lanes, seed)
-
-
-class _Row(NamedTuple):
-    """A policy's figures over all seeds."""
-
-    policy: str
-    attainment: Figure
-    accuracy_all: Figure
-    accuracy_answered: Figure
-    cost: Figure
-    gained: Figure | None
-
-
-class _Result(NamedTuple):
-    run: _Run
-    bound: Figure
-    served: Figure
-    best_alone: str
-    rows: list[_Row]
-
-
-def _line(
-    workload: Workload,
-    run: _Run,
-    seed: int,
-    policy: str,
-    of: Score,
-    limits: Mapping[Case, Bound],
-) -> Line:
-    return Line(
-        trial.name_of(workload.arriving),
-        run.load,
-        run.lanes,
-        seed,
-        policy,
-        of.attainment,
-        of.effective_accuracy_all,
-        of.effective_accuracy_answered,
-        of.cost_usd_per_million,
-        limits[run.case(seed)].worth,
-    )
-
-
-def _result(
-    run: _Run,
-    names: Sequence[str],
-    seeds: int,
-    done: Mapping[Job, Done],
-    limits: Mapping[Case, Bound],
-) -> _Result:
-    cases = [run.case(seed) for seed in range(1, seeds + 1)]
-    scores = {name: [done[Job(case, name)].score for case in cases] for name in names}
-    worth = {name: [of.effective_accuracy_all for of in found] for name, found in scores.items()}
-    bounds = [limits[case].worth for case in cases]
-    alone = [name for name in names if name.startswith("static")]
-    # The best in hindsight, of every draw anew: nobody knows beforehand which it will be.
-    best = [max(worth[name][at] for name in alone) for at in range(seeds)] if alone else None
-    rows = [
-        _Row(
-            name,
-            over_seeds([of.attainment for of in found]),
-            over_seeds(worth[name]),
-            over_seeds([of.effective_accuracy_answered for of in found]),
-            over_seeds([of.cost_usd_per_million for of in found]),
-            None if best is None or name in alone else share_of_gain(worth[name], best, bounds),
-        )
-        for name, found in scores.items()
-    ]
-    rows.sort(key=lambda row: -row.accuracy_all.mean)
-    return _Result(
-        run,
-        over_seeds(bounds),
-        over_seeds([limits[case].served for case in cases]),
-        next((row.policy for row in rows if row.policy in alone), ""),
-        rows,
-    )
-
-
-def _print(workload: Workload, seeds: int, results: Sequence[_Result]) -> None:
-    console = out()
-    for name, menu in workload.menus.items():
-        shown = ", ".join(f"{o.name} {100 * o.accuracy:.2f} %" for o in menu.offers)
-        console.print(f"{name}: {shown}", soft_wrap=True)
-    middles = ", ".join(
-        (f"{name}: " if len(workload.menus) > 1 else "") + trial.middle(menu).name
-        for name, menu in workload.menus.items()
-    )
-    for lanes in sorted({result.run.lanes for result in results}):
-        capacity = rate(trial.capacity_per_s(workload, lanes))
-        console.print(
-            f"load 1 on {lanes} lane{'s' if lanes > 1 else ''} is {capacity} requests/s, what the "
-            f"middle variant ({middles}) can answer at most",
-            soft_wrap=True,
-        )
-    for result in results:
-        run = result.run
-        console.print()
-        view = new_table(
-            "policy", "in time %", "eff. accuracy %, of all", "of answered", "USD / M",
-            "of the gain %",
-            title=f"load {run.load:g} on {run.lanes} lane{'s' if run.lanes > 1 else ''}: "
-            f"{rate(run.rate_per_s)} requests/s of {trial.name_of(workload.arriving)}",
-        )  # fmt: skip
-        view.add_row(
-            "bound", _percent(result.served), _percent(result.bound, 3), "", "", "", style="dim"
-        )
-        for row in result.rows:
-            view.add_row(
-                row.policy,
-                _percent(row.attainment),
-                _percent(row.accuracy_all, 3),
-                _percent(row.accuracy_answered, 3),
-                "" if math.isnan(row.cost.mean) else f"{row.cost.mean:.3g}",
-                _gained(row.gained),
-                style="bold" if row.policy == OURS else None,
-            )
-        console.print(view)
-    console.print(f"\n± is the 95 % interval over {seeds} draws. " if seeds > 1 else "\n", end="")
-    console.print(
-        "Of the gain: of what the bound has over the best single variant of each draw; empty where "
-        f"that is less than {100 * score.LEAST_GAIN:g} points.",
-        soft_wrap=True,
-    )
-
-
-def _gained(share: Figure | None) -> str:
-    if share is None:
-        return ""
-    return _percent(share, 0) if share.mean > 0 else "below 0"
-
-
-def _percent(figure: Figure, digits: int = 2) -> str:
-    if math.isnan(figure.mean):
-        return ""
-    text = f"{100 * figure.mean:.{digits}f}"
-    return text if math.isnan(figure.half) else f"{text} ±{100 * figure.half:.{digits}f}"
-
-
-def _as_json(
-    workload: Workload, results: Sequence[_Result], lines: Sequence[Line]
-) -> dict[str, Any]:
-    return {
-        "trace": trial.name_of(workload.arriving),
-        "models": {
-            name: {
-                "middle": trial.middle(menu).name,
-                "variants": {offer.name: offer.accuracy for offer in menu.offers},
-            }
-            for name, menu in workload.menus.items()
-        },
-        "runs": [
-            {
-                "load": result.run.load,
-                "lanes": result.run.lanes,
-                "rate_per_s": result.run.rate_per_s,
-                "bound": _figure(result.bound),
-                "bound_attainment": _figure(result.served),
-                "best_single_variant": result.best_alone or None,
-                "policies": {
-                    row.policy: {
-                        "attainment": _figure(row.attainment),
-                        "effective_accuracy_all": _figure(row.accuracy_all),
-                        "effective_accuracy_answered": _figure(row.accuracy_answered),
-                        "cost_usd_per_million": _figure(row.cost),
-                        "share_of_gain": None if row.gained is None else _figure(row.gained),
-                    }
-                    for row in result.rows
-                },
-            }
-            for result in results
-        ],
-        "replays": [
-            {name: _plain(getattr(line, name)) for name in score.COLUMNS} for line in lines
-        ],
-    }
-
-
-def _figure(figure: Figure) -> dict[str, Any]:
-    return {"mean": _plain(figure.mean), "half_interval": _plain(figure.half)}
-
-
-def _plain(value: Any) -> Any:
-    return None if isinstance(value, float) and math.isnan(value) else value
+def _numbers(option: str, text: str, expected: str, fits: Callable[[float], bool]) -> list[float]:
+    """The numbers of a list such as `0.5,1,1.5`; exit 2 when one does not fit."""
+    found: list[float] = []
+    for part in text.split(","):
+        try:
+            value = float(part)
+        except ValueError:
+            value = math.nan
+        if not (math.isfinite(value) and fits(value)):
+            fail(f"{option}: expected {expected}, separated by commas, got {part!r}", BAD_VALUE)
+        if value not in found:
+            found.append(value)
+    return found
 
 
 def _need_picture(path: Path) -> None:
@@ -403,7 +222,7 @@ def _need_picture(path: Path) -> None:
 
 def _picture(
     workload: Workload,
-    runs: Sequence[_Run],
+    runs: Sequence[Run],
     jobs: Sequence[Job],
     done: Mapping[Job, Done],
     limits: Mapping[Case, Bound],
