@@ -18,7 +18,7 @@ PARTS = {
         *("gateway/service", "gateway/execution/lanes", "router/scheduler", "router/dispatch"),
         *("router/queue", "router/pace", "router/plan", "router/price", "router/sample"),
         *("router/ahead", "router/admission"),
-        "gateway/lifecycle/residency",
+        *("gateway/execution/settling", "gateway/lifecycle/residency", "gateway/lifecycle/ideal"),
     ),
     "make a batch": (
         *("gateway/execution/batch", "gateway/execution/lease"),
