@@ -54,7 +54,8 @@ def _figures() -> list[frame.Panel]:
             "Deadlines kept",
             "Requests with a deadline that were answered in time, of those whose caller did not "
             "let the deadline give way, over the whole time range. Missed (504) and shed (429) "
-            "ones count against it. The objective of the alerts is 99 %.",
+            "ones, and those that an error of the server's own broke, count against it. The "
+            "objective of the alerts is 99 %.",
             now(saved_deadlines),
             unit="percentunit",
             steps=_RATIO_STEPS,
@@ -160,7 +161,7 @@ def _promises() -> list[frame.Panel]:
     ).data_links([frame.link("Why", frame.SHIFTING)])
     budget = lines(
         "How fast the error budget burns",
-        "Missed deadlines as a multiple of what the objective of 99 % allows, over the windows "
+        "Deadlines not kept as a multiple of what the objective of 99 % allows, over the windows "
         "that the alerts use: 14.4 over 1 h and 5 min pages, 6 over 6 h and 30 min as well. Needs "
         "the recording rules. All tenants together.",
         *(
