@@ -55,6 +55,8 @@ _Answer = tuple[int, Headers, bytes]
 _Stated = tuple[tuple[str, str], ...]
 # The key under which a scope holds what was asked for, as `Infer._keep` needs it.
 _ASKED = "gearshift.asked"
+# And the request, once it is read.
+_REQUEST = "gearshift.request"
 
 
 class _Stands(Exception):
@@ -107,12 +109,12 @@ class Infer:
         except asyncio.CancelledError:
             # By the server alone, when a stop has waited for this request as long as it may.
             stopped = NotReady("the server stopped before it could answer this request")
-            self._journal.failed(model, stopped, 0.0, scope[ORIGIN])
+            self._journal.failed(model, stopped, 0.0, scope[ORIGIN], scope.get(_REQUEST))
             status, headers, body = problems.of(stopped)
         except Exception:
             _LOG.exception("a request for %s failed", model, extra=origins.logged(scope[ORIGIN]))
             unexpected = GearshiftError("an unexpected error; the server's log says more")
-            self._journal.failed(model, unexpected, 0.0, scope[ORIGIN])
+            self._journal.failed(model, unexpected, 0.0, scope[ORIGIN], scope.get(_REQUEST))
             status, headers, body = problems.of(unexpected)
         # Not added to what was kept of a refusal: each has a name of its own.
         headers = [*headers, *said.of_origin(scope[ORIGIN])]
@@ -143,6 +145,7 @@ class Infer:
         except GearshiftError as error:
             self._journal.failed(model, error, time.monotonic() - came_s, scope[ORIGIN])
             raise
+        scope[_REQUEST] = request
         parsed_s = time.monotonic()
         marks = request.origin.marks
         if marks is not None:

@@ -81,6 +81,7 @@ class Infer:
                 server cannot wait for it any longer.
         """
         model: str = message.model_name
+        read: _Read | None = None
         try:
             read = await self._read(message, asked)
             parsed_s = time.monotonic()
@@ -98,12 +99,12 @@ class Infer:
         except asyncio.CancelledError:
             age_s = time.monotonic() - asked.received_s
             why = self._why_it_ended(asked, age_s)
-            self._journal.failed(model, why, age_s, asked.origin)
+            self._journal.failed(model, why, age_s, asked.origin, read and read.request)
             raise
         except Exception:
             _LOG.exception("a request for %s failed", model, extra=origins.logged(asked.origin))
             error = GearshiftError("an unexpected error; the server's log says more")
-            self._journal.failed(model, error, 0.0, asked.origin)
+            self._journal.failed(model, error, 0.0, asked.origin, read and read.request)
             raise error from None
         words = said.of(response, (parsed_s - asked.received_s) * 1000)
         words += said.of_origin(asked.origin)
