@@ -20,13 +20,18 @@ RUN python -m venv "$TOOLS" \
 RUN python -m venv --without-pip "$PREFIX" \
  && "$TOOLS/bin/python" -m pip --python "$PREFIX/bin/python" install --quiet --no-cache-dir \
     --no-deps --only-binary :all: --require-hashes -r deploy/docker/serve.lock
-# What nothing here can reach, 130 MB: what packages test themselves with; the plug-ins of OpenVINO
-# for Intel's other devices, and what it reads TensorFlow, PyTorch and others with, where the gateway
-# loads IR and runs it on the CPU; zstandard for interpreters other than CPython; and what botocore
-# knows of services that hold no objects.
-RUN find "$PREFIX" -type d -name tests -prune -exec rm -rf {} + \
+# What nothing here can reach, 150 MB: what packages test themselves with; what a compiler or a type
+# checker would read; the plug-ins of OpenVINO for Intel's other devices, and what it reads ONNX,
+# TensorFlow, PyTorch and others with, where the gateway loads IR and runs it on the CPU; zstandard for
+# interpreters other than CPython; and what botocore knows of services that hold no objects.
+RUN find "$PREFIX" -type d \( -name tests -o -name test_data \) -prune -exec rm -rf {} + \
+ && find "$PREFIX/lib" -type f \( \
+      -name '*.pyi' -o -name '*.pyx' -o -name '*.pxd' -o -name '*.pxi' -o -name '*.a' \
+      -o -name '*.c' -o -name '*.cc' -o -name '*.h' -o -name '*.hpp' \
+    \) -delete \
  && find "$PREFIX" -path '*/openvino/libs/*' \( \
       -name 'libopenvino_intel_[gn]pu_plugin.so' -o -name cache.json \
+      -o -name 'libopenvino_onnx_frontend.so.*' \
       -o -name 'libopenvino_tensorflow*_frontend.so.*' -o -name 'libopenvino_p*_frontend.so.*' \
       -o -name 'libopenvino_gguf_frontend.so.*' -o -name 'libopenvino_jax_frontend.so.*' \
     \) -delete \
@@ -46,18 +51,20 @@ RUN "$TOOLS/bin/python" -m pip wheel --quiet --no-cache-dir --no-deps --no-build
 FROM ${BASE} AS serve
 ARG PREFIX=/opt/gearshift
 COPY --from=build ${PREFIX} ${PREFIX}
-# /state holds keys and what they spent, and must outlive a container. A new volume at /models takes
-# over this owner, who is the same in the image that builds variants.
-RUN mkdir /models /state && chown 65532:65532 /models /state
+# /state holds keys and what they spent, and must outlive a container. /cache holds the copy of a store
+# at a URL, and is fetched again without it. A new volume at /models takes over this owner, who is the
+# same in the image that builds variants.
+RUN mkdir /cache /models /state && chown 65532:65532 /cache /models /state
 ENV PATH="${PREFIX}/bin:${PATH}" \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \
     GEARSHIFT_HOST=0.0.0.0 \
     GEARSHIFT_MODELS=/models \
-    GEARSHIFT_STATE=/state
+    GEARSHIFT_STATE=/state \
+    GEARSHIFT_STORE_CACHE=/cache
 # A number, because Kubernetes cannot tell by a name that a user is not root.
 USER 65532:65532
-VOLUME ["/state"]
+VOLUME ["/cache", "/state"]
 # HTTP and gRPC. The admin port, 8082, listens on the container's own loopback.
 EXPOSE 8080 8081
 STOPSIGNAL SIGTERM

@@ -29,7 +29,7 @@ SERVE = ROOT / "deploy" / "docker" / "serve.Dockerfile"
 LIMIT_MB = 450
 # What must not come with it: by the names that they would be imported by, or run by.
 FORBIDDEN = ("torch", "compressors", "nncf", "pip", "setuptools", "huggingface_hub")
-_MB = 1 << 20
+_MB = 1e6
 _SHOWN = 12
 
 
@@ -69,7 +69,7 @@ def build(stage: Stage, folder: Path) -> Path:
 
 
 def size_mb(folder: Path) -> float:
-    """What the files of a folder take on disk, in MiB; one that has two names counts once."""
+    """What the files of a folder take on disk, in MB; one that has two names counts once."""
     seen = {
         (status.st_dev, status.st_ino): status.st_blocks * 512
         for path in (folder, *folder.rglob("*"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -36,6 +37,18 @@ def rendered(folder: Path) -> Objects:
 def overlay(name: str) -> Objects:
     """An overlay, by its folder's name."""
     return rendered(FOLDER / "overlays" / name)
+
+
+def with_object_store(folder: Path) -> Objects:
+    """`prod` with the component for a bucket added, written down in `folder`."""
+    own = {
+        "apiVersion": "kustomize.config.k8s.io/v1beta1",
+        "kind": "Kustomization",
+        "resources": [os.path.relpath(FOLDER / "overlays" / "prod", folder)],
+        "components": [os.path.relpath(FOLDER / "components" / "object-store", folder)],
+    }
+    (folder / "kustomization.yaml").write_text(yaml.safe_dump(own), encoding="utf-8")
+    return rendered(folder)
 
 
 def only(objects: Objects, kind: str) -> dict[str, Any]:

@@ -71,6 +71,18 @@ def test_nothing_can_do_more_than_it_must_nor_is_open_to_others() -> None:
             assert port.startswith("127.0.0.1:")
 
 
+def test_what_may_write_nowhere_else_has_a_folder_for_what_is_temporary() -> None:
+    for name in ("gateway", "demo", "grafana"):
+        assert SERVICES[name]["tmpfs"] == ["/tmp"], name
+
+
+def test_whoever_looks_at_grafana_changes_nothing() -> None:
+    own = SERVICES["grafana"]["environment"]
+    assert own["GF_AUTH_ANONYMOUS_ORG_ROLE"] == "Viewer"
+    assert own["GF_SECURITY_DISABLE_INITIAL_ADMIN_CREATION"] == "true"
+    assert not {name for name in own if "ADMIN_PASSWORD" in name}
+
+
 def test_the_gateway_has_its_ports_its_folders_and_the_time_to_drain() -> None:
     gateway = SERVICES["gateway"]
     port = Settings().port
@@ -89,6 +101,10 @@ def test_prometheus_scrapes_the_gateway_and_knows_the_rules(tmp_path: Path) -> N
     own = yaml.safe_load(SCRAPING.read_text("utf-8"))
     usual = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yml").read_text("utf-8"))
     assert own["global"] == usual["global"]
+    (scraped,), (usually,) = own["scrape_configs"], usual["scrape_configs"]
+    for member in ("job_name", "metrics_path"):
+        assert scraped.get(member, "/metrics") == usually.get(member, "/metrics")
+    assert scraped["metrics_path"] == "/metrics"
     ((target,),) = [one["targets"] for one in own["scrape_configs"][0]["static_configs"]]
     assert target == f"gateway:{Settings().port}"
     assert f"{SERVICES['gateway']['ports'][0]}".endswith(f":{Settings().port}")

@@ -73,10 +73,12 @@ def test_every_image_is_pinned_and_runs_as_a_number_that_is_not_root(file: Path)
 def test_what_is_copied_exists_and_is_let_through(file: Path) -> None:
     lines = Path(f"{file}.dockerignore").read_text("utf-8").splitlines()
     allowed = [line[1:] for line in lines if line.startswith("!")]
-    for value in dockerfile.read(file)[0].all("COPY"):
-        for source in value.split()[:-1]:
-            assert (ROOT / source).exists(), source
-            assert any(fnmatch.fnmatch(source, pattern) for pattern in allowed), source
+    sources = [one for value in dockerfile.read(file)[0].all("COPY") for one in value.split()[:-1]]
+    for source in sources:
+        assert (ROOT / source).exists(), source
+        assert any(fnmatch.fnmatch(source, pattern) for pattern in allowed), source
+    for pattern in allowed:  # and nothing else is
+        assert any(fnmatch.fnmatch(source, pattern) for source in sources), pattern
 
 
 def test_what_serves_has_no_torch_no_compiler_and_nothing_that_compresses() -> None:
@@ -95,6 +97,54 @@ def test_what_serves_is_set_up_by_settings_that_exist() -> None:
     assert last.only("EXPOSE").split() == [str(port), str(port + 1)]
     assert last.pairs("ENV")["GEARSHIFT_STATE"] in json.loads(last.only("VOLUME"))
     assert last.only("STOPSIGNAL") == "SIGTERM"
+
+
+def test_the_user_owns_every_folder_that_it_is_told_to_write() -> None:
+    for name, wanted in (("serve", {"/state", "/cache", "/models"}), ("compress", {"/models"})):
+        _, last = _stages(name)
+        said = " ".join(last.all("RUN"))
+        made = re.search(r"mkdir ([^&]*)", said)
+        owned = re.search(r"chown (\S+) ([^&]*)", said)
+        assert made and owned and owned[1] == last.only("USER")
+        assert wanted <= set(made[1].split()) & set(owned[2].split())
+    # Where a store at a URL is copied to does not hang on a home folder, which a number has not.
+    _, last = _stages("serve")
+    folders = {last.pairs("ENV")[f"{PREFIX}{one}"] for one in ("STATE", "STORE_CACHE")}
+    assert folders == set(json.loads(last.only("VOLUME"))) == {"/state", "/cache"}
+
+
+def test_what_compresses_has_a_compiler() -> None:
+    _, last = _stages("compress")
+    (installed,) = re.findall(r"apt-get install ([^&]*)", " ".join(last.all("RUN")))
+    assert "g++" in installed.split()
+
+
+def test_the_limit_is_what_is_promised_in_millions_of_bytes(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "how-to" / "deploy.md").read_text("utf-8")
+    assert slim.LIMIT_MB == 450 and re.search(r"refuses more than\s450 MB", page)
+    said = re.search(r"^\| packages \| (\d+) MB", page, re.M)
+    assert said and int(said[1]) <= slim.LIMIT_MB
+    assert {"torch", "compressors", "nncf", "pip", "setuptools"} <= set(slim.FORBIDDEN)
+    (tmp_path / "file").write_bytes(b"x" * 4_000_000)
+    assert slim.size_mb(tmp_path) == pytest.approx(4.0, rel=0.01)
+
+
+@pytest.mark.parametrize(("limit", "code"), [(2, "larger than it may be"), (9, "must not: torch")])
+def test_what_is_too_large_or_holds_too_much_is_refused(
+    limit: int, code: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def built(_: Stage, folder: Path) -> Path:
+        packages = folder / "lib" / "python3.11" / "site-packages"
+        packages.mkdir(parents=True)
+        (packages / "one").write_bytes(b"x" * 3_000_000)
+        return folder
+
+    monkeypatch.setattr(sys, "argv", ["slim"])
+    monkeypatch.setattr(slim, "build", built)
+    monkeypatch.setattr(slim, "unwanted", lambda _: ["torch"])
+    monkeypatch.setattr(slim, "LIMIT_MB", limit)
+    with pytest.raises(SystemExit, match=code):
+        slim.main()
 
 
 def test_the_version_of_python_is_the_one_that_was_locked_for() -> None:

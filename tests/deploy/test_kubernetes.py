@@ -10,7 +10,6 @@ from typing import Any
 
 import kubernetes_validate
 import pytest
-import yaml
 from cloudcoil.models.prometheus_operator import v1 as operator
 
 from deploy.docker import dockerfile
@@ -18,7 +17,16 @@ from deploy.kubernetes import rules
 from gateway import settings
 from gateway.processes.workers import _GRACE_S
 from gateway.settings import PREFIX, Settings
-from tests.deploy.manifests import FOLDER, Objects, containers, only, overlay, pod, rendered
+from tests.deploy.manifests import (
+    FOLDER,
+    Objects,
+    containers,
+    only,
+    overlay,
+    pod,
+    rendered,
+    with_object_store,
+)
 from tests.e2e.harness import Server
 from tests.stores import write_variant
 
@@ -34,18 +42,7 @@ def objects(request: pytest.FixtureRequest, tmp_path: Path) -> Objects:
     """Everything of one overlay; `object-store` is prod with that component added."""
     if request.param != "object-store":
         return overlay(request.param)
-    return rendered(_with_component(tmp_path))
-
-
-def _with_component(folder: Path) -> Path:
-    own = {
-        "apiVersion": "kustomize.config.k8s.io/v1beta1",
-        "kind": "Kustomization",
-        "resources": [os.path.relpath(FOLDER / "overlays" / "prod", folder)],
-        "components": [os.path.relpath(FOLDER / "components" / "object-store", folder)],
-    }
-    (folder / "kustomization.yaml").write_text(yaml.safe_dump(own), encoding="utf-8")
-    return folder
+    return with_object_store(tmp_path)
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -148,9 +145,10 @@ def test_what_the_pod_sets_can_be_read(
     (gateway,) = pod(objects)["containers"]
     mounted = {one["mountPath"]: one for one in gateway["volumeMounts"]}
     assert not mounted[str(chosen.state)].get("readOnly")
-    (verify,) = [one for one in containers(objects) if one["name"] == "verify"]
-    assert verify["args"] == ["verify", str(chosen.models)]
-    assert verify["image"] == gateway["image"]
+    (check,) = [one for one in containers(objects) if one["name"] in ("verify", "pull")]
+    assert check["args"] == [check["name"], str(chosen.models)]
+    assert check["image"] == gateway["image"]
+    assert (check["name"] == "pull") == ("://" in str(chosen.models))
     if "://" not in str(chosen.models):
         assert mounted[str(chosen.models)]["readOnly"]
 
@@ -225,26 +223,6 @@ def test_a_changed_setting_rolls_the_pods(tmp_path: Path) -> None:
 def test_settings_of_the_base_are_settings() -> None:
     text = (FOLDER / "base" / "gearshift.toml").read_text("utf-8")
     assert set(tomllib.loads(text)) <= set(Settings.model_fields)
-
-
-def test_the_object_store_takes_the_place_of_the_volume(tmp_path: Path) -> None:
-    objects = rendered(_with_component(tmp_path))
-    assert not [kind for kind, _ in objects if kind == "PersistentVolumeClaim"]
-    (gateway,) = pod(objects)["containers"]
-    own = {one["name"]: one.get("value") for one in gateway["env"]}
-    (verify,) = pod(objects)["initContainers"]
-    assert own["GEARSHIFT_MODELS"] == verify["args"][1]
-    # One folder, which the check fills and the server then finds full.
-    assert {"name": "GEARSHIFT_STORE_CACHE", "value": own["GEARSHIFT_STORE_CACHE"]} in verify["env"]
-    for one in (verify, gateway):
-        assert {"name": "models", "mountPath": own["GEARSHIFT_STORE_CACHE"]} in one["volumeMounts"]
-
-
-def test_the_copy_of_a_store_fits_its_folder(tmp_path: Path) -> None:
-    volumes = {one["name"]: one for one in pod(rendered(_with_component(tmp_path)))["volumes"]}
-    limit = volumes["models"]["emptyDir"]["sizeLimit"]
-    assert limit.endswith("Gi")
-    assert int(limit.removesuffix("Gi")) * 2**30 >= Settings().store_cache_mb * 1e6
 
 
 def test_the_rules_are_those_of_prometheus() -> None:
