@@ -23,7 +23,7 @@ pid {folder}/nginx.pid;
 error_log {folder}/error.log notice;
 events {{ worker_connections 1024; }}
 http {{
-    log_format tries '$request_method $uri $status $upstream_status';
+    log_format tries '$gearshift_request_id $request_method $uri $status $upstream_status';
     access_log {folder}/access.log tries;
     client_body_temp_path {folder}/body;
     proxy_temp_path {folder}/proxy;
@@ -45,8 +45,12 @@ class Nginx:
 
     def sent_again(self) -> list[str]:
         """The requests that went to more than one gateway, with what each of those answered."""
-        lines = (self.folder / "access.log").read_text().splitlines()
-        return [line for line in lines if "," in line]
+        # `, ` between two of one upstream, ` : ` before the next upstream.
+        return [line for line in self.asked() if ", " in line or " : " in line]
+
+    def asked(self) -> list[str]:
+        """A line for each request: id, method, path, status, and that of each that was asked."""
+        return (self.folder / "access.log").read_text().splitlines()
 
 
 def free_ports(count: int) -> list[int]:
@@ -67,15 +71,15 @@ def written(folder: Path, gateways: Sequence[tuple[int, int]], own: tuple[int, i
     """
     text = CONFIG.read_text(encoding="utf-8")
     (rest, grpc), (other_rest, other_grpc) = gateways
-    for before, after in (
-        ("127.0.0.1:8080 ", f"127.0.0.1:{rest} "),
-        ("127.0.0.1:8180 ", f"127.0.0.1:{other_rest} "),
-        ("127.0.0.1:8081 ", f"127.0.0.1:{grpc} "),
-        ("127.0.0.1:8181 ", f"127.0.0.1:{other_grpc} "),
-        ("listen 80;", f"listen 127.0.0.1:{own[0]};"),
-        ("listen 81 http2;", f"listen 127.0.0.1:{own[1]} http2;"),
+    for before, after, count in (
+        ("127.0.0.1:8080 ", f"127.0.0.1:{rest} ", 2),
+        ("127.0.0.1:8180 ", f"127.0.0.1:{other_rest} ", 2),
+        ("127.0.0.1:8081 ", f"127.0.0.1:{grpc} ", 1),
+        ("127.0.0.1:8181 ", f"127.0.0.1:{other_grpc} ", 1),
+        ("listen 80;", f"listen 127.0.0.1:{own[0]};", 1),
+        ("listen 81 http2;", f"listen 127.0.0.1:{own[1]} http2;", 1),
     ):
-        assert text.count(before) == 1, before
+        assert text.count(before) == count, before
         text = text.replace(before, after)
     path = folder / "nginx.conf"
     # Its workers would run as nobody, who may not look into a test's folder.

@@ -31,6 +31,7 @@ from gateway.http import codings, rollout
 from gateway.http.asgi import CALLER
 from gateway.protocols import Parts
 from gateway.trust.access import ANYBODY
+from gateway.trust.forwarded import passed_on
 from gateway.wire import problems
 from router.card import NAME_PATTERN
 from router.errors import InvalidRequest
@@ -92,10 +93,11 @@ def _mount_data(app: FastAPI, parts: Parts, *, charts: bool) -> None:
     @app.get("/console/state", include_in_schema=False)
     async def state(request: Request) -> Response:
         caller = request.scope.get(CALLER, ANYBODY)
+        forwarded = passed_on(name for name, _ in request.scope["headers"])
         own = {
             "version": VERSION,
             "needs_key": not access.open,
-            "admin": changes and access.may(caller, "admin"),
+            "admin": changes and access.may(caller, "admin", forwarded=forwarded),
             "charts": charts,
         }
         return await _json({**own, **await console.state()}, request)

@@ -25,7 +25,7 @@ from gateway.recording import origins
 from gateway.rpc import problems
 from gateway.rpc.infer import Asked
 from gateway.rpc.messages import parsed
-from gateway.trust import access
+from gateway.trust import access, forwarded
 from gateway.wire import demands, said
 from gateway.wire.long_lists import LONG_BYTES
 from router import constraints
@@ -102,6 +102,12 @@ class Call:
             elif key == origins.REQUEST_ID:
                 self._given = origins.named(_text(value))
         self.headers: demands.Headers = tuple(headers)
+
+    @property
+    def passed_on(self) -> bool:
+        """Whether a proxy passed it on."""
+        metadata = self._context.invocation_metadata()
+        return forwarded.passed_on(key.encode() for key, _ in metadata)
 
     async def message(self, kind: Any) -> Any | None:
         """The next message; None where there are no more.
@@ -274,7 +280,8 @@ class Frame:
 
     def _enter(self, call: Call, scope: access.Scope) -> access.Caller:
         try:
-            return self._access.enter(call.authorization, scope)
+            passed_on = scope == "admin" and call.passed_on
+            return self._access.enter(call.authorization, scope, forwarded=passed_on)
         except GearshiftError as error:
             whose = self._access.kept_out(error)
             call.origin = call.origin._replace(tenant=whose.tenant, key=whose.name)

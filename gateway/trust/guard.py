@@ -4,6 +4,7 @@ A page that somebody looks at can make their browser send requests to this machi
 operator's calls are taken, it is refused by what browsers cannot hide: the `Origin` of a page that
 is not this server's own, the `Sec-Fetch-Site` of one, and, where a name was made to point at this
 machine after the page was loaded (DNS rebinding), a `Host` that is no address of this machine.
+And what a proxy passed on is not from this machine, whoever sent it last.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from gateway.http.asgi import (
 )
 from gateway.journal import Journal
 from gateway.trust.access import ANYBODY, Access, Scope
+from gateway.trust.forwarded import passed_on
 from gateway.wire import problems, said
 from router.errors import Forbidden, GearshiftError
 
@@ -76,10 +78,16 @@ class Guard:
         if needed is not None:
             headers = dict(scope["headers"])
             try:
+                forwarded = False
                 if needed == "admin":
                     refuse_other_sites(headers, self._loopback)
-                authorization = headers.get(b"authorization")
-                caller = self._access.enter(authorization, needed, loopback=self._loopback)
+                    forwarded = passed_on(headers)
+                caller = self._access.enter(
+                    headers.get(b"authorization"),
+                    needed,
+                    loopback=self._loopback,
+                    forwarded=forwarded,
+                )
             except GearshiftError as error:
                 scope[CALLER] = self._access.kept_out(error)
                 await self._refuse(scope, send, error)

@@ -1,10 +1,9 @@
-"""The files for nginx and Envoy: nginx runs its own, Envoy's is read by Envoy's own messages."""
+"""nginx runs its own file, in front of gateways and of what is none."""
 
 from __future__ import annotations
 
 import http.client
 import http.server
-import importlib
 import json
 import subprocess
 import threading
@@ -14,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from gateway.settings import Settings
 from tests.drills.rollout import CHANNEL
@@ -23,7 +21,6 @@ from tests.needs import program
 from tests.proxies import CONFIG, Nginx, free_ports, nginx, written
 from tests.stores import write_variant
 
-ENVOY = Path(__file__).parents[2] / "deploy" / "envoy" / "envoy.yaml"
 SLOW_MS = 300
 INFER = "/v2/models/echo/infer"
 
@@ -176,85 +173,9 @@ def test_only_what_was_not_taken_is_sent_again(status: int, tmp_path: Path) -> N
             assert len(seen) == len(set(seen)) == 4, "none was sent again"
 
 
-def _envoy_messages() -> dict[str, Any]:
-    """The messages that typed configurations may be, by their type's URL."""
-    places = {
-        "envoy.extensions.filters.network.http_connection_manager.v3": "HttpConnectionManager",
-        "envoy.extensions.retry.host.previous_hosts.v3": "PreviousHostsPredicate",
-        "envoy.extensions.filters.http.router.v3": "Router",
-        "envoy.extensions.upstreams.http.v3": "HttpProtocolOptions",
-    }
-    return {
-        f"type.googleapis.com/{place}.{name}": getattr(
-            importlib.import_module(f"envoy_data_plane.{place}"), name
-        )
-        for place, name in places.items()
-    }
-
-
-def _checked(node: Any, messages: dict[str, Any]) -> Any:
-    """`node` less its typed configurations, each of which was read by its own message."""
-    if isinstance(node, list):
-        return [_checked(one, messages) for one in node]
-    if not isinstance(node, dict):
-        return node
-    inner = {name: _checked(value, messages) for name, value in node.items() if name != "@type"}
-    if "@type" not in node:
-        return inner
-    messages[node["@type"]].from_dict(inner)
-    return {"@type": "type.googleapis.com/google.protobuf.Empty"}
-
-
-# Of the package's own messages.
-@pytest.mark.filterwarnings("ignore:Using `@model_validator`:DeprecationWarning")
-def test_envoy_knows_every_field() -> None:
-    from envoy_data_plane.envoy.config.bootstrap.v3 import Bootstrap
-
-    document = yaml.safe_load(ENVOY.read_text(encoding="utf-8"))
-    messages = _envoy_messages()
-    bootstrap = Bootstrap.from_dict(_checked(document, messages))
-    assert [one.name for one in bootstrap.static_resources.listeners] == ["rest", "grpc"]
-    document["static_resources"]["clusters"][0]["no_such_field"] = 1
-    with pytest.raises(KeyError, match="no_such_field"):
-        Bootstrap.from_dict(_checked(document, messages))
-
-
-def _routes(document: Any) -> Iterator[dict[str, Any]]:
-    for listener in document["static_resources"]["listeners"]:
-        (chain,) = listener["filter_chains"]
-        config = chain["filters"][0]["typed_config"]
-        for host in config["route_config"]["virtual_hosts"]:
-            yield from (one["route"] for one in host["routes"] if "route" in one)
-
-
-def test_envoy_sends_again_only_what_was_not_taken() -> None:
-    document = yaml.safe_load(ENVOY.read_text(encoding="utf-8"))
-    rest, rpc = _routes(document)
-    safe = {"connect-failure", "refused-stream", "reset-before-request"}
-    asked = set(rest["retry_policy"]["retry_on"].split(","))
-    assert asked == {*safe, "retriable-status-codes"}
-    assert rest["retry_policy"]["retriable_status_codes"] == [503]
-    assert set(rpc["retry_policy"]["retry_on"].split(",")) <= {*safe, "unavailable"}
-    clusters = {one["name"]: one for one in document["static_resources"]["clusters"]}
-    assert {rest["cluster"], rpc["cluster"]} == clusters.keys()
-    settings = Settings()
-    for cluster in clusters.values():
-        (check,) = cluster["health_checks"]
-        assert check["http_health_check"]["path"] == "/readyz"
-        ((options,)) = cluster["typed_extension_protocol_options"].values()
-        idle_s = float(options["common_http_protocol_options"]["idle_timeout"].rstrip("s"))
-        assert idle_s < settings.idle_timeout_seconds
-
-
 def test_nginx_closes_idle_connections_before_the_gateway_does() -> None:
     text = CONFIG.read_text(encoding="utf-8")
     idle = {line.split()[1] for line in text.splitlines() if "keepalive_timeout" in line}
     assert idle == {"60s;"}
     assert Settings().idle_timeout_seconds > 60
     assert "client_max_body_size 64m;" in text and Settings().max_body_bytes == 64 << 20
-
-
-def test_both_files_name_the_default_ports() -> None:
-    settings = Settings()
-    for text in (CONFIG.read_text(encoding="utf-8"), ENVOY.read_text(encoding="utf-8")):
-        assert str(settings.port) in text and str(settings.port + 1) in text
