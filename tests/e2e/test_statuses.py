@@ -138,7 +138,7 @@ def test_queue_that_is_full(server: Server, ask_by: object) -> None:
         high = {"Gearshift-Priority": "high"}
         waiting += [pool.submit(server.infer, "slow", headers=high) for _ in range(2)]
         server.await_busy(queued=2)
-        problem, retry_after = ask_by(server, Ask(model="slow"))  # type: ignore[operator]
+        problem, retry_after, _ = ask_by(server, Ask(model="slow"))  # type: ignore[operator]
         assert (problem["status"], problem["code"]) == (429, "overloaded")
         assert problem["retryable"] and problem["retry_after_s"] > 0
         assert int(retry_after) >= 1
