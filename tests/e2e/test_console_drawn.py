@@ -15,7 +15,7 @@ import pytest
 from playwright.sync_api import Browser, Locator, Page, Route, expect, sync_playwright
 
 from tests.e2e.browser import PATIENCE_MS, Visit, launch
-from tests.e2e.console_visits import chosen, ready, send, write_models
+from tests.e2e.console_visits import chosen, ready, write_models
 from tests.e2e.harness import Server
 from tests.stores import write_variant
 
@@ -320,29 +320,6 @@ def test_a_page_that_is_old_is_dimmed(browser: Browser, server: Server) -> None:
         page.context.set_offline(False)
         expect(page.locator("main")).to_have_css("opacity", "1")
         looking.allow("ERR_INTERNET_DISCONNECTED")
-
-
-def test_what_is_left_out_is_to_be_seen(browser: Browser, server: Server) -> None:
-    with visit(browser, server) as page:
-        ready(page)
-        expect(page.locator("#left-out")).to_be_visible()
-        expect(page.locator("#left-out li")).to_have_count(1)
-
-
-def test_decisions_of_one_variant(browser: Browser, server: Server) -> None:
-    with visit(browser, server) as page:
-        ready(page)
-        rows = page.locator("#decisions li")
-        for variant in ("fp32", "small"):
-            page.locator("#pinned").select_option(variant)
-            with page.expect_response("**/infer"):
-                send(page)
-            expect(rows.locator(".dot").first).to_have_text(variant)
-        page.get_by_label("Variant").last.select_option("small")
-        expect(rows.locator(".dot", has_text="fp32")).to_have_count(0)
-        assert set(rows.locator(".dot").all_inner_texts()) == {"small"}
-        page.get_by_label("Variant").last.select_option("")
-        expect(rows.locator(".dot", has_text="fp32").first).to_be_visible()
 
 
 def test_pin_and_unpin(browser: Browser, server: Server) -> None:

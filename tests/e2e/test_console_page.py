@@ -68,7 +68,8 @@ def test_shows_what_there_is(visit: Page) -> None:
         expect(row).to_contain_text("serves")
         expect(row).to_contain_text(f"{100 * accuracy:.2f} %")
         expect(visit.locator(f'#frontier [data-card="{name}"]')).to_have_count(1)
-    expect(visit.locator("#left-out")).to_contain_text("torn")
+    expect(visit.locator("#left-out")).to_be_visible()
+    expect(visit.locator("#left-out li")).to_contain_text("torn")
     visit.get_by_role("radio", name="Cost", exact=True).check()
     expect(visit.locator("#frontier")).to_contain_text("USD per million requests")
 
@@ -232,6 +233,20 @@ def test_decisions_with_reasons_and_filters(browser: Browser, server: Server) ->
         expect(page.locator("#decisions li", has_text="unsatisfiable")).to_have_count(0)
         page.get_by_label("Variant").last.select_option("small")
         expect(page.locator("#decisions li").first).to_contain_text("small")
+
+
+def test_decisions_of_one_variant(visit: Page) -> None:
+    rows = visit.locator("#decisions li")
+    for variant in ("fp32", "small"):
+        visit.locator("#pinned").select_option(variant)
+        with visit.expect_response("**/infer"):
+            send(visit)
+        expect(rows.locator(".dot").first).to_have_text(variant)
+    visit.get_by_label("Variant").last.select_option("small")
+    expect(rows.locator(".dot", has_text="fp32")).to_have_count(0)
+    assert set(rows.locator(".dot").all_inner_texts()) == {"small"}
+    visit.get_by_label("Variant").last.select_option("")
+    expect(rows.locator(".dot", has_text="fp32").first).to_be_visible()
 
 
 def test_traffic_as_charts_and_as_a_table(visit: Page) -> None:
