@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import sys
 from collections.abc import Iterator
@@ -233,6 +234,25 @@ def test_decisions_with_reasons_and_filters(browser: Browser, server: Server) ->
         expect(page.locator("#decisions li", has_text="unsatisfiable")).to_have_count(0)
         page.get_by_label("Variant").last.select_option("small")
         expect(page.locator("#decisions li").first).to_contain_text("small")
+
+
+def test_a_flood_of_answers_hides_no_refusal(browser: Browser, server: Server) -> None:
+    (tensor,) = server.client.get("/v2/models/drawn").json()["inputs"]
+    shape = [1, *tensor["shape"][1:]]
+    row = {**tensor, "shape": shape, "data": [0] * math.prod(shape)}
+
+    def asked(**parameters: float) -> int:
+        body = {"inputs": [row], "parameters": parameters}
+        return server.client.post("/v2/models/drawn/infer", json=body).status_code
+
+    assert asked(max_latency_ms=0.01) == 422
+    assert [asked() for _ in range(120)] == [200] * 120
+    with Visit(browser, f"http://{server.address}/") as page:
+        ready(page)
+        rows = page.locator("#decisions li")
+        expect(rows).to_have_count(100)
+        page.get_by_label("Outcome").select_option("unsatisfiable")
+        expect(rows.filter(has_text="latency ≤ 0.01 ms")).to_have_count(1)
 
 
 def test_decisions_of_one_variant(visit: Page) -> None:

@@ -6,16 +6,26 @@ import { clock, demand, demandName, ms, percent, refusal, usd } from "./words.js
 const MOST = 100;
 let kept = [];
 let last = 0;
+let question = "";
+let outcomes = [];
 
 export function forgetDecisions() {
   kept = [];
   last = 0;
 }
 
-export const since = () => last;
+// What is shown is asked for by itself: other models, or a flood of answers, hide nothing of it.
+export async function takeDecisions(model, ask) {
+  const outcome = byId("filter").outcome.value;
+  const wanted = new URLSearchParams({ model: model.name, ...(outcome && { outcome }), limit: MOST }).toString();
+  if (wanted !== question) forgetDecisions();
+  question = wanted;
+  const { body } = await ask(`/console/decisions?${wanted}&since=${last}`);
+  if (wanted === question) take(body);
+}
 
-// Take in an answer of /console/decisions.
-export function take(answer) {
+function take(answer) {
+  outcomes = answer.outcomes;
   // Ids that went back: the server is another one now.
   if (answer.last < last) kept = [];
   last = answer.last;
@@ -26,7 +36,7 @@ export function take(answer) {
 export function showDecisions(root, model) {
   const own = kept.filter((one) => one.model === model.name);
   const filter = byId("filter");
-  choices(filter.outcome, own.map((one) => one.outcome));
+  choices(filter.outcome, outcomes);
   choices(filter.variant, model.variants.map((one) => one.name));
   const wanted = own.filter((one) =>
     (!filter.outcome.value || one.outcome === filter.outcome.value) && (!filter.variant.value || one.variant === filter.variant.value));

@@ -1,7 +1,7 @@
 // The page: looks at the gateway again and again, and gives each part what is its own to show.
 
 import { ask, useKey } from "./ask.js";
-import { forgetDecisions, showDecisions, since, take } from "./decisions.js";
+import { forgetDecisions, showDecisions, takeDecisions } from "./decisions.js";
 import { byId, h, show } from "./dom.js";
 import { drawFrontier } from "./frontier.js";
 import { series, shares } from "./history.js";
@@ -30,7 +30,7 @@ async function look() {
     await library(state);
     await took(state);
     if (page.model) {
-      take((await ask(`/console/decisions?since=${since()}&limit=100`)).body);
+      await takeDecisions(page.model, ask);
       const now = performance.now();
       if (now - page.historyAt >= HISTORY_MS - LOOK_MS / 2) {
         page.historyAt = now;
@@ -206,7 +206,10 @@ byId("minutes").addEventListener("change", ({ target }) => {
   page.historyAt = -Infinity;
   look();
 });
-byId("filter").addEventListener("change", () => showDecisions(byId("decisions"), page.model));
+byId("filter").addEventListener("change", () => {
+  showDecisions(byId("decisions"), page.model);
+  takeDecisions(page.model, ask).then(() => showDecisions(byId("decisions"), page.model), () => {});
+});
 byId("traffic-table").addEventListener("toggle", () => page.state && render());
 document.addEventListener("visibilitychange", () => !document.hidden && !page.paused && !page.barred && look());
 addEventListener("online", () => look());
