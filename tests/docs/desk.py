@@ -24,6 +24,7 @@ from typing import Any
 from tests.compressors.builds import COMMAND
 from tests.docs.blocks import Block
 from tests.docs.store import write_digits
+from tests.docs.written import refused
 from tests.e2e.harness import until
 
 REPOSITORY = Path(__file__).parents[2]
@@ -34,6 +35,8 @@ _PORTS = {8080: "rest", 8081: "grpc", 8082: "admin"}
 # A page's deadline is for a machine that serves; tests share theirs with other tests.
 _DEADLINE = re.compile(r"(gearshift-max-latency-ms[\"']?: *[\"']?)(\d{2,})", re.IGNORECASE)
 _STRETCH = 100
+# Set for `curl` where a page shows that the server refuses.
+_MAY_REFUSE = "PAGE_SHOWS_REFUSAL"
 _ANY_PORT = "--port 0 --grpc-port 0 --admin-port 0"
 
 
@@ -95,7 +98,8 @@ def environment(home: Path) -> dict[str, str]:
     """What commands of pages see: ours in the path, nobody's settings.
 
     `gearshift compress` measures more briefly than the real one, `simulate` and `plan` replay fewer
-    requests, and `make` looks only whether our Makefile can do it.
+    requests, `make` looks only whether our Makefile can do it, and `curl` ends with 22 after an
+    answer of 400 or more, unless the page shows such an answer.
     """
     own = home / "bin"
     own.mkdir(parents=True, exist_ok=True)
@@ -109,7 +113,14 @@ case "$1" in
 esac
 """
     make = f'#!/bin/sh\nexec {shutil.which("make")} --dry-run -C {REPOSITORY} "$@" >/dev/null\n'
-    for name, script in (("gearshift", gearshift), ("make", make)):
+    curl = f"""#!/bin/sh
+for word in "$@"; do
+    case "$word" in --fail* | -f | -[a-zA-Z]f) {_MAY_REFUSE}=yes ;; esac
+done
+[ -n "${_MAY_REFUSE}" ] || set -- --fail-with-body "$@"
+exec {shutil.which("curl")} "$@"
+"""
+    for name, script in (("gearshift", gearshift), ("make", make), ("curl", curl)):
         (own / name).write_text(script)
         (own / name).chmod(0o755)
     kept = {key: value for key, value in os.environ.items() if not key.startswith("GEARSHIFT_")}
@@ -178,16 +189,20 @@ class Desk:
             raise Failed("".join(said))
         return ""
 
-    def sh(self, block: Block) -> str:
-        """Run a block as a script; returns what it wrote, to both streams."""
+    def sh(self, block: Block, shown: str = "") -> str:
+        """Run a block as a script; returns what it wrote, to both streams.
+
+        Args:
+            shown: what the page says that it writes.
+        """
         wrote, script = "", ""
         for command in commands(block.text):
             if _SERVE.match(command):
-                wrote += self._bash(script, block.fails) + self._serve(command)
+                wrote += self._bash(script, block.fails, shown) + self._serve(command)
                 script = ""
             elif command != ". .venv/bin/activate":
                 script += command + "\n"
-        return wrote + self._bash(script, block.fails)
+        return wrote + self._bash(script, block.fails, shown)
 
     def console(self, block: Block) -> Iterator[tuple[str, str, str]]:
         """Run a block's commands one by one: each with what the page shows and what it wrote."""
@@ -195,15 +210,15 @@ class Desk:
             if _SERVE.match(command):
                 yield command, shown, self._serve(command)
             else:
-                yield command, shown, self._bash(command, block.fails)
+                yield command, shown, self._bash(command, block.fails, shown)
 
-    def _bash(self, script: str, status: int) -> str:
+    def _bash(self, script: str, status: int, shown: str) -> str:
         if not script.strip():
             return ""
         finished = subprocess.run(
             ["bash", "-euo", "pipefail", "-c", self._ours(script)],
             cwd=self._folder,
-            env=self._environment,
+            env={**self._environment, _MAY_REFUSE: "yes" if refused(shown) else ""},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

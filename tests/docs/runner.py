@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tomllib
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import yaml
@@ -25,7 +26,7 @@ def run(found: list[Block], desk: Desk) -> None:
     """Run a page's blocks in order; an output is compared with what was written last."""
     wrote = None
     try:
-        for block in found:
+        for block, after in zip(found, [*found[1:], None], strict=False):
             if block.not_run is not None:
                 wrote = None
             elif block.file is not None:
@@ -33,7 +34,10 @@ def run(found: list[Block], desk: Desk) -> None:
             elif block.is_output:
                 assert wrote is not None, f"{block}: nothing before it was run"
                 compare(block, block.text, wrote)
-            elif block.language in ("sh", "python", "pycon"):
+            elif block.language == "sh":
+                shown = after.text if after is not None and after.is_output else ""
+                wrote = asked(block, partial(desk.sh, shown=shown))
+            elif block.language in ("python", "pycon"):
                 wrote = asked(block, getattr(desk, block.language))
             elif block.language == "console":
                 for command, shown, wrote in desk.console(block):

@@ -32,6 +32,10 @@ def test_what_differs_by_machine_does_not_count(shown: str, wrote: str) -> None:
         ("first\nlast", "first\nmore\nlast"),
         ("", "Traceback"),
         ('{"a":1}', '{"a":1,"b":"c"}'),
+        ("HTTP/1.1 200 OK", "HTTP/1.1 500 OK"),
+        ('{"status":422}', '{"status":503}'),
+        ("{'status': 422}", "{'status': 503}"),
+        ("exit status 1", "exit status 2"),
     ],
 )
 def test_what_is_said_counts(shown: str, wrote: str) -> None:

@@ -3,7 +3,8 @@
 These differ by machine and moment, and count as equal whatever they are: numbers that no letter
 stands before (so `int8` and `fp32` stay what they are) and how many of them follow each other,
 digests and other long hexadecimal names,
-how wide a table is drawn. A line `...` in a page stands for any lines, and `...` within one
+how wide a table is drawn. The status of an answer and of a program that ended is no such number: it
+is compared as it stands. A line `...` in a page stands for any lines, and `...` within one
 for anything on that line.
 """
 
@@ -22,17 +23,26 @@ _RULES = (
     (re.compile(r"[ \t]+"), " "),
 )
 _ANY_LINES = "..."
+_HTTP = r"HTTP/\d(?:\.\d)? |\"status\": ?|'status': ?"
+_STATUS = re.compile(rf"({_HTTP}|\bexit(?:ed)?(?: status| code)?:? )(\d+)\b", re.IGNORECASE)
+_REFUSED = re.compile(rf"(?:{_HTTP})[45]\d\d\b")
 
 
 def masked(text: str) -> list[str]:
     """The lines of `text` that are not empty, without what may differ."""
     lines = []
     for line in text.splitlines():
+        line = _STATUS.sub(lambda found: f"status_{found[2]}", line)
         for rule, instead in _RULES:
             line = rule.sub(instead, line)
         if line.strip():
             lines.append(line.strip())
     return lines
+
+
+def refused(shown: str) -> bool:
+    """Whether a page shows that the server refuses: an answer of 400 or more."""
+    return _REFUSED.search(shown) is not None
 
 
 def agrees(shown: str, wrote: str) -> bool:
