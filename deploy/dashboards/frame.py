@@ -33,12 +33,14 @@ def board(
     sections: Sections,
     *,
     tenants: bool,
+    onward: dashboard.DashboardLink,
 ) -> model.Dashboard:
     """One dashboard: its sections one below the other, each a row with panels.
 
     Args:
         tenants: whether its panels heed the choice of tenant; where not, the choice is not shown,
             and kept for the dashboards that links lead to.
+        onward: where a click leads on a panel that has no link of its own.
     """
     frame = (
         dashboard.Dashboard(title)
@@ -63,7 +65,18 @@ def board(
     made.schema_version = _SCHEMA
     for number, panel_or_row in enumerate(made.panels or [], start=1):
         panel_or_row.id_val = number
+        if isinstance(panel_or_row, model.Panel) and not _linked(panel_or_row):
+            assert panel_or_row.field_config is not None
+            panel_or_row.field_config.defaults.links = [onward.build()]
     return made
+
+
+def _linked(panel: model.Panel) -> bool:
+    """Whether a click on some field of the panel leads anywhere."""
+    config = panel.field_config
+    assert config is not None
+    columns = (one for override in config.overrides for one in override.properties)
+    return bool(config.defaults.links) or any(one.id_val == "links" for one in columns)
 
 
 def link(title: str, uid: str, *labels: str, tabular: bool = False) -> dashboard.DashboardLink:

@@ -42,6 +42,7 @@ def build() -> model.Dashboard:
             "Memory and processes": _memory(),
         },
         tenants=False,
+        onward=frame.link("What became of the promises", frame.OVERVIEW),
     )
 
 

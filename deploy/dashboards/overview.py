@@ -44,6 +44,7 @@ def build() -> model.Dashboard:
             "Is it well": _health(),
         },
         tenants=True,
+        onward=frame.link("Why: refusals and shifts", frame.SHIFTING),
     )
 
 

@@ -31,6 +31,7 @@ def build() -> model.Dashboard:
         "Which variant serves, when and why that changed, and the load beside it.",
         {"Which variant serves": _mix(), "Why": _reasons(), "What changed": _changes()},
         tenants=True,
+        onward=frame.link("Where the time goes", frame.LANES),
     )
 
 

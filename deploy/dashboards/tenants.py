@@ -32,6 +32,7 @@ def build() -> model.Dashboard:
         "create --tenant` says; without keys there is one, open.",
         {"In this time range": [_table()], "Over time": _over_time(), "Keys": _keys()},
         tenants=True,
+        onward=frame.link("All tenants together", frame.OVERVIEW),
     )
 
 

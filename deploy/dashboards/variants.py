@@ -42,6 +42,7 @@ def build() -> model.Dashboard:
             "Health": _health(),
         },
         tenants=False,
+        onward=frame.link("When each of them serves", frame.SHIFTING),
     )
 
 
