@@ -84,7 +84,7 @@ def test_an_alert_says_what_is_wrong_and_where_to_read_what_to_do(rule: dict[str
     said = rule["annotations"]
     assert rule["labels"]["severity"] in ("critical", "warning")
     assert "{{" in said["summary"] and said["description"].endswith(".")
-    page, _, anchor = said["runbook_url"].partition("#")
+    page, _, anchor = said["runbook"].partition("#")
     assert (page, anchor) == (RUNBOOK, rule["alert"].lower())
     text = (FOLDER.parents[1] / page).read_text("utf-8")
     assert re.search(rf"^### {rule['alert']}$", text, re.MULTILINE)
@@ -94,6 +94,20 @@ def test_every_alert_of_the_page_is_one() -> None:
     text = (FOLDER.parents[1] / RUNBOOK).read_text("utf-8")
     named = re.findall(r"^### (Gearshift\w+)$", text, re.MULTILINE)
     assert named == [rule["alert"] for rule in ALERTS]
+
+
+def test_no_path_passes_for_an_address() -> None:
+    """Alertmanager and Grafana make links of what is called a URL."""
+    for rule in ALERTS:
+        for name, said in rule["annotations"].items():
+            assert not name.endswith("_url") or said.startswith("https://"), rule["alert"]
+
+
+def test_the_page_names_settings_and_routes_that_there_are() -> None:
+    text = (FOLDER.parents[1] / RUNBOOK).read_text("utf-8")
+    named = set(re.findall(r"`(default_\w+)`", text))
+    assert named and named <= Settings.model_fields.keys()
+    assert "`/admin`" not in text
 
 
 def test_prometheus_scrapes_the_default_address() -> None:
