@@ -101,7 +101,8 @@ class Remote:
     several threads.
 
     Raises:
-        UrlUnusable: there is nothing here that reads such URLs.
+        UrlUnusable: there is nothing here that reads such URLs, or what does connects at once and
+            cannot.
     """
 
     def __init__(self, url: str) -> None:
@@ -119,7 +120,7 @@ class Remote:
             self._fs, root = url_to_fs(url, **options, **_options(scheme))
         except ImportError as error:
             raise UrlUnusable(_missing(scheme, error)) from error
-        except ValueError as error:
+        except Exception as error:  # some connect here, and each has errors of its own
             raise UrlUnusable(f"{shown(url)}: {_reason(error)}") from error
         self._root = root.rstrip("/")
         self._flat = scheme in _FLAT

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,14 @@ def test_what_nothing_here_can_read_says_so() -> None:
         Remote("nosuchthing://bucket/models")
     with pytest.raises(UrlUnusable, match="needs packages that are missing"):
         Remote("dropbox://models")
+
+
+def test_a_store_whose_library_connects_at_once_and_cannot() -> None:
+    with socket.socket() as taken:  # bound, and not listening: whoever comes is refused
+        taken.bind(("127.0.0.1", 0))
+        url = f"ftp://127.0.0.1:{taken.getsockname()[1]}/models"
+        with pytest.raises(UrlUnusable, match=f"^{url}: .*refused"):
+            Remote(url)
 
 
 def test_a_plan_fetches_what_differs_and_removes_what_is_gone() -> None:
