@@ -10,56 +10,34 @@ Not thread-safe: its owner holds a lock around each call.
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Protocol
 
+from router.arrival import Arrivals, assigned
+from router.available import Available, Served
 from router.breaker import Breakers, Outcome
 from router.constraints import Constraints, or_default
 from router.decision import Decision
 from router.dispatch import COMPANY, Assignment, Moment
 from router.estimate import wait_ms
-from router.menu import Menu, batch_ms
+from router.menu import batch_ms
 from router.outlook import Outlook
 from router.pace import Pace
+from router.paces import Paces
 from router.plan import NOTHING_PLANNED, Plan, plan, shares
 from router.policies import Rule, Scene
-from router.queue import MEMORY_S, PATIENCE_S, Queue, Waiting
+from router.queue import PATIENCE_S, Queue, Waiting
 from router.route import Policy, route
 from router.snapshot import Snapshot, idle
 from router.telemetry import Telemetry
+from router.usage import Usage
 
 # A request that was late when it was queued still tells what is likely to come.
 _SHORTEST_MS = 0.1
 # A lane whose batch takes longer than promised is still not free.
 _OVERDUE_MS = 0.05
-# Over how long models' shares are made even.
-_SHARED_OVER_S = 1.0
-# What was learnt is forgotten with age alone, too.
-_PACE_OLDEST_S = 1.0
 # What keeps requests out is doubted after so long in which nobody could refute it.
 _DOUBTED_AFTER_S = 0.5
-# Slowdowns that differ by less are one: what follows from them is worked out once.
-_STEPS_PER_E = 25
-# A rate is told from at least as long.
-_LEAST_AGE_S = 0.01
-
-
-class Served(Protocol):
-    """A model, as the scheduler sees it."""
-
-    @property
-    def menu(self) -> Menu:
-        """Its variants."""
-
-    @property
-    def ready(self) -> frozenset[str]:
-        """Those that a request may be routed to: loaded, warm and healthy."""
-
-    @property
-    def runnable(self) -> frozenset[str]:
-        """Those that a lane may run: the ready ones, and those that are leaving and still there."""
 
 
 class Scheduler:
@@ -88,19 +66,14 @@ class Scheduler:
         self.breakers = Breakers() if breakers is None else breakers
         self.queue = Queue()
         self.busy_until_s = [0.0] * lanes
-        self._models = models
+        self._available = Available(models, self.breakers)
+        self._paces = Paces(self._available, telemetry)
+        self._usage = Usage()
+        self._arrivals = Arrivals()  # counted for rules that assign at arrival alone
         self._rule = rule
         self._policy = policy
         self._max_batch = max_batch
         self._weights = weights or {}
-        self._paces: dict[str, tuple[object, Pace]] = {}
-        self._seen: dict[str, tuple[int, frozenset[str], Menu, float]] = {}
-        self._used_ms: dict[str, float] = {}
-        self._used_s = 0.0
-        # For rules that assign at arrival: the requests asked for, rows by model and variant.
-        self._asked = 0
-        self._first_s: dict[str, float] = {}
-        self._queued_rows: dict[str, Counter[str]] = {}
         self._shares = shares(models, self._weights)
         self._outlook = Outlook(NOTHING_PLANNED, -math.inf, self._shares)
 
@@ -109,10 +82,10 @@ class Scheduler:
 
         What waits for a model that has gone expires.
         """
-        for name in self._models.keys() - models.keys():
-            for kept in (self._paces, self._seen, self._used_ms, self._first_s, self._queued_rows):
-                kept.pop(name, None)
-        self._models = models
+        for name in self._available.models.keys() - models.keys():
+            for learnt in (self._paces, self._usage, self._arrivals):
+                learnt.forget(name)
+        self._available.models = models
         self._shares = shares(models, self._weights)
         self.queue.forget({model.menu for model in models.values()})
         self._outlook = Outlook(NOTHING_PLANNED, -math.inf, self._shares)
@@ -121,7 +94,7 @@ class Scheduler:
         """Decide by the operator's `policy` and `weights` from now on."""
         self._policy = policy
         self._weights = weights
-        self._shares = shares(self._models, weights)
+        self._shares = shares(self._available.models, weights)
 
     def replaced(self, model: str, variant: str) -> None:
         """Another build of `variant` serves now: what was learnt of the one before says nothing."""
@@ -139,21 +112,25 @@ class Scheduler:
         if self._rule.admits_all:
             overhead_ms = self.telemetry.overhead_ms(now_s)
             overhead_ms = min(overhead_ms, self.telemetry.least_overhead_ms)
-            snapshot = replace(idle(self._ready(model, now_s)), overhead_ms=overhead_ms)
+            snapshot = replace(idle(self._available.ready(model, now_s)), overhead_ms=overhead_ms)
         else:
             snapshot = self.snapshot(model, constraints, now_s)
-        decision = route(constraints, self._models[model].menu, snapshot, self._policy, rows)
+        decision = route(
+            constraints, self._available.models[model].menu, snapshot, self._policy, rows
+        )
         if decision.verdict == "overloaded" and self._doubtful(now_s):
             self.telemetry.start_anew(now_s)
             snapshot = self.snapshot(model, constraints, now_s)
-            decision = route(constraints, self._models[model].menu, snapshot, self._policy, rows)
+            decision = route(
+                constraints, self._available.models[model].menu, snapshot, self._policy, rows
+            )
         if self._rule.late or decision.choices is None:
             return decision
         return self._assigned(decision, constraints, rows, now_s)
 
     def snapshot(self, model: str, constraints: Constraints, now_s: float) -> Snapshot:
         """What is true now for such a request of `model`."""
-        pace = self._pace(model, now_s)
+        pace = self._paces.of(model, now_s)
         telemetry = self.telemetry
         free = self._lane_free_in_ms(now_s)
         wait = least = min(free)
@@ -178,7 +155,7 @@ class Scheduler:
             caution=telemetry.caution(now_s),
             overhead_ms=telemetry.overhead_ms(now_s),
             least_overhead_ms=telemetry.least_overhead_ms,
-            ready=self._ready(model, now_s),
+            ready=self._available.ready(model, now_s),
         )
 
     def _doubtful(self, now_s: float) -> bool:
@@ -227,45 +204,47 @@ class Scheduler:
         for waiting in arrivals:
             self.queue.add(waiting)
             if not self._rule.late:
-                self._count(waiting, 1)
+                self._arrivals.queued(waiting)
             due_s = waiting.due_s
             patient = waiting.deadline_s > due_s
             within_ms = PATIENCE_S * 1000 if patient else (due_s - now_s) * 1000
             within_ms = max(_SHORTEST_MS, within_ms)
             self.queue.arrived(waiting.choices, within_ms, waiting.rows, now_s)
-            self._outlook.came(waiting, self._pace(waiting.choices.model, now_s))
+            self._outlook.came(waiting, self._paces.of(waiting.choices.model, now_s))
 
     def requeue(self, waiting: Waiting, now_s: float) -> None:
         """Queue a request again whose batch failed. It is no arrival: no more come than did."""
         self.queue.add(waiting)
         if not self._rule.late:
-            self._count(waiting, 1)
-        self._outlook.came(waiting, self._pace(waiting.choices.model, now_s))
+            self._arrivals.queued(waiting)
+        self._outlook.came(waiting, self._paces.of(waiting.choices.model, now_s))
 
     def withdraw(self, waiting: Waiting) -> None:
         """Take a request out of the queue: its caller left, or its deadline passed."""
         before = len(self.queue.waiting)
         self.queue.remove((waiting,))
         if not self._rule.late and len(self.queue.waiting) < before:
-            self._count(waiting, -1)
+            self._arrivals.left(waiting)
 
     def take(self, lane: int, now_s: float) -> Assignment:
         """The batch for `lane`, which is free; it and what expired leave the queue."""
         self.busy_until_s[lane] = 0.0
         queue = self.queue
-        waiting = self._not_held(now_s) if self.breakers else queue.waiting
+        waiting: Sequence[Waiting] = queue.waiting
+        if self.breakers:
+            waiting = self._available.not_held(waiting, now_s)
         if not waiting:
             return Assignment()
         moment = Moment(
             now_s=now_s,
             lane_free_in_ms=tuple(self._lane_free_in_ms(now_s)),
-            paces=self._all_paces(now_s),
+            paces=self._paces.all(now_s),
             expected=queue.expected(now_s),
             max_batch=self._max_batch,
             overhead_ms=self.telemetry.overhead_ms(now_s),
             weights=self._weights,
             price=self._outlook.price,
-            used_ms=self._used_ms,
+            used_ms=self._usage.lately_ms,
             caution=self.telemetry.caution(now_s),
         )
         assignment = self._rule.dispatch(waiting, moment)
@@ -273,10 +252,12 @@ class Scheduler:
         queue.remove(assignment.expired)
         if not self._rule.late:
             for leaving in (*assignment.members, *assignment.expired):
-                self._count(leaving, -1)
+                self._arrivals.left(leaving)
         if assignment.members:
             self.busy_until_s[lane] = now_s + assignment.promised_ms / 1000
-            self._use(assignment, now_s)
+            if len(self._available.models) > 1:
+                weight = self._weights.get(assignment.model, 1.0)
+                self._usage.add(assignment.model, assignment.promised_ms / weight, now_s)
             if self.breakers:
                 self.breakers.taken(assignment.model, assignment.variant, now_s)
         if assignment.plan is not None:
@@ -289,7 +270,7 @@ class Scheduler:
         """A batch that was taken has succeeded, in `actual_ms`."""
         rows = sum([waiting.rows for waiting in assignment.members])
         offer = assignment.offer
-        if assignment.model not in self._models:
+        if assignment.model not in self._available.models:
             return
         self.telemetry.batch(
             assignment.model,
@@ -306,137 +287,33 @@ class Scheduler:
             return False
         return self.breakers.ended(model, variant, outcome, now_s)
 
-    def _ready(self, model: str, now_s: float) -> frozenset[str]:
-        ready = self._models[model].ready
-        return ready - self.breakers.shut_out(model, now_s) if self.breakers else ready
-
-    def _runnable(self, model: str, now_s: float) -> frozenset[str]:
-        runnable = self._models[model].runnable
-        if not self.breakers:
-            return runnable
-        shut_out = self.breakers.shut_out(model, now_s) | self.breakers.probed(model, now_s)
-        return runnable - shut_out if shut_out else runnable
-
-    def _not_held(self, now_s: float) -> list[Waiting]:
-        """The queue less those that nothing may answer before a batch on another lane is back:
-        that batch tells whether the variant they need works again, so they do not expire yet."""
-        probed = {model: self.breakers.probed(model, now_s) for model in self._models}
-        if not any(probed.values()):
-            return self.queue.waiting
-        runnable = {model: self._runnable(model, now_s) for model in self._models}
-
-        def held(waiting: Waiting) -> bool:
-            names = {offer.name for offer in waiting.choices.offers}
-            model = waiting.choices.model
-            return names.isdisjoint(runnable[model]) and not names.isdisjoint(probed[model])
-
-        return [waiting for waiting in self.queue.waiting if not held(waiting)]
-
     def _assigned(
         self, decision: Decision, constraints: Constraints, rows: int, now_s: float
     ) -> Decision:
         """The decision with the variant that the rule assigns; refused where it assigns none."""
-        choices = decision.choices
-        assert choices is not None
-        self._asked += 1
-        pace = self._pace(decision.model, now_s)
-        ready = self._ready(decision.model, now_s)
+        model, limit_ms = decision.model, constraints.max_latency_ms
+        pace = self._paces.of(model, now_s)
+        ready = self._available.ready(model, now_s)
         if pace.ready != ready:
             pace = Pace(pace.menu, pace.slowdown, ready, pace.tail)
-        free_in_ms = tuple(self._lane_free_in_ms(now_s))
-        limit_ms = constraints.max_latency_ms
-        arriving = [
-            kind.rows_per_ms
-            for kind in self.queue.expected(now_s)
-            if kind.choices.model == decision.model
-        ]
-        # The queue's memory starts out empty, which is not a rate of 0.
-        age_s = max(now_s - self._first_s.setdefault(decision.model, now_s), _LEAST_AGE_S)
-        filled = 1 - math.exp(-age_s / MEMORY_S)
         scene = Scene(
-            ticket=self._asked,
+            ticket=self._arrivals.ticket(),
             rows=rows,
             within_ms=math.inf if limit_ms is None else limit_ms,
-            lane_free_in_ms=free_in_ms,
+            lane_free_in_ms=tuple(self._lane_free_in_ms(now_s)),
             pace=pace,
-            rate_per_s=sum(arriving) * 1000 / filled,
-            queued_rows=self._queued_rows.get(decision.model, {}),
+            rate_per_s=self._arrivals.rate_per_s(model, self.queue.expected(now_s), now_s),
+            queued_rows=self._arrivals.queued_rows(model),
             max_batch=self._max_batch,
             overhead_ms=self.telemetry.overhead_ms(now_s),
         )
-        offer = self._rule.assign(choices, scene)
-        if offer is None:
-            return Decision(
-                decision.model,
-                "overloaded",
-                decision.objective,
-                why=f"the policy assigns no variant of {decision.model} to this request",
-                refused=decision.refused,
-            )
-        estimate_ms = min(free_in_ms) + pace.promised_ms(offer, rows) + scene.overhead_ms
-        return replace(
-            decision,
-            variant=offer.name,
-            reason="assigned",
-            why=f"assigned by the policy, of {len(choices.offers)} allowed",
-            predicted_latency_ms=min(estimate_ms, scene.within_ms),
-            estimate_ms=estimate_ms,
-            accuracy=offer.accuracy,
-            cost_usd_per_million=offer.cost_usd_per_million(rows),
-            allowed=(offer.name, *[name for name in decision.allowed if name != offer.name]),
-        )
-
-    def _count(self, waiting: Waiting, sign: int) -> None:
-        rows = self._queued_rows.setdefault(waiting.choices.model, Counter())
-        rows[waiting.routed] += sign * waiting.rows
-
-    def _use(self, assignment: Assignment, now_s: float) -> None:
-        """Count lane time against its model's weight; what was had long ago is forgotten."""
-        if len(self._models) < 2:
-            return
-        faded = math.exp((self._used_s - now_s) / _SHARED_OVER_S)
-        self._used_s = now_s
-        self._used_ms = {model: ms * faded for model, ms in self._used_ms.items()}
-        weight = self._weights.get(assignment.model, 1.0)
-        had_ms = self._used_ms.get(assignment.model, 0.0)
-        self._used_ms[assignment.model] = had_ms + assignment.promised_ms / weight
+        return assigned(decision, self._rule, scene)
 
     def _lane_free_in_ms(self, now_s: float) -> list[float]:
         return [
             max(_OVERDUE_MS, (until - now_s) * 1000) if until > 0 else 0.0
             for until in self.busy_until_s
         ]
-
-    def _all_paces(self, now_s: float) -> dict[str, Pace]:
-        return {model: self._pace(model, now_s) for model in self._models}
-
-    def _pace(self, model: str, now_s: float) -> Pace:
-        served = self._models[model]
-        runnable = self._runnable(model, now_s)
-        seen = self.telemetry.batches
-        known = self._seen.get(model)
-        if (
-            known is not None
-            and known[0] == seen
-            and known[1] is runnable
-            and known[2] is served.menu
-            and now_s - known[3] < _PACE_OLDEST_S
-        ):
-            return self._paces[model][1]
-        self._seen[model] = seen, runnable, served.menu, now_s
-        factors = self.telemetry.slowdown(model, served.menu.by_name, now_s)
-        steps = [round(math.log(factor) * _STEPS_PER_E) for factor in factors.values()]
-        tail = round(self.telemetry.tail(now_s), 2)
-        key = runnable, served.menu, steps, tail
-        kept = self._paces.get(model)
-        if kept is None or kept[0] != key:
-            slowdown = {
-                name: math.exp(step / _STEPS_PER_E)
-                for name, step in zip(factors, steps, strict=True)
-                if step
-            }
-            kept = self._paces[model] = key, Pace(served.menu, slowdown, runnable, tail)
-        return kept[1]
 
     def _current(self, now_s: float) -> Outlook:
         """The outlook, made anew when it is out of date."""
@@ -447,7 +324,7 @@ class Scheduler:
                     self.queue.expected(now_s),
                     now_s,
                     self._lane_free_in_ms(now_s),
-                    self._all_paces(now_s),
+                    self._paces.all(now_s),
                     self.telemetry.overhead_ms(now_s),
                     self._weights,
                     self._outlook.price,
