@@ -15,6 +15,7 @@ from typing import Literal, get_args
 
 from router.card import NAME_PATTERN
 from router.errors import InvalidRequest
+from router.misspelt import Spelling
 
 Objective = Literal["accuracy", "cost", "latency"]
 Priority = Literal["high", "normal", "low"]
@@ -41,6 +42,11 @@ ENVOY_TIMEOUT = "x-envoy-expected-rq-timeout-ms"
 ALIASES = (GRPC_TIMEOUT, ENVOY_TIMEOUT)
 # v2 `parameters.timeout`, microseconds, as Triton and its clients use it.
 TIMEOUT_PARAMETER = "timeout"
+# What is read, and what clients send with every request.
+_COMMON = frozenset((*KEYS, TIMEOUT_PARAMETER, "binary_data_output"))
+
+SPELLING = Spelling((*KEYS, TIMEOUT_PARAMETER))
+HEADER_SPELLING = Spelling((*HEADERS, EXPLAIN_HEADER))
 
 _NUMBER = re.compile(r"[0-9]{1,15}(\.[0-9]{0,30})?([eE][+-]?[0-9]{1,2})?|\.[0-9]{1,30}", re.ASCII)
 _NAME = re.compile(NAME_PATTERN)
@@ -103,14 +109,17 @@ def parse(
     Args:
         headers: (lower-case name, value) of every header whose name starts with `HEADER_PREFIX`
             or is one of `ALIASES`, in the order they came; others are not looked at.
-        parameters: the request's v2 `parameters`; unknown keys are another extension's business.
+        parameters: the request's v2 `parameters`; unknown keys are another extension's business,
+            but for those that are nearly one of `KEYS`.
 
     Raises:
-        InvalidRequest: an unknown Gearshift header, a value out of its domain, or two sources of
-            one constraint that disagree.
+        InvalidRequest: an unknown Gearshift header, a misspelt key, a value out of its domain, or
+            two sources of one constraint that disagree.
     """
     stated, deadlines = _by_header(headers)
     if parameters:
+        if not parameters.keys() <= _COMMON:
+            SPELLING.check("parameters", parameters)
         stated, deadlines = dict(stated), list(deadlines)
         for key in KEYS:
             if key not in parameters:
@@ -190,8 +199,7 @@ def _by_header(
         elif name in HEADERS:
             stated[HEADERS[name]] = _PARSERS[HEADERS[name]](name, value)
         else:
-            known = ", ".join(sorted((*HEADERS, EXPLAIN_HEADER)))
-            raise InvalidRequest(name, value, f"a header that Gearshift knows ({known})")
+            raise HEADER_SPELLING.unknown(name, name, value)
     return stated, deadlines
 
 

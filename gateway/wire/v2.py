@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 
 from gateway.engines import Tensor
-from gateway.wire import classification, long_lists, raw_request
+from gateway.wire import classification, long_lists, raw_request, tensor_parameters
 from gateway.wire.long_lists import LONG_BYTES
 from gateway.wire.tensors import (
     BINARY_SIZE,
@@ -232,7 +232,7 @@ def _inputs(
             )
         rows = shape[0]
         own = members(f"{field}.parameters", item.get("parameters"))
-        _no_shared_memory(field, own)
+        tensor_parameters.check(field, own)
         if BINARY_SIZE not in own:
             tensor = from_json(field, item.get("data"), spec, shape, may_hold_bools=may_hold_bools)
         elif "data" in item:
@@ -283,7 +283,7 @@ def _outputs(
         field = f"outputs[{number}]"
         spec = _named(field, item, specs, chosen, "each output once")
         own = members(f"{field}.parameters", item.get("parameters"))
-        _no_shared_memory(field, own)
+        tensor_parameters.check(field, own)
         binary = _flag(f"{field}.parameters.binary_data", own.get("binary_data"), default)
         chosen[spec.name] = (spec, binary)
     return tuple(chosen.values())
@@ -319,16 +319,6 @@ def _named(
     if spec.name in taken:
         raise InvalidRequest(f"{field}.name", name, once)
     return spec
-
-
-def _no_shared_memory(field: str, parameters: Mapping[str, Any]) -> None:
-    for key in parameters:
-        if key.startswith("shared_memory"):
-            raise InvalidRequest(
-                f"{field}.parameters.{key}",
-                parameters[key],
-                "none; the shared memory extensions are not offered",
-            )
 
 
 def _flag(field: str, raw: object, default: bool) -> bool:

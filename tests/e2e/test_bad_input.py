@@ -68,6 +68,24 @@ def test_parameter_that_makes_no_sense(server: Server, name: str, value: object)
     assert_invalid(server.infer(parameters={name: value}), f"parameters.{name}", str(value))
 
 
+def test_a_constraint_that_is_misspelt_names_the_one_that_was_meant(server: Server) -> None:
+    """In a header, in the parameters, and in the body of a dry run."""
+    body = infer_body() | {"parameters": {"max_latency": 40}}
+    dry = server.client.post("/v2/models/echo/decide", json=body)
+    for response in (server.infer(parameters={"max_latency": 40}), dry):
+        assert_invalid(response, "parameters.max_latency", "40")
+        assert response.json()["expected"] == "a constraint that there is (max_latency_ms)"
+    response = server.infer(headers={"Gearshift-Max-Latency": "40"})
+    known = "a constraint that there is (gearshift-max-latency-ms)"
+    assert response.json()["expected"] == known
+
+
+def test_keys_of_other_extensions_are_not_read(server: Server) -> None:
+    foreign = {"sequence_id": 7, "sequence_start": True, "content_type": "np", "max_tokens": 16}
+    response = server.infer(parameters={**foreign, "binary_data_output": False, "priority": 1})
+    assert response.status_code == 200, response.text
+
+
 def test_two_sources_that_disagree(server: Server) -> None:
     url = f"http://{server.address}{INFER}"
     twice = [(MAX_LATENCY, "40"), (MAX_LATENCY, "50")]

@@ -61,6 +61,7 @@ TABLE = {
     "a deadline that is negative": (400, Ask(parameters={"max_latency_ms": -1})),
     "a cost that is text": (400, Ask(parameters={"max_cost_usd_per_million": "free"})),
     "a header misspelt": (400, Ask(headers={"Gearshift-Min-Acuracy": "0.9"})),
+    "a parameter misspelt": (400, Ask(parameters={"min_acuracy": 0.9, "sequence_id": 7})),
     "a priority there is not": (400, Ask(parameters={"priority": "urgent"})),
     "two pins": (400, Ask(version="fp32", parameters={"variant": "small"})),
     "two deadlines that disagree": (

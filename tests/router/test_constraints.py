@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from router.constraints import NONE, Constraints, Floor, or_default, parse, pin, tighten
+from router.constraints import KEYS, NONE, Constraints, Floor, or_default, parse, pin, tighten
 from router.errors import InvalidRequest
 
 
@@ -126,6 +127,99 @@ def test_a_bad_parameter_is_named(key: str, value: object) -> None:
 def test_an_unknown_header_of_ours_is_refused() -> None:
     with pytest.raises(InvalidRequest, match="gearshift-min-acuracy"):
         parse((("gearshift-min-acuracy", "0.9"),))
+
+
+@pytest.mark.parametrize(
+    ("key", "meant"),
+    [
+        ("max_latency", "max_latency_ms"),
+        ("maxLatencyMs", "max_latency_ms"),
+        ("Gearshift-Max-Latency-Ms", "max_latency_ms"),
+        ("max_latncy_us", "max_latency_ms"),
+        ("max_latency_seconds", "max_latency_ms"),
+        ("min_acuracy", "min_accuracy"),
+        ("min_accuracy_percent", "min_accuracy"),
+        ("max_cost", "max_cost_usd_per_million"),
+        ("max_cost_usd_per_request", "max_cost_usd_per_million"),
+        ("optimise", "optimize"),
+        ("varient", "variant"),
+        ("relx", "relax"),
+        ("pirority", "priority"),
+        ("timeout_ms", "timeout"),
+        ("timout", "timeout"),
+    ],
+)
+def test_a_misspelt_constraint_is_refused_in_the_same_words_wherever_it_is_stated(
+    key: str, meant: str
+) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        parse((), {"optimize": "cost", key: 40})
+    assert caught.value.members["field"] == f"parameters.{key}"
+    assert caught.value.members["expected"] == f"a constraint that there is ({meant})"
+    if meant == "timeout":
+        return
+    name = "gearshift-" + key.lower().replace("_", "-").removeprefix("gearshift-")
+    if name == "gearshift-" + meant.replace("_", "-"):
+        return
+    with pytest.raises(InvalidRequest) as caught:
+        parse(((name, "40"),))
+    spelt = "gearshift-" + meant.replace("_", "-")
+    assert caught.value.members["expected"] == f"a constraint that there is ({spelt})"
+
+
+def test_a_key_that_says_that_it_is_ours_is_refused() -> None:
+    with pytest.raises(InvalidRequest, match=r"max_latency_ms, min_accuracy.* got 1$"):
+        parse((), {"gearshift_floor": 1})
+
+
+# What Triton, KServe, MLServer and servers of language models read.
+FOREIGN = """sequence_id sequence_start sequence_end binary_data_output binary_data_size binary_data
+    classification shared_memory_region shared_memory_byte_size shared_memory_offset headers
+    triton_enable_empty_final_response triton_final_response content_type dtype datatype extra
+    model version id name input_ids stream seed stop n best_of use_beam_search length_penalty
+    temperature top_p top_k min_p max_tokens min_tokens max_new_tokens max_length min_length
+    max_input_length max_batch_size max_time presence_penalty frequency_penalty repetition_penalty
+    ignore_eos logprobs echo details decoder_input_details do_sample truncate typical_p watermark
+    return_full_text beam_width lora_name user metadata trace_id request_id explain explainer
+    cache_salt queue_policy delay limit region device mode format language top_n threshold
+    _ - é"""
+
+
+def test_keys_of_other_extensions_are_theirs() -> None:
+    assert parse((), dict.fromkeys(FOREIGN.split(), 1)) == NONE
+    assert parse((), {"x" * 10_000: 1, "max_latency_ms" * 100: 1}) == NONE
+
+
+@given(st.sampled_from([*KEYS, "timeout"]), st.data())
+def test_a_slip_of_the_finger_is_never_ignored(key: str, data: st.DataObject) -> None:
+    at = data.draw(st.integers(0, len(key) - 1))
+    other = data.draw(st.sampled_from("abcdefghijklmnopqrstuvwxyz"))
+    slip = data.draw(st.sampled_from(["lost", "added", "changed", "swapped", "case"]))
+    if slip == "lost":
+        typed = key[:at] + key[at + 1 :]
+    elif slip == "added":
+        typed = key[:at] + other + key[at:]
+    elif slip == "changed":
+        typed = key[:at] + other + key[at + 1 :]
+    elif slip == "swapped":
+        typed = key[:at] + key[at : at + 2][::-1] + key[at + 2 :]
+    else:
+        typed = key[:at] + key[at:].upper().replace("_", "-")
+    assume(typed not in (*KEYS, "timeout"))
+    with pytest.raises(InvalidRequest) as caught:
+        parse((), {typed: "1"})
+    assert key in str(caught.value.members["expected"])
+
+
+@given(st.dictionaries(st.text(max_size=60), st.none(), max_size=100))
+def test_no_key_is_more_than_refused(parameters: dict[str, None]) -> None:
+    with contextlib.suppress(InvalidRequest):
+        parse((), parameters)
+
+
+def test_more_keys_than_anybody_sends_are_refused() -> None:
+    with pytest.raises(InvalidRequest, match=r"^parameters: .* at most 100 members, got '101"):
+        parse((), {f"key-{number}": 1 for number in range(101)})
 
 
 def test_two_headers_that_conflict_are_refused_and_two_that_agree_are_one() -> None:

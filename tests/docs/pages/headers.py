@@ -56,7 +56,8 @@ _INTRODUCTION = """# Headers and parameters
 
 Each constraint is a header, a key of v2's `parameters`, and over gRPC metadata by the header's name
 in lower case. Two that say different things are an error; an unknown `Gearshift-` header is one
-too, since a misspelt floor would silently demand nothing. Of several deadlines the tightest counts.
+too, and a key that is nearly one of these, since a misspelt floor would silently demand nothing. Of
+several deadlines the tightest counts.
 A request that states nothing gets the operator's defaults, the settings `default_…`.
 [What each promises](../explanation/routing.md#what-each-header-promises).
 """
