@@ -8,7 +8,7 @@ MODELS ?= models
 BENCH_RESULTS ?= bench-results
 PEERS ?= .peers
 
-.PHONY: help setup demo docs test check bench bench-live bench-compression bench-peers bench-speed bench-log bench-picture bench-tools fuzz soak overload idle rollout dashboards slim weights clean
+.PHONY: help setup demo docs test check bench bench-bound bench-coverage bench-shards bench-live bench-swap bench-lanes bench-compression bench-search bench-peers bench-speed bench-log bench-picture bench-tools fuzz soak overload idle rollout dashboards slim weights clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -45,11 +45,29 @@ test: check  ## every check and every test
 bench: setup bench-tools  ## measure the gateway's overhead, throughput and decision time
 	$(BIN)/python -m tests.bench --out $(BENCH_RESULTS)
 
-bench-live: setup  ## the same traffic against a real gateway and in simulation
-	$(BIN)/python -m tests.bench.live
+bench-bound: setup  ## decisions beside the best that is possible, simulated: 5 minutes
+	$(BIN)/python -m tests.bench.bound $(ARGS)
+
+bench-coverage: setup  ## how often predicted latencies hold, simulated: 3 minutes
+	$(BIN)/python -m tests.bench.coverage $(ARGS)
+
+bench-shards: setup  ## what splitting lanes into shards loses, simulated: 5 minutes
+	$(BIN)/python -m tests.bench.shards $(ARGS)
+
+bench-live: setup  ## the same traffic against a real gateway and in simulation: 2 minutes
+	$(BIN)/python -m tests.bench.live $(ARGS)
+
+bench-swap: setup  ## what replacing a variant of MODELS costs the others: 2 minutes
+	$(BIN)/python -m tests.bench.swap --models $(MODELS) $(ARGS)
+
+bench-lanes: setup bench-tools  ## thread lanes beside process lanes
+	$(BIN)/python -m tests.bench.lanes $(if $(wildcard $(MODELS)),--models $(MODELS) --variant int8) $(ARGS)
 
 bench-compression: setup  ## what compression reaches on real data: DATA=folder; hours at first
-	$(BIN)/python -m tests.bench.compression --data $(DATA) --work $(BENCH_RESULTS)/compression
+	$(BIN)/python -m tests.bench.compression --data $(DATA) --work $(BENCH_RESULTS)/compression $(ARGS)
+
+bench-search: setup  ## the search beside random search, with real trainings
+	$(BIN)/python -m tests.bench.compression.random_search $(ARGS)
 
 bench-peers: setup bench-tools  ## beside MLServer, Triton, BentoML, LitServe, Ray Serve: 15 minutes
 	$(BIN)/python -m tests.bench.peers --folder $(PEERS) --out $(BENCH_RESULTS) $(ARGS)

@@ -1,4 +1,4 @@
-"""`python -m tests.bench.coverage`: how often an answer came within its predicted latency.
+"""`make bench-coverage`: how often an answer came within its predicted latency.
 
 In windows of 5,000 requests that were accepted, in simulated traffic on 16 lanes. One that was
 accepted and not answered counts as beyond its prediction. The first window of each replay is told
@@ -12,12 +12,16 @@ import argparse
 import os
 import statistics
 from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
 from typing import NamedTuple
 
+from tests.bench import pages
 from tests.bench.cluster import MIX, PER_LANE_S, PROMPT, replayed
 
 WINDOW = 5000
 _LANES = 16
+_SEEDS, _WINDOWS, _LOADS = 3, 4, [0.4, 0.7, 1.0, 1.3]
+_PAGE = Path("docs/explanation/routing.md")
 
 
 class Job(NamedTuple):
@@ -54,13 +58,17 @@ def run(job: Job) -> list[float]:
 
 
 def main() -> None:
-    """Run, print."""
+    """Run, print, write."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench.coverage", description=__doc__)
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--windows", type=int, default=4, help="of 5,000 requests, each replay")
-    parser.add_argument("--loads", type=float, nargs="+", default=[0.4, 0.7, 1.0, 1.3])
+    parser.add_argument("--seeds", type=int, default=_SEEDS)
+    parser.add_argument(
+        "--windows", type=int, default=_WINDOWS, help=f"of {WINDOW:,} requests, each replay"
+    )
+    parser.add_argument("--loads", type=float, nargs="+", default=_LOADS)
     parser.add_argument("--jobs", type=int, default=os.cpu_count())
+    parser.add_argument("--docs", type=Path, help=f"the page; of a whole run {_PAGE}")
     wanted = parser.parse_args()
+    ran = pages.here()
     jobs = [
         Job(process, cost, load, wanted.windows, seed)
         for process, cost in (("poisson", False), ("gamma:cv=4", False), ("poisson", True))
@@ -71,17 +79,32 @@ def main() -> None:
     with ProcessPoolExecutor(wanted.jobs) as pool:
         for job, coverage in zip(jobs, pool.map(run, jobs), strict=True):
             found.setdefault(job._replace(seed=0), []).append(coverage)
-    print("| arrivals | optimise cost | load | first window % | later windows | least % | median % "
-          "| most % |")  # fmt: skip
-    print("|---|---|---|---|---|---|---|---|")
+    text = (
+        f"{ran} {wanted.seeds} seeds, {wanted.windows} windows of {WINDOW:,} accepted requests "
+        f"each, {_LANES} lanes.\n\n{_table(found)}"
+    )
+    print(text)
+    whole = (wanted.seeds, wanted.windows, wanted.loads) == (_SEEDS, _WINDOWS, _LOADS)
+    pages.keep(wanted.docs, _PAGE, "make bench-coverage", text, whole=whole)
+
+
+def _table(found: dict[Job, list[list[float]]]) -> str:
+    rows = []
     for job, replays in found.items():
-        cost = "a fifth" if job.cost else "none"
         first = statistics.median([windows[0] for windows in replays])
         later = [coverage for windows in replays for coverage in windows[1:]]
-        print(
-            f"| {job.process} | {cost} | {job.load:g} | {first:.2f} | {len(later)} | "
-            f"{min(later):.2f} | {statistics.median(later):.2f} | {max(later):.2f} |"
+        rows.append(
+            (
+                job.process,
+                "a fifth" if job.cost else "none",
+                f"{job.load:g}",
+                f"{first:.2f}",
+                str(len(later)),
+                *(f"{of(later):.2f}" for of in (min, statistics.median, max)),
+            )
         )
+    head = ("arrivals", "optimise cost", "load", "first window %", "later windows")
+    return pages.table((*head, "least %", "median %", "most %"), rows)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""`python -m tests.bench.shards`: what is lost when the same lanes are split into shards.
+"""`make bench-shards`: what is lost when the same lanes are split into shards.
 
 Simulated: arrivals, lanes and how long batches take. Real: every decision, by the server's own
 scheduler. Measured: the processor time of a decision, by which shards are sized; the simulator's
@@ -11,11 +11,14 @@ import argparse
 import os
 import statistics
 import time
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
 from typing import NamedTuple
 
 from router.simulate import table
 from router.simulate.score import over_seeds, score
+from tests.bench import pages
 from tests.bench.cluster import MENU, MIX, PER_LANE_S, by_client, by_request, replayed
 
 _SPLITS = {"request": by_request, "client": by_client}
@@ -27,6 +30,8 @@ _SHAPES = (
     (4, 16, "client"),
     (16, 4, "client"),
 )
+_SEEDS, _SECONDS, _LOADS = 3, 3.0, [0.5, 1.0, 1.5]
+_PAGE = Path("docs/explanation/routing.md")
 _LARGE = ((1, 1000, "request"), (20, 50, "request"), (50, 20, "request"))
 
 
@@ -70,38 +75,43 @@ def run(job: Job) -> Done:
 
 
 def main() -> None:
-    """Run, print."""
+    """Run, print, write."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench.shards", description=__doc__)
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=2.0, help="of traffic, each replay")
-    parser.add_argument("--loads", type=float, nargs="+", default=[0.5, 1.0, 1.5])
+    parser.add_argument("--seeds", type=int, default=_SEEDS)
+    parser.add_argument("--seconds", type=float, default=_SECONDS, help="of traffic, each replay")
+    parser.add_argument("--loads", type=float, nargs="+", default=_LOADS)
     parser.add_argument("--only", choices=["pooling", "large"])
     parser.add_argument("--jobs", type=int, default=os.cpu_count())
+    parser.add_argument("--docs", type=Path, help=f"the page; of a whole run {_PAGE}")
     wanted = parser.parse_args()
-    seeds = range(1, wanted.seeds + 1)
+    parts = [pages.here()]
     with ProcessPoolExecutor(wanted.jobs) as pool:
         if wanted.only != "large":
             jobs = [
                 Job(*shape, load, wanted.seconds, seed)
                 for load in wanted.loads
                 for shape in _SHAPES
-                for seed in seeds
+                for seed in range(1, wanted.seeds + 1)
             ]
-            _print(jobs, list(pool.map(run, jobs)))
+            parts[0] += f" {wanted.seeds} seeds, {wanted.seconds:g} s of traffic each."
+            parts.append(_table(jobs, list(pool.map(run, jobs))))
         if wanted.only != "pooling":
             # A second of it, and one seed: it is the processor time that is asked.
             jobs = [Job(*shape, 1.0, 1.0, 1) for shape in _LARGE]
-            print("\n1,000 lanes, 100,000 requests/s")
-            _print(jobs, list(pool.map(run, jobs)))
+            parts.append("**1,000 lanes and 100,000 requests/s**, one second, one seed")
+            parts.append(_table(jobs, list(pool.map(run, jobs))))
+    text = "\n\n".join(part.rstrip() for part in parts)
+    print(text)
+    asked = (wanted.seeds, wanted.seconds, wanted.loads, wanted.only)
+    whole = asked == (_SEEDS, _SECONDS, _LOADS, None)
+    pages.keep(wanted.docs, _PAGE, "make bench-shards", text, whole=whole)
 
 
-def _print(jobs: list[Job], done: list[Done]) -> None:
-    print("| load | requests/s | shards × lanes | split by | in time % | accuracy, all % "
-          "| accuracy, answered % | µs a request |")  # fmt: skip
-    print("|---|---|---|---|---|---|---|---|")
+def _table(jobs: Sequence[Job], done: Sequence[Done]) -> str:
     by_shape: dict[Job, list[Done]] = {}
     for job, one in zip(jobs, done, strict=True):
         by_shape.setdefault(job._replace(seed=0), []).append(one)
+    rows = []
     for job, ran in by_shape.items():
         figures = [
             over_seeds([100 * value for value in values])
@@ -111,16 +121,26 @@ def _print(jobs: list[Job], done: list[Done]) -> None:
                 [one.accuracy_answered for one in ran],
             )
         ]
-        cells = [
-            f"{figure.mean:.2f}" + (f" ± {figure.half:.2f}" if len(ran) > 1 else "")
-            for figure in figures
-        ]
-        rate = job.shards * job.lanes * job.load * PER_LANE_S
-        us = statistics.median([one.us for one in ran])
-        print(
-            f"| {job.load:g} | {rate:,.0f} | {job.shards} × {job.lanes} | {job.split} | "
-            f"{' | '.join(cells)} | {us:.0f} |"
+        rows.append(
+            (
+                f"{job.load:g}",
+                f"{job.shards * job.lanes * job.load * PER_LANE_S:,.0f}",
+                f"{job.shards} × {job.lanes}",
+                job.split,
+                *(
+                    f"{figure.mean:.2f}" + (f" ± {figure.half:.2f}" if len(ran) > 1 else "")
+                    for figure in figures
+                ),
+                f"{statistics.median([one.us for one in ran]):.0f}",
+            )
         )
+    return pages.table(
+        (
+            *("load", "requests/s", "shards × lanes", "split by", "in time %"),
+            *("accuracy, all %", "accuracy, answered %", "µs a request"),
+        ),
+        rows,
+    )
 
 
 if __name__ == "__main__":
