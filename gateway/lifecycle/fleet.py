@@ -31,6 +31,7 @@ class Fleet:
 
     Attributes:
         closing: `load` begins with no variant more.
+        fixed: nothing can be altered yet, though all of it may be loaded already.
     """
 
     def __init__(
@@ -43,7 +44,7 @@ class Fleet:
         self.terms = terms
         self.broken = {name: dict(whys) for name, whys in (broken or {}).items()}
         self._served: dict[str, ServedModel] = {}
-        self.closing = False
+        self.closing = self.fixed = False
         self.changed()
 
     @classmethod
@@ -147,12 +148,12 @@ class Fleet:
 
     @property
     def ready(self) -> bool:
-        """Whether every variant is settled and every model has one that serves.
+        """Whether every variant is settled, every model has one that serves, and may be altered.
 
         What was found while the server serves does not count until it does: the server is as ready
         as it was.
         """
-        return all(model.settled for model in self._served.values())
+        return not self.fixed and all(model.settled for model in self._served.values())
 
     def load(
         self,

@@ -48,6 +48,7 @@ class Follower:
     ) -> None:
         self._watch = watch
         self._fleet = fleet
+        fleet.fixed = True
         self._directives = directives
         self._metrics = metrics
         self._changed = changed
@@ -73,6 +74,7 @@ class Follower:
         """
         self._change = change
         self._task = asyncio.create_task(self._run(every_s))
+        self._fleet.fixed = False
 
     def stop(self) -> None:
         """Change nothing any more."""
