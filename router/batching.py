@@ -91,12 +91,7 @@ def hopeless(waiting: Waiting, offer: Offer, moment: Moment) -> bool:
     if waiting.soft:
         return False
     pace = moment.paces[waiting.choices.model]
-    return pace.typical_ms(offer, waiting.rows) > slack_ms(waiting, moment)
-
-
-def slack_ms(waiting: Waiting, moment: Moment) -> float:
-    """Lane time that is left until the answer must start on its way."""
-    return (waiting.deadline_s - moment.now_s) * 1000 - moment.overhead_ms
+    return pace.typical_ms(offer, waiting.rows) > moment.slack_ms(waiting)
 
 
 def ready(choices: Choices, pace: Pace) -> list[Offer]:
@@ -122,7 +117,7 @@ def _limit_ms(waiting: Waiting, offer: Offer, moment: Moment) -> float:
     One that only makes it at the median has no time to spare for company; one that is late already
     and still wanted has all the time there is.
     """
-    slack = slack_ms(waiting, moment)
+    slack = moment.slack_ms(waiting)
     alone_ms = moment.paces[waiting.choices.model].promised_ms(offer, waiting.rows)
     if slack >= alone_ms:
         return slack

@@ -21,7 +21,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
-from router.choices import Choices
+from router.joining import joined
 from router.menu import Offer
 from router.pace import Pace
 from router.plan import Plan, plan
@@ -30,8 +30,6 @@ from router.queue import RANKS, Expected, Waiting
 # How far behind the head a batch is filled from. Further back lie requests with more time to
 # spare; looking at all of a long queue would cost more than the batch saves.
 REACH = 256
-
-
 # A batch takes at most this share of the tightest deadline that keeps arriving: a request that
 # finds every lane busy has to wait for one of them, and then takes its own time.
 BRIEF = 0.5
@@ -71,6 +69,10 @@ class Moment:
     price: float = 0.0
     used_ms: Mapping[str, float] = field(default_factory=dict)
     caution: float = 0.0
+
+    def slack_ms(self, waiting: Waiting) -> float:
+        """Lane time left until an answer must start on its way; infinite without a deadline."""
+        return (waiting.deadline_s - self.now_s) * 1000 - self.overhead_ms
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +145,9 @@ def dispatch(queue: Sequence[Waiting], moment: Moment) -> Assignment:
     room = max(head.rows, min(moment.max_batch, _brief(offer, moment, pace)))
     if idle > 1:
         room = min(room, max(-(-len(left) // idle), head.rows))
-    members, promised_ms = _fill(head, offer, others, moment, pace, price, room)
+    members, promised_ms = joined(
+        head, offer, others, pace, price, room, moment.now_s, moment.overhead_ms
+    )
     return Assignment(
         model=head.choices.model,
         variant=offer.name,
@@ -188,7 +192,7 @@ def _hold_s(waiting: Waiting, moment: Moment, pace: Pace) -> float:
     until_ms = max(_WAKES_MS, 2 * pace.promised_ms(offer, rows))
     # Who has a long deadline wants an answer sooner all the same.
     due_ms = (waiting.due_s - moment.now_s) * 1000 - moment.overhead_ms
-    window_ms = min(_slack_ms(waiting, moment), due_ms) - until_ms
+    window_ms = min(moment.slack_ms(waiting), due_ms) - until_ms
     coming = sum([k.rows_per_ms for k in moment.expected if k.choices.model == choices.model])
     return moment.now_s + window_ms / 1000 if coming * window_ms >= COMPANY else 0.0
 
@@ -239,7 +243,7 @@ def _worthwhile(by_turn: Sequence[Waiting], moment: Moment, outlook: Plan) -> in
             continue
         if first is None:
             first = at
-        if waiting.soft or _slack_ms(waiting, moment) >= pace.promised_ms(offer, offer.decent_rows):
+        if waiting.soft or moment.slack_ms(waiting) >= pace.promised_ms(offer, offer.decent_rows):
             return at
     assert first is not None
     return first
@@ -256,7 +260,7 @@ def can_answer(waiting: Waiting, moment: Moment, pace: Pace) -> bool:
     """Whether any choice still makes the deadline, at the median."""
     if waiting.soft or waiting.deadline_s == math.inf:
         return any(offer.name in pace.ready for offer in waiting.choices.offers)
-    slack_ms = _slack_ms(waiting, moment)
+    slack_ms = moment.slack_ms(waiting)
     return any(
         pace.typical_ms(offer, waiting.rows) <= slack_ms
         for offer in reversed(waiting.choices.offers)
@@ -270,7 +274,7 @@ def choose(waiting: Waiting, moment: Moment, pace: Pace, price: float) -> Offer 
     The promised percentile decides. When no choice makes it at that percentile, the fastest runs
     if it makes it at the median: late odds are better than none, and it is the caller's time.
     """
-    slack_ms = _slack_ms(waiting, moment)
+    slack_ms = moment.slack_ms(waiting)
     tariff = pace.tariff(waiting.choices)
     if not tariff.offers:
         return None
@@ -283,75 +287,3 @@ def choose(waiting: Waiting, moment: Moment, pace: Pace, price: float) -> Offer 
     if waiting.soft or pace.typical_ms(fastest, waiting.rows) <= slack_ms:
         return fastest
     return None
-
-
-def _fill(
-    head: Waiting,
-    offer: Offer,
-    others: Iterable[Waiting],
-    moment: Moment,
-    pace: Pace,
-    price: float,
-    room: int,
-) -> tuple[list[Waiting], float]:
-    members, rows = [head], head.rows
-    promised_ms = pace.promised_ms(offer, rows)
-    # A head that only makes it at the median has no time to spare for company.
-    slack_ms = max(_slack_ms(head, moment), promised_ms)
-    room = min(room, pace.rows_within(offer, slack_ms))
-    now_s, overhead_ms = moment.now_s, moment.overhead_ms
-    # The head's like, too: its own deadline may have left it less than they choose.
-    better: dict[tuple[Choices, int], float] = {}
-    others_choice: set[Choices] = set()
-    for other in others:
-        if rows >= room:
-            break
-        choices = other.choices
-        if choices in others_choice or rows + other.rows > room:
-            continue
-        kind = choices, other.rows
-        better_ms = better.get(kind)
-        if better_ms is None:
-            if offer not in choices.offers:
-                others_choice.add(choices)
-                continue
-            better_ms = better[kind] = _better_ms(other, offer, pace, price)
-        other_ms = (other.deadline_s - now_s) * 1000 - overhead_ms
-        if other_ms >= better_ms != math.inf:
-            continue
-        longer_ms = pace.promised_ms(offer, rows + other.rows)
-        least_ms = min(slack_ms, other_ms)
-        if longer_ms > least_ms:
-            continue
-        members.append(other)
-        rows, promised_ms = rows + other.rows, longer_ms
-        if least_ms < slack_ms:
-            slack_ms = least_ms
-            room = min(room, pace.rows_within(offer, slack_ms))
-    return members, promised_ms
-
-
-def _better_ms(other: Waiting, offer: Offer, pace: Pace, price: float) -> float:
-    """How long it takes to answer requests like `other` better at `price` than by `offer`.
-
-    `offer` is among its choices. Who has less time, rides along. Infinite when nothing is better.
-    """
-    choices = other.choices
-    tariff = pace.tariff(choices)
-    worth = dict(zip(choices.offers, choices.worth, strict=True))
-    # A row more in this batch takes less than its share of a batch of its own.
-    table = offer.typical_ms
-    joins_ms = (table[-1] - table[1]) / max(1, len(table) - 2)
-    at = tariff.at(price)
-    least_ms = math.inf
-    for own, row_ms in zip(tariff.offers[at:], tariff.row_ms[at:], strict=True):
-        if own is offer:
-            break
-        gains = price * (row_ms - joins_ms)
-        if worth[offer] < worth[own] - max(0.0, gains):
-            least_ms = min(least_ms, pace.promised_ms(own, other.rows))
-    return least_ms
-
-
-def _slack_ms(waiting: Waiting, moment: Moment) -> float:
-    return (waiting.deadline_s - moment.now_s) * 1000 - moment.overhead_ms

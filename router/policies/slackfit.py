@@ -22,7 +22,7 @@ import math
 from collections.abc import Sequence
 from functools import lru_cache
 
-from router.batching import fastest, fill, hopeless, ready, slack_ms
+from router.batching import fastest, fill, hopeless, ready
 from router.choices import Choices
 from router.dispatch import Assignment, Moment
 from router.menu import Offer
@@ -55,7 +55,7 @@ class SlackFit:
             if pace is None or quickest is None or hopeless(head, quickest, moment):
                 expired.append(head)
                 continue
-            offer, room = pick(head.choices, pace, slack_ms(head, moment), head.rows, moment)
+            offer, room = pick(head.choices, pace, moment.slack_ms(head), head.rows, moment)
             if offer is None:  # at the promised percentile none; at the median this one
                 offer, room = quickest, head.rows
 
