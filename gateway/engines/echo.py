@@ -12,8 +12,9 @@ A folder of format `echo` may hold `echo.json`, which makes the variant slow or 
     {"nan": true}            outputs of a float type are NaN
     {"fault_file": PATH}     while that file is there, each run has the fault that it names
 
-The file may hold `raise`, `hang` (until the file is gone), `seize` (for five minutes, and no other
-thread of the process runs), `nan`, `shape`, or `exit` (the process ends, as one that crashes does).
+The file may hold `raise`, `hang` (until the file is gone or says something else), `seize` (for
+five minutes, and no other thread of the process runs), `nan`, `shape`, or `exit` (the process ends,
+as one that crashes does).
 With a number behind it, such as `raise 7`, only runs with a row whose first value is that number
 have it, and of `nan` only that row.
 """
@@ -126,7 +127,7 @@ class _Program:
             os.kill(os.getpid(), signal.SIGKILL)
         if fault == "seize":
             ctypes.PyDLL(None).sleep(300)  # which does not let go of the interpreter's lock
-        while fault == "hang" and path.exists():
+        while fault == "hang" and _read(path) == (fault, value):
             time.sleep(_HANG_POLL_S)
         return fault, hit
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import socket
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +16,7 @@ from tests.drills import clients, idle, overload
 from tests.drills.fuzz import fuzz
 from tests.drills.openloop import LOST, UNSENT, post, replay
 from tests.drills.soak import soak
+from tests.e2e.gate import Gate
 from tests.e2e.harness import Server, infer_body, until
 from tests.stores import write_three, write_variant
 
@@ -80,27 +79,20 @@ class Raw:
         return int(head[9:12]), body
 
 
-@contextmanager
-def occupied(server: Server) -> Iterator[None]:
-    """The one lane runs a batch, and others wait, until it has ended."""
-    threads = [threading.Thread(target=server.infer) for _ in range(4)]
-    for number, thread in enumerate(threads):
-        thread.start()
-        server.await_busy(queued=number)
-    yield
-    for thread in threads:
-        thread.join()
-
-
 def test_a_refusal_that_stands_refuses_only_who_asks_the_same(tmp_path: Path) -> None:
-    slow = {"latency_ms_at_1": 400, "latency_ms_at_32": 400, "delay_ms": 400, "delay_after": 2}
-    write_variant(tmp_path, "echo", "fp32", **slow)
-    hurry = {"Gearshift-Max-Latency-Ms": "600"}
+    gate = Gate(tmp_path)
+    models = tmp_path / "models"
+    write_variant(models, "echo", "fp32", latency_ms_at_1=4000, latency_ms_at_32=4000, **gate.echo)
+    hurry = {"Gearshift-Max-Latency-Ms": "6000"}
     path = "/v2/models/echo/infer"
     body = json.dumps(infer_body()).encode()
     relaxed = json.dumps(infer_body(parameters={"relax": "latency"})).encode()
-    with Server(tmp_path, max_batch=1) as server:
-        with occupied(server):
+    with Server(models, max_batch=1) as server, ThreadPoolExecutor() as pool:
+        with gate.shut():
+            waiting = []
+            for number in range(4):
+                waiting.append(pool.submit(server.infer))
+                server.await_busy(queued=number)
             raw = Raw(server)
             first = raw.ask(post(path, body, hurry))
             assert first[0] == 429
@@ -112,13 +104,15 @@ def test_a_refusal_that_stands_refuses_only_who_asks_the_same(tmp_path: Path) ->
             # unread; one demands something else, and is not.
             spaced = body.ljust(max(len(body), len(relaxed)))
             assert raw.ask(post(path, spaced, hurry))[0] == 429
-            staying = Raw(server)
             message = post(path, relaxed.ljust(len(spaced)), hurry)
             assert (
                 message.partition(b"\r\n\r\n")[0]
                 == (post(path, spaced, hurry).partition(b"\r\n\r\n")[0])
             )
-            assert staying.ask(message)[0] == 200
+            staying = pool.submit(Raw(server).ask, message)
+            server.await_busy(queued=4)
+        assert staying.result()[0] == 200
+        assert [one.result().status_code for one in waiting] == [200] * 4
         shed = server.metric("gearshift_shed_total")
         refused = server.metric("gearshift_requests_total", outcome="overloaded")
         decisions = server.metric("gearshift_decisions_total", reason="overloaded")

@@ -20,21 +20,26 @@ from tritonclient.grpc.service_pb2_grpc import GRPCInferenceServiceStub
 
 from gateway.processes.cores import usable_cores
 from tests.e2e import statuses
+from tests.e2e.gate import Gate
 from tests.e2e.harness import PATIENCE_S, Server, until
 from tests.e2e.statuses import IMAGE, Ask
 from tests.stores import write_variant
 
-BATCH_MS = 600
 LIMIT_BYTES = 1 << 20
 METHOD = "/inference.GRPCInferenceService/ModelInfer"
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def gate(tmp_path_factory: pytest.TempPathFactory) -> Gate:
+    return Gate(tmp_path_factory.mktemp("gate"))
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory, gate: Gate) -> Iterator[Server]:
     models = tmp_path_factory.mktemp("models")
-    slow = {"latency_ms_at_1": BATCH_MS, "latency_ms_at_32": BATCH_MS, "delay_ms": BATCH_MS}
-    write_variant(models, "echo", "fp32", delay_after=9, **slow)
-    write_variant(models, "stalls", "fp32", latency_ms_at_1=5, delay_ms=BATCH_MS, delay_after=9)
+    write_variant(models, "echo", "fp32", latency_ms_at_1=20, **gate.echo)
+    write_variant(models, "stalls", "fp32", latency_ms_at_1=5, **gate.echo)
+    write_variant(models, "slow", "fp32", latency_ms_at_1=60_000, latency_ms_at_32=60_000)
     write_variant(models, "quick", "fp32")
     with Server(
         models,
@@ -66,44 +71,48 @@ def ended(server: Server, outcome: str) -> float:
     return server.metric("gearshift_requests_total", outcome=outcome)
 
 
-def test_who_cancels_is_never_computed(server: Server, stub: Any) -> None:
+def test_who_cancels_is_never_computed(server: Server, gate: Gate, stub: Any) -> None:
     rows, left = server.rows(), ended(server, "caller-left")
-    running = stub.ModelInfer.future(statuses.message(Ask()))
-    server.await_busy()
-    leaving = stub.ModelInfer.future(statuses.message(Ask()))
-    staying = stub.ModelInfer.future(statuses.message(Ask()))
-    server.await_busy(queued=2)
-    leaving.cancel()
-    server.await_busy(queued=1)
+    with gate.shut():
+        running = stub.ModelInfer.future(statuses.message(Ask()))
+        server.await_busy()
+        leaving = stub.ModelInfer.future(statuses.message(Ask()))
+        staying = stub.ModelInfer.future(statuses.message(Ask()))
+        server.await_busy(queued=2)
+        leaving.cancel()
+        server.await_busy(queued=1)
     assert running.result().outputs and staying.result().outputs
     server.await_idle()
     assert server.rows() == rows + 2
     assert ended(server, "caller-left") == left + 1
 
 
-def test_who_leaves_a_stream_takes_its_requests_along(server: Server, stub: Any) -> None:
+def test_who_leaves_a_stream_takes_its_requests_along(
+    server: Server, gate: Gate, stub: Any
+) -> None:
     rows, left = server.rows(), ended(server, "caller-left")
-    running = stub.ModelInfer.future(statuses.message(Ask()))
-    server.await_busy()
-    stream = stub.ModelStreamInfer(iter([statuses.message(Ask())] * 5))
-    server.await_busy(queued=5)
-    stream.cancel()
-    until(lambda: ended(server, "caller-left") == left + 5, "all five are counted")
+    with gate.shut():
+        running = stub.ModelInfer.future(statuses.message(Ask()))
+        server.await_busy()
+        stream = stub.ModelStreamInfer(iter([statuses.message(Ask())] * 5))
+        server.await_busy(queued=5)
+        stream.cancel()
+        until(lambda: ended(server, "caller-left") == left + 5, "all five are counted")
     assert running.result().outputs
     server.await_idle()
     assert server.rows() == rows + 1
 
 
-def test_timeout_of_the_call_is_a_deadline(server: Server, stub: Any) -> None:
+def test_timeout_of_the_call_is_a_deadline(server: Server, gate: Gate, stub: Any) -> None:
     left = ended(server, "caller-left")
     # Nobody can keep it: refused at once, in words.
     with pytest.raises(grpc.RpcError) as caught:
-        stub.ModelInfer(statuses.message(Ask()), timeout=BATCH_MS / 3000)
+        stub.ModelInfer(statuses.message(Ask(model="slow")), timeout=5)
     assert statuses.refusal(caught.value).problem["status"] == 422
     # One that was thought to be kept passes, and is counted as what it is.
     passed = ended(server, "deadline-passed")
-    with pytest.raises(grpc.RpcError) as caught:
-        stub.ModelInfer(statuses.message(Ask(model="stalls")), timeout=BATCH_MS / 3000)
+    with pytest.raises(grpc.RpcError) as caught, gate.shut():
+        stub.ModelInfer(statuses.message(Ask(model="stalls")), timeout=1)
     assert caught.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
     until(lambda: ended(server, "deadline-passed") == passed + 1, "it is counted")
     assert ended(server, "caller-left") == left
@@ -260,7 +269,7 @@ def test_a_connection_that_idles_is_closed(channel: grpc.Channel, stub: Any) -> 
     assert grpc.ChannelConnectivity.READY in states
 
 
-def test_a_client_that_is_killed_is_noticed(server: Server) -> None:
+def test_a_client_that_is_killed_is_noticed(server: Server, gate: Gate) -> None:
     left = ended(server, "caller-left")
     client = subprocess.Popen(
         [
@@ -274,21 +283,30 @@ def test_a_client_that_is_killed_is_noticed(server: Server) -> None:
             server.grpc_address,
         ]
     )
-    try:
-        server.await_busy()
-    finally:
-        client.kill()
-        client.wait()
-    until(lambda: ended(server, "caller-left") == left + 1, "it is noticed")
+    with gate.shut():
+        try:
+            server.await_busy()
+        finally:
+            client.kill()
+            client.wait()
+        until(lambda: ended(server, "caller-left") == left + 1, "it is noticed")
     server.await_idle()
 
 
+def listens(server: Server) -> bool:
+    host, port = server.address.split(":")
+    try:
+        socket.create_connection((host, int(port))).close()
+    except OSError:
+        return False
+    return True
+
+
 def test_stop_lets_what_runs_finish_and_ends_idle_streams(tmp_path: Path) -> None:
-    write_variant(
-        tmp_path, "echo", "fp32", latency_ms_at_1=BATCH_MS, delay_ms=BATCH_MS, delay_after=5
-    )
+    gate = Gate(tmp_path)
+    write_variant(tmp_path / "models", "echo", "fp32", **gate.echo)
     with (
-        Server(tmp_path, max_batch=4, grpc_port=0) as server,
+        Server(tmp_path / "models", max_batch=4, grpc_port=0) as server,
         grpc.insecure_channel(server.grpc_address) as channel,
     ):
         stub = GRPCInferenceServiceStub(channel)
@@ -299,9 +317,11 @@ def test_stop_lets_what_runs_finish_and_ends_idle_streams(tmp_path: Path) -> Non
             until(lambda: waiting, "the test lets go")
 
         try:
-            stream = stub.ModelStreamInfer(asked())
-            server.await_busy()
-            server.terminate()
+            with gate.shut():
+                stream = stub.ModelStreamInfer(asked())
+                server.await_busy()
+                server.terminate()
+                until(lambda: not listens(server), "it takes nothing new")
             assert next(stream).infer_response.model_version == "fp32"
             with pytest.raises(grpc.RpcError) as caught:
                 next(stream)

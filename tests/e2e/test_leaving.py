@@ -11,24 +11,20 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 
-from tests.e2e.harness import Server, infer_body, until
+from tests.e2e.gate import Gate
+from tests.e2e.harness import PATIENCE_S, Server, infer_body, until
 from tests.stores import write_variant
-
-BATCH_MS = 600
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def gate(tmp_path_factory: pytest.TempPathFactory) -> Gate:
+    return Gate(tmp_path_factory.mktemp("gate"))
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory, gate: Gate) -> Iterator[Server]:
     models = tmp_path_factory.mktemp("models")
-    write_variant(
-        models,
-        "echo",
-        "fp32",
-        latency_ms_at_1=BATCH_MS,
-        latency_ms_at_32=BATCH_MS,
-        delay_ms=BATCH_MS,
-        delay_after=9,
-    )
+    write_variant(models, "echo", "fp32", **gate.echo)
     with Server(models, max_batch=8) as server:
         yield server
 
@@ -63,18 +59,18 @@ def gone(server: Server) -> float:
 
 @pytest.mark.parametrize("abruptly", [True, False])
 def test_who_leaves_the_queue_is_never_computed(
-    server: Server, pool: ThreadPoolExecutor, abruptly: bool
+    server: Server, gate: Gate, pool: ThreadPoolExecutor, abruptly: bool
 ) -> None:
     rows, left = server.rows(), gone(server)
-    running = pool.submit(server.infer)
-    server.await_busy()
-    leaving = caller(server)
-    server.await_busy(queued=1)
-    staying = pool.submit(server.infer)
-    server.await_busy(queued=2)
-    leave(leaving, abruptly=abruptly)
-    server.await_busy(queued=1)
-    assert not running.done()
+    with gate.shut():
+        running = pool.submit(server.infer)
+        server.await_busy()
+        leaving = caller(server)
+        server.await_busy(queued=1)
+        staying = pool.submit(server.infer)
+        server.await_busy(queued=2)
+        leave(leaving, abruptly=abruptly)
+        server.await_busy(queued=1)
     assert [one.result().status_code for one in (running, staying)] == [200, 200]
     server.await_idle()
     assert server.rows() == rows + 2
@@ -83,19 +79,21 @@ def test_who_leaves_the_queue_is_never_computed(
 
 @pytest.mark.parametrize("abruptly", [True, False])
 def test_who_leaves_mid_batch_takes_nobody_along(
-    server: Server, pool: ThreadPoolExecutor, abruptly: bool
+    server: Server, gate: Gate, pool: ThreadPoolExecutor, abruptly: bool
 ) -> None:
     rows, batches, left = server.rows(), server.batches(), gone(server)
-    running = pool.submit(server.infer)
-    server.await_busy()
-    leaving = caller(server)
-    server.await_busy(queued=1)
-    together = [pool.submit(server.infer) for _ in range(3)]
-    server.await_busy(queued=4)
-    assert running.result().status_code == 200
-    server.await_busy(queued=0)  # all four ride in one batch
-    leave(leaving, abruptly=abruptly)
-    until(lambda: gone(server) == left + 1, "it is noticed that the caller left")
+    with gate.shut():
+        running = pool.submit(server.infer)
+        server.await_busy()
+        leaving = caller(server)
+        server.await_busy(queued=1)
+        together = [pool.submit(server.infer) for _ in range(3)]
+        server.await_busy(queued=4)
+        gate.next()
+        assert running.result().status_code == 200
+        server.await_busy(queued=0)  # all four ride in one batch
+        leave(leaving, abruptly=abruptly)
+        until(lambda: gone(server) == left + 1, "it is noticed that the caller left")
     assert [one.result().status_code for one in together] == [200, 200, 200]
     server.await_idle()
     assert server.batches() == batches + 2
@@ -110,26 +108,31 @@ def test_who_leaves_before_the_end_of_the_request(server: Server) -> None:
     assert server.rows() == rows + 1
 
 
-def test_many_leave_at_once_and_nothing_leaks(server: Server, pool: ThreadPoolExecutor) -> None:
+def test_many_leave_at_once_and_nothing_leaks(
+    server: Server, gate: Gate, pool: ThreadPoolExecutor
+) -> None:
     rows, left = server.rows(), gone(server)
-    running = pool.submit(server.infer)
-    server.await_busy()
-    leaving = [caller(server) for _ in range(20)]
-    server.await_busy(queued=20)
-    for number, connection in enumerate(leaving):
-        leave(connection, abruptly=number % 2 == 0)
-    until(lambda: gone(server) == left + 20, "it is noticed that all of them left")
-    assert server.metric("gearshift_queued_requests") == 0
+    with gate.shut():
+        running = pool.submit(server.infer)
+        server.await_busy()
+        leaving = [caller(server) for _ in range(20)]
+        server.await_busy(queued=20)
+        for number, connection in enumerate(leaving):
+            leave(connection, abruptly=number % 2 == 0)
+        until(lambda: gone(server) == left + 20, "it is noticed that all of them left")
+        assert server.metric("gearshift_queued_requests") == 0
     assert running.result().status_code == 200
     server.await_idle()
     assert server.rows() == rows + 1
     assert "Traceback" not in server.log()
 
 
-def test_client_that_times_out_by_itself(server: Server) -> None:
+def test_client_that_times_out_by_itself(server: Server, gate: Gate) -> None:
     left = gone(server)
-    with pytest.raises(httpx.ReadTimeout):
-        httpx.post(f"http://{server.address}/v2/models/echo/infer", json=infer_body(), timeout=0.05)
-    until(lambda: gone(server) == left + 1, "it is noticed that the caller left")
+    limits = httpx.Timeout(PATIENCE_S, read=0.05)
+    with gate.shut():
+        with pytest.raises(httpx.ReadTimeout):
+            server.client.post("/v2/models/echo/infer", json=infer_body(), timeout=limits)
+        until(lambda: gone(server) == left + 1, "it is noticed that the caller left")
     server.await_idle()
     assert server.infer().status_code == 200

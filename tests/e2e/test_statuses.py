@@ -16,6 +16,7 @@ from gateway.rpc import problems
 from router.card import TensorSpec
 from router.errors import GearshiftError
 from tests.e2e import statuses
+from tests.e2e.gate import Gate
 from tests.e2e.harness import Server, until
 from tests.e2e.statuses import IMAGE, Ask
 from tests.stores import IMAGE as IMAGE_SPEC
@@ -25,17 +26,22 @@ SLOW_MS = 600
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def gate(tmp_path_factory: pytest.TempPathFactory) -> Gate:
+    return Gate(tmp_path_factory.mktemp("gate"))
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory, gate: Gate) -> Iterator[Server]:
     models = tmp_path_factory.mktemp("models")
     write_three(models)
     count = TensorSpec(name="count", datatype="INT32", shape=(-1, 1))
     write_variant(models, "two", "fp32", inputs=(IMAGE_SPEC, count))
     write_variant(models, "broken", "fp32", fail_load=True)
     write_variant(models, "breaks", "fp32", fail_after=5)
-    slow = {"latency_ms_at_1": SLOW_MS, "latency_ms_at_32": SLOW_MS, "delay_ms": SLOW_MS}
-    write_variant(models, "slow", "fp32", delay_after=5, **slow)
+    slow = {"latency_ms_at_1": SLOW_MS, "latency_ms_at_32": SLOW_MS}
+    write_variant(models, "slow", "fp32", **slow, **gate.echo)
     for name in ("stalls", "stalls-too"):
-        write_variant(models, name, "fp32", latency_ms_at_1=5, delay_ms=SLOW_MS, delay_after=5)
+        write_variant(models, name, "fp32", latency_ms_at_1=5, **gate.echo)
     # `broken` keeps the server from being ready.
     with Server(
         models, wait="/v2/models/slow/ready", grpc_port=0, max_batch=4, max_body_bytes=4096,
@@ -119,20 +125,22 @@ def test_body_over_the_limit(server: Server, ask_by: object) -> None:
     assert problem["detail"].startswith("body: expected at most 4096 bytes, got ")
 
 
-def test_deadline_that_passes(server: Server) -> None:
+def test_deadline_that_passes(server: Server, gate: Gate) -> None:
     """Each protocol asks a model of its own: the gateway learns that it stalls."""
-    ask = Ask(parameters={"max_latency_ms": SLOW_MS / 3})
-    rest = statuses.by_rest(server, replace(ask, model="stalls")).problem
+    ask = Ask(parameters={"max_latency_ms": 1000})
+    with gate.shut():
+        rest = statuses.by_rest(server, replace(ask, model="stalls")).problem
     server.await_idle()
-    rpc = statuses.by_grpc(server, replace(ask, model="stalls-too")).problem
+    with gate.shut():
+        rpc = statuses.by_grpc(server, replace(ask, model="stalls-too")).problem
     assert rest["status"] == 504
     assert rpc == rest
 
 
 @BY_PROTOCOL
-def test_queue_that_is_full(server: Server, ask_by: object) -> None:
-    with ThreadPoolExecutor() as pool:
-        server.await_idle()
+def test_queue_that_is_full(server: Server, gate: Gate, ask_by: object) -> None:
+    server.await_idle()
+    with ThreadPoolExecutor() as pool, gate.shut():
         waiting = [pool.submit(server.infer, "slow")]
         server.await_busy()
         # Two wait at the most, and a tenth of the places is kept for who has priority.
@@ -143,6 +151,7 @@ def test_queue_that_is_full(server: Server, ask_by: object) -> None:
         assert (problem["status"], problem["code"]) == (429, "overloaded")
         assert problem["retryable"] and problem["retry_after_s"] > 0
         assert int(retry_after) >= 1
+        gate.open()
         assert [one.result().status_code for one in waiting] == [200] * 3
 
 
@@ -155,14 +164,16 @@ def test_engine_that_fails(server: Server) -> None:
 
 def test_stopping(tmp_path: Path) -> None:
     """It says so, serves on for its notice, then takes nothing new and ends what it runs."""
-    slow = {"latency_ms_at_1": SLOW_MS, "latency_ms_at_32": SLOW_MS, "delay_ms": SLOW_MS}
-    write_variant(tmp_path, "echo", "fp32", delay_after=5, **slow)
+    gate = Gate(tmp_path)
+    write_variant(tmp_path / "models", "echo", "fp32", **gate.echo)
     with (
-        Server(tmp_path, grpc_port=0, max_batch=4, notice_seconds=2) as server,
+        Server(tmp_path / "models", grpc_port=0, max_batch=4, notice_seconds=3) as server,
         ThreadPoolExecutor() as pool,
         grpc.insecure_channel(server.grpc_address) as channel,
+        gate.shut(),
     ):
         stub = GRPCInferenceServiceStub(channel)
+        assert stub.ServerReady(pb.ServerReadyRequest()).ready
         server.terminate()
         until(lambda: not stub.ServerReady(pb.ServerReadyRequest()).ready, "it says it stops")
         running = []
@@ -176,6 +187,7 @@ def test_stopping(tmp_path: Path) -> None:
             return False
 
         until(refused, "it takes nothing new")
+        gate.open()
         assert running[0].result().model_version == "fp32"
 
 
