@@ -11,9 +11,9 @@ from compressors import artifact, lowering, machine, padded, record, verify
 from compressors.cache import Cache
 from compressors.errors import NotSupported, StoreError, TaskError
 from compressors.interface import Interface, describe, run
+from compressors.lowered import Checked
 from compressors.networks import Networks
 from compressors.recipe import DEFAULT_ENGINE, RecipeBook, VariantRecipe
-from compressors.trials import Checked
 from compressors.usertask import Guarded
 from gateway import evidence
 from gateway.engines import EngineError

@@ -24,11 +24,13 @@ from compressors.artifact import Workspace
 from compressors.asked import Asked, Options
 from compressors.eager import Eager
 from compressors.errors import BuildError, NotApplicable, NotSupported
+from compressors.lowered import Lowered, lower
 from compressors.measure import Scores
 from compressors.networks import Made
 from compressors.progress import Advance, Reporter, ticking
 from compressors.recipe import RecipeBook, VariantRecipe
-from compressors.trials import Lowered, Trial
+from compressors.threads import threads_kept
+from compressors.trials import Trial
 from compressors.usertask import Guarded
 from gateway import engines
 from gateway.engines import EngineError, Program
@@ -113,7 +115,7 @@ class _Job:
             self.reporter.say(f"{label}: {made.cached} of {total} steps from the cache")
 
         names = asked.engines(recipe)
-        lowered, refused = trials.lower(
+        lowered, refused = lower(
             names,
             made.network,
             asked.interface,
@@ -216,7 +218,7 @@ class _Job:
         )
 
     def _scores(self, winner: Lowered, advance: Advance) -> Scores:
-        with trials.threads_kept():
+        with threads_kept():
             # All cores: a score does not depend on how many computed it.
             program = winner.load(self.asked.machine.cores)
             try:

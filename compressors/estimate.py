@@ -21,11 +21,12 @@ from torch import nn
 from compressors import interface, measure
 from compressors.asked import Asked, Options
 from compressors.errors import StoreError
+from compressors.lowered import LOWERING_SECONDS, LOWERING_SECONDS_OTHERWISE
 from compressors.progress import Reporter
 from compressors.recipe import RecipeBook, TypedStep, VariantRecipe
 from compressors.task import Array, Samples, Split, Task
+from compressors.threads import threads_kept
 from compressors.training import Training, outputs_of, train
-from compressors.trials import LOWERING_SECONDS, LOWERING_SECONDS_OTHERWISE, threads_kept
 from compressors.usertask import Guarded
 
 _TIMED_STEPS = 4

@@ -17,11 +17,12 @@ from typing import Literal
 import numpy as np
 import torch
 
-from compressors import lowering, measure, report, training, trials
+from compressors import lowering, measure, report, training
 from compressors.artifact import Workspace
 from compressors.asked import Asked, Options
 from compressors.errors import BuildError, NothingChanged, TaskError
 from compressors.export import first_line
+from compressors.lowered import Lowered, draft_of, lower
 from compressors.measure import Scores
 from compressors.networks import Made
 from compressors.progress import Advance, within
@@ -31,7 +32,8 @@ from compressors.search.record import Evaluated, Finding, Measured, Record, Reje
 from compressors.search.space import FAMILIES, REFERENCE, Candidate, Shape
 from compressors.task import Array
 from compressors.technique import Network
-from compressors.trials import Lowered
+from compressors.threads import threads_kept
+from compressors.trials import MOST_LOST
 from compressors.usertask import Guarded
 from gateway import engines, evidence
 from gateway.engines import EngineError, Program
@@ -106,12 +108,12 @@ class Bench:
         sizes: dict[str, int] = {}
         failed: BuildError | EngineError | None = None
         interface = self.asked.interface
-        with trials.threads_kept():
+        with threads_kept():
             for name in self._engines():
                 folder = self._workspace.scratch(f"search-{name}")
                 try:
                     lowering.get(name).lower(network, interface, folder).close()
-                    draft = trials.draft_of(name, network, interface, folder)
+                    draft = draft_of(name, network, interface, folder)
                     programs[name] = engines.get(name).load(folder, draft, threads=1, trusted=True)
                 except (BuildError, EngineError) as error:
                     failed = failed or error
@@ -130,12 +132,12 @@ class Bench:
             raise NothingChanged("no layer had to stay in float, so that it would be int8")
         names = self._engines()
         folders = {name: self._workspace.scratch(f"search-{name}") for name in names}
-        lowered, _ = trials.lower(
+        lowered, _ = lower(
             names, made.network, self.asked.interface, self.asked.checked, folders,
             within(advance, 0.4, 0.6),
         )  # fmt: skip
         scores = {each.engine: self._scored_by(each, within(advance, 0.6, 0.7)) for each in lowered}
-        with trials.threads_kept():
+        with threads_kept():
             programs = {each.engine: each.load(1) for each in lowered}
         sizes = {each.engine: each.bytes_on_disk for each in lowered}
         found, yardstick = self._objectives(programs, sizes, record, within(advance, 0.7, 1))
@@ -143,7 +145,7 @@ class Bench:
         for name, (objective, spread) in found.items():
             faster = found[best][0] - objective > max(spread, found[best][1])
             lost = scores[lowered[0].engine].values.mean() - scores[name].values.mean()
-            if faster and lost <= trials.MOST_LOST:
+            if faster and lost <= MOST_LOST:
                 best = name
         return self._evaluated(candidate, True, scores[best], *found[best], yardstick)
 
@@ -193,7 +195,7 @@ class Bench:
             found = {name: (float(size), 0.0) for name, size in sizes.items()}
             yardstick = 0.0
         else:
-            with trials.threads_kept():
+            with threads_kept():
                 timed = {**programs, _YARDSTICK: self._yardstick().load(1)}
                 points = measure.latencies(
                     timed, self._validation, 1, advance, _BATCHES[self._objective]
@@ -223,7 +225,7 @@ class Bench:
         if self._rule is None:
             names = self._engines()
             folders = {name: self._workspace.scratch(f"yardstick-{name}") for name in names}
-            lowered, _ = trials.lower(
+            lowered, _ = lower(
                 names,
                 Network(self.asked.networks.reference),
                 self.asked.interface,
@@ -242,7 +244,7 @@ class Bench:
 
     def _scored(self, made: Made) -> Scores:
         """Of the float network."""
-        with trials.threads_kept():
+        with threads_kept():
             outputs = training.outputs_of(made.network.module, self._validation)
         named = {n: o.numpy() for n, o in zip(self._task.outputs, outputs, strict=True)}
         values: Array = np.asarray(self._task.score(named, self._validation.targets))
@@ -251,7 +253,7 @@ class Bench:
         return Scores(values.astype(np.float64), groups)
 
     def _scored_by(self, lowered: Lowered, advance: Advance) -> Scores:
-        with trials.threads_kept():
+        with threads_kept():
             program = lowered.load(self.asked.machine.cores)
             try:
                 return measure.scores(self._task, program, self._validation, advance)

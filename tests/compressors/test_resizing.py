@@ -10,9 +10,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from compressors import lowering, trials
+from compressors import lowering
 from compressors.errors import BuildError, ExportMismatch
 from compressors.interface import Interface, describe, run
+from compressors.lowered import Checked, lower
 from compressors.progress import Silent
 from compressors.task import Samples, Split, Task
 from compressors.technique import Network
@@ -94,8 +95,8 @@ def lowered(folder: Path) -> tuple[list[str], dict[str, str]]:
     folders = {name: folder / name for name in ("openvino", "onnxruntime")}
     for each in folders.values():
         each.mkdir()
-    checked = trials.Checked(inputs, run(network, dict(inputs), task.outputs))
-    passed, refused = trials.lower(
+    checked = Checked(inputs, run(network, dict(inputs), task.outputs))
+    passed, refused = lower(
         list(folders), Network(network), interface, checked, folders, Silent().stage("")
     )
     return [each.engine for each in passed], refused

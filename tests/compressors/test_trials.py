@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import torch
 
-from compressors import artifact, measure, trials
+from compressors import artifact, measure
 from compressors.measure import Scores
 from compressors.trials import Trial, choose
 from router.card import EngineTrial, LatencyPoint
@@ -145,21 +144,3 @@ def test_a_build_tries_every_engine_and_keeps_their_files(tmp_path: Path) -> Non
     assert {o.state for o in build_of(recipes, tmp_path).values()} == {"reused"}
     other = build_of(recipes.replace('"torch", ', ""), tmp_path)["int8"]
     assert (other.state, "built for openvino and torch" in other.reason) == ("failed", True)
-
-
-def test_a_program_on_one_thread_leaves_training_its_own() -> None:
-    before = torch.get_num_threads()
-    with trials.threads_kept():
-        torch.set_num_threads(before + 1)
-    assert torch.get_num_threads() == before
-
-
-def test_only_when_every_engine_refuses_is_there_no_variant() -> None:
-    failed: dict[str, Exception] = {
-        "a": trials.NotSupported("no such arithmetic"),
-        "b": trials.BuildError("cannot be traced"),
-    }
-    error = trials._why_none(failed)
-    assert type(error) is trials.BuildError
-    assert str(error) == "a: no such arithmetic; b: BuildError: cannot be traced"
-    assert type(trials._why_none({"a": failed["a"]})) is trials.NotSupported
