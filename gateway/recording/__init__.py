@@ -1,6 +1,7 @@
 """Recording: what the access log and traces have in common.
 
-    records    both, as far as they are wanted, from the server's start to its end
+    records    what follows the journal, as far as either is wanted
+    record     a request that has ended, made once for both
     origins    what a request is called, and the trace it belongs to
     said_of    what either says of a request
     backlog    what the event loop leaves for a thread of its own

@@ -21,7 +21,6 @@ from gateway.recording import origins
 from gateway.rpc import problems as rpc_problems
 from gateway.settings import Settings, SettingsError
 from gateway.wire import grpc_statuses, problems
-from router.constraints import NONE
 from router.errors import Overloaded
 
 
@@ -122,10 +121,8 @@ def test_refusals_that_were_not_told_of_yet_are_at_the_end(tmp_path: Path) -> No
     refusal = Overloaded("the queue is full", retry_after_s=1.0)
 
     async def flood() -> None:
-        log = AccessLog(
-            Sink(path), json=True, worker=None, errors_only=False, knows=lambda *_: True
-        )
-        one_more = log.shed("echo", refusal, Origin("r-1"), NONE)
+        log = AccessLog(Sink(path), json=True, worker=None)
+        one_more = log.shed("echo", refusal, Origin("r-1"))
         for _ in range(3):
             one_more()
         # Nothing is awaited: the second after which they are told has no way to pass.
