@@ -18,9 +18,12 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from gateway.processes.open_files import raise_limit
+from tests.bench import pages
+from tests.drills.report import PAGE, Check, passed, table
 from tests.e2e.harness import Server
 from tests.stores import write_three
 
+CONNECTIONS, ASKED = 10_000, 300
 _RESERVED = 600
 _GET = b"GET /healthz HTTP/1.1\r\nHost: idle\r\n\r\n"
 
@@ -60,20 +63,17 @@ def closed(made: list[socket.socket]) -> int:
     return count
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--connections", type=int, default=10_000)
-    parsed = parser.parse_args()
-    count = possible(parsed.connections)
-    print(f"{count:,} connections, of {parsed.connections:,} wanted; this system lets a process "
-          f"have {resource.getrlimit(resource.RLIMIT_NOFILE)[1]:,} open files")  # fmt: skip
+def drill(wanted: int) -> list[Check]:
+    """Ask before and beside as many idle connections as can be had; what came of it."""
+    count = possible(wanted)
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     with tempfile.TemporaryDirectory() as folder:
         write_three(Path(folder))
         with Server(Path(folder)) as server:
 
             def live() -> tuple[int, float]:
                 took, good = [], 0
-                for _ in range(300):
+                for _ in range(ASKED):
                     began_s = time.perf_counter()
                     good += server.infer().status_code == 200
                     took.append((time.perf_counter() - began_s) * 1000)
@@ -83,9 +83,30 @@ def main() -> int:
             with connections(server.address, count) as made:
                 good, during_ms = live()
                 gone = closed(made)
-    print(f"answered {good} of 300 beside them; median {during_ms:.2f} ms, {before_ms:.2f} before; "
-          f"{gone} of them were closed")  # fmt: skip
-    return 0 if good == 300 and gone == 0 else 1
+    return [
+        Check(
+            "idle connections",
+            f"{wanted:,}",
+            f"{count:,}; this system lets a process have {most:,} open files",
+        ),
+        Check("live requests answered", f"{ASKED}", f"{good}", good == ASKED),
+        Check("median ms of a live request", "", f"{during_ms:.2f}; before, {before_ms:.2f}"),
+        Check("idle connections that were closed", "0", f"{gone:,}", gone == 0),
+    ]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.drills.idle", description=__doc__)
+    parser.add_argument("--connections", type=int, default=CONNECTIONS)
+    parser.add_argument("--docs", type=Path, help=f"the page; of a whole run {PAGE}")
+    asked = parser.parse_args()
+    ran = pages.here()
+    checks = drill(asked.connections)
+    text = f"{ran}\n\n{table(checks)}"
+    print(text)
+    whole = asked.connections == CONNECTIONS
+    pages.keep(asked.docs, PAGE, "make idle", text, whole=whole)
+    return 0 if passed(checks) else 1
 
 
 if __name__ == "__main__":

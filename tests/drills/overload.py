@@ -21,7 +21,9 @@ from pathlib import Path
 import numpy as np
 import psutil
 
+from tests.bench import pages
 from tests.drills.openloop import UNSENT, Fate, Kind, infer, replay
+from tests.drills.report import PAGE, Check, passed, table
 from tests.e2e.harness import Server, infer_body
 from tests.stores import write_variant
 
@@ -31,6 +33,8 @@ VARIANTS = (("fp32", 0.95, 120), ("int8", 0.93, 80), ("small", 0.90, 50))
 DEADLINE_MS = 400
 REFUSED_WITHIN_MS = 10.0
 RECOVERED_WITHIN_S = 2.0
+# What `make overload` runs, and what the page is written of.
+SECONDS, TIMES, RAMP_SECONDS = 60.0, 10.0, 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,12 +141,62 @@ def memory_of(process: int) -> Iterator[list[float]]:
         watcher.join()
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=60.0)
-    parser.add_argument("--times", type=float, default=10.0, help="of the peak, to be offered")
-    parser.add_argument("--ramp-seconds", type=float, default=5.0)
-    parsed = parser.parse_args()
+@dataclass(frozen=True)
+class Outcome:
+    """What a whole drill saw: rates a second, memory in MB, times in ms."""
+
+    times: float
+    seconds: float
+    peak_per_s: float
+    before: Report
+    hot: Report
+    megabytes: list[float]
+    recovered: bool
+    late_again_ms: float
+
+    def checks(self) -> list[Check]:
+        """What is looked at, with what it has to be."""
+        hot, share = self.hot, self.hot.goodput_per_s / self.peak_per_s
+        third = len(self.megabytes) // 3 or 1
+        last, middle = self.megabytes[-third:], self.megabytes[third : 2 * third]
+        grown = float(np.median(last) - np.median(middle or last))
+        return [
+            Check("peak, answered in time", "", f"{self.peak_per_s:,.0f}/s"),
+            Check(
+                "offered, as an open loop",
+                f"{self.times:g} times the peak",
+                f"{hot.offered:,} in {self.seconds:g} s, {hot.offered_per_s:,.0f}/s",
+            ),
+            Check("answered in time", "≥ 95 % of the peak", f"{share:.1%}", share >= 0.95),
+            Check(
+                "refused",
+                f"p99 ≤ {REFUSED_WITHIN_MS:g} ms",
+                f"{hot.refused:,}; p50 {hot.refusal_p50_ms:.2f} ms, p99 {hot.refusal_p99_ms:.1f}, "
+                f"most {hot.refusal_most_ms:.1f}; {hot.refused_at_once:.2%} within "
+                f"{REFUSED_WITHIN_MS:g}",
+                hot.refusal_p99_ms <= REFUSED_WITHIN_MS,
+            ),
+            Check("late", "≤ 0.1 %", f"{hot.late:,}", hot.late <= 0.001 * hot.offered),
+            Check("failed", "0", f"{hot.failed:,}", hot.failed == 0),
+            Check(
+                "memory",
+                "≤ 2 MB more in the last third",
+                f"{self.megabytes[0]:.0f} MB at first, {self.megabytes[-1]:.0f} at last, "
+                f"{grown:+.1f} over the last third",
+                grown <= 2.0,
+            ),
+            Check(
+                f"{RECOVERED_WITHIN_S:g} s after",
+                "all answered",
+                f"{'all' if self.recovered else 'not all'} answered, p99 "
+                f"{self.late_again_ms:.0f} ms; before, {self.before.answer_p99_ms:.0f}",
+                self.recovered,
+            ),
+        ]
+
+
+def drill(*, seconds: float, times: float, ramp_seconds: float) -> Outcome:
+    """Find the peak, offer `times` as much for `seconds`, and look whether all is as before."""
     capacity = LANES * MAX_BATCH / min(ms for *_, ms in VARIANTS) * 1000
     with tempfile.TemporaryDirectory() as folder:
         store(Path(folder))
@@ -157,32 +211,36 @@ def main() -> int:
 
             print(f"capacity of the lanes by the cards: {capacity:,.0f}/s")
             offer(capacity * 0.3, 2.0)
-            _, before = offer(capacity * 0.5, parsed.ramp_seconds)
-            ramp = [offer(capacity * x, parsed.ramp_seconds)[1] for x in (0.8, 0.9, 1.0, 1.1, 1.3)]
+            _, before = offer(capacity * 0.5, ramp_seconds)
+            ramp = [offer(capacity * x, ramp_seconds)[1] for x in (0.8, 0.9, 1.0, 1.1, 1.3)]
             peak = max(each.goodput_per_s for each in ramp)
-            print(f"peak {peak:,.0f}/s; now {parsed.times:g} times that")
+            print(f"peak {peak:,.0f}/s; now {times:g} times that")
             with memory_of(server.process.pid) as megabytes:
-                _, hot = offer(peak * parsed.times, parsed.seconds)
+                _, hot = offer(peak * times, seconds)
             fate, _ = offer(capacity * 0.5, 5.0)
             after = fate.due_s >= RECOVERED_WITHIN_S
             recovered = bool((fate.status[after] == 200).all())
             late_again = _percentile(fate.took_s[after] * 1000, 99)
             server.await_idle()
-    third = len(megabytes) // 3 or 1
-    grown = float(np.median(megabytes[-third:]) - np.median(megabytes[third : 2 * third]))
-    print(f"goodput {hot.goodput_per_s / peak:.1%} of the peak; late {hot.late / hot.offered:.3%}")
-    print(f"memory {megabytes[0]:.0f} MB at first, {megabytes[-1]:.0f} at last, {grown:+.1f} MB "
-          "over the last third")  # fmt: skip
-    print(f"{RECOVERED_WITHIN_S:g} s after: {'all answered' if recovered else 'not all answered'}, "
-          f"p99 {late_again:.0f} ms (before: {before.answer_p99_ms:.0f})")  # fmt: skip
-    good = (
-        hot.goodput_per_s >= 0.95 * peak
-        and hot.failed == 0
-        and hot.late <= 0.001 * hot.offered
-        and hot.refusal_p99_ms <= REFUSED_WITHIN_MS
-        and grown <= 2.0
-        and recovered
-    )
+    return Outcome(times, seconds, peak, before, hot, megabytes, recovered, late_again)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.drills.overload", description=__doc__)
+    parser.add_argument("--seconds", type=float, default=SECONDS)
+    parser.add_argument("--times", type=float, default=TIMES, help="of the peak, to be offered")
+    parser.add_argument("--ramp-seconds", type=float, default=RAMP_SECONDS)
+    parser.add_argument("--docs", type=Path, help=f"the page; of a whole run {PAGE}")
+    asked = parser.parse_args()
+    ran = pages.here()
+    checks = drill(
+        seconds=asked.seconds, times=asked.times, ramp_seconds=asked.ramp_seconds
+    ).checks()
+    text = f"{ran}\n\n{table(checks)}"
+    print(text)
+    whole = (asked.seconds, asked.times, asked.ramp_seconds) == (SECONDS, TIMES, RAMP_SECONDS)
+    pages.keep(asked.docs, PAGE, "make overload", text, whole=whole)
+    good = passed(checks)
     print("passed" if good else "FAILED")
     return 0 if good else 1
 

@@ -25,11 +25,13 @@ import numpy as np
 from tritonclient import grpc as triton
 from tritonclient.utils import InferenceServerException
 
+from tests.bench import pages
+from tests.drills.report import PAGE
 from tests.e2e.harness import Server, infer_body, until
 from tests.proxies import Nginx, free_ports, nginx
 from tests.stores import write_variant
 
-NOTICE_S = 1.0
+SECONDS, NOTICE_S = 5.0, 1.0
 # nginx sends a gRPC call again that it could not deliver, but not one that was refused: the status
 # is in the answer's trailers, which it does not read. That is for clients, who bring what it takes.
 RETRIES = {
@@ -231,14 +233,37 @@ def table(steps: list[Step], again: list[str]) -> str:
     return "\n".join(lines)
 
 
+def markdown(steps: list[Step], again: list[str]) -> str:
+    """The steps as a table, and what came of all."""
+    rows = [
+        (
+            one.name,
+            f"{one.took_s:.1f}",
+            f"{one.requests:,}",
+            ", ".join(f"{protocol} {status}: {n}" for (protocol, status), n in one.failed.items())
+            or "0",
+            f"{one.p50_ms:.1f}",
+            f"{one.p99_ms:.1f}",
+        )
+        for one in steps
+    ]
+    last = table(steps, again).splitlines()[-1]
+    return pages.table(("", "s", "requests", "failed", "p50 ms", "p99 ms"), rows) + f"\n{last}."
+
+
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=5.0, help="between two replacements")
+    parser = argparse.ArgumentParser(prog="python -m tests.drills.rollout", description=__doc__)
+    parser.add_argument("--seconds", type=float, default=SECONDS, help="between two replacements")
     parser.add_argument("--notice", type=float, default=NOTICE_S, help="the gateways' notice")
-    options = parser.parse_args()
+    parser.add_argument("--docs", type=Path, help=f"the page; of a whole run {PAGE}")
+    asked = parser.parse_args()
+    ran = pages.here()
     with tempfile.TemporaryDirectory() as folder:
-        steps, again = rollout(Path(folder), steady_s=options.seconds, notice_s=options.notice)
+        steps, again = rollout(Path(folder), steady_s=asked.seconds, notice_s=asked.notice)
     print(table(steps, again))
+    whole = (asked.seconds, asked.notice) == (SECONDS, NOTICE_S)
+    text = f"{ran}\n\n{markdown(steps, again)}"
+    pages.keep(asked.docs, PAGE, "make rollout", text, whole=whole)
     return int(any(one.failed for one in steps))
 
 

@@ -29,11 +29,14 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.trust import keys as api_keys
 from gateway.trust.ledger import Ledger
+from tests.bench import pages
 from tests.drills import clients
 from tests.drills.audit import LEFT, accounts, at_rest, grows
+from tests.drills.report import PAGE, Check, table
 from tests.e2e.harness import Server, until
 from tests.stores import write_variant
 
+SECONDS, LANE_KIND = 1800.0, "process"
 VARIANTS = (("fp32", 0.95, 8.0), ("int8", 0.93, 4.0), ("small", 0.90, 2.0))
 GAUGES = ("gearshift_queued_requests", "gearshift_busy_lanes", "gearshift_lost_lanes")
 # What may be more at the end than at first: Python's heap and malloc's arenas take a while to fill.
@@ -42,10 +45,13 @@ TOLERANCES = {"resident MB": 12.0, "threads": 2.0, "descriptors": 8.0}
 
 @dataclass
 class Seen:
-    """Samples by quantity, each (second, value); and what disturbed the server, by kind."""
+    """Samples by quantity, each (second, value); what disturbed the server, by kind; and what the
+    clients got, by outcome."""
 
     samples: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
     disturbed: dict[str, int] = field(default_factory=dict)
+    outcomes: dict[str, int] = field(default_factory=dict)
+    left: int = 0
 
     def note(self, second: float, **values: float) -> None:
         for name, value in values.items():
@@ -201,8 +207,9 @@ def soak(
             *leaks(seen),
         ]
         log = server.log()
+    seen.outcomes, seen.left = dict(count.outcomes), left
     if told:
-        print(f"clients: {dict(count.outcomes)}, {left} left\ndisturbed: {seen.disturbed}")
+        print(f"clients: {seen.outcomes}, {left} left\ndisturbed: {seen.disturbed}")
     if "Task exception was never retrieved" in log or "Task was destroyed" in log:
         wrong.append("a task of the server broke: " + log[-2000:])
     return wrong, seen
@@ -227,15 +234,42 @@ def _key(models: Path) -> str:
     return text
 
 
+def checks(wrong: Sequence[str], seen: Seen) -> list[Check]:
+    """What was looked at, and how it stood at the end."""
+
+    def counts(of: dict[str, int]) -> str:
+        return ", ".join(f"{name} {n:,}" for name, n in sorted(of.items(), key=lambda x: -x[1]))
+
+    total = sum(seen.outcomes.values())
+    found = [
+        Check("requests", "", f"{total:,}: {counts(seen.outcomes)}"),
+        Check("callers who left", "", f"{seen.left:,}"),
+        Check("disturbances", "", counts(seen.disturbed)),
+    ]
+    for name, by in TOLERANCES.items():
+        values = [value for _, value in seen.samples[name]]
+        few = values[:: max(1, len(values) // 5)]
+        grown = grows(seen.samples[name], by)
+        told = " ".join(f"{value:.0f}" for value in few)
+        found.append(Check(name, f"grow by {by:g} at most", told, not grown))
+    others = [line for line in wrong if line not in leaks(seen)]
+    agreed = "equal, and nothing is queued, runs or is lost"
+    told = "; ".join(line[:200] for line in others) or "so they were"
+    return [*found, Check("counts of clients and server", agreed, told, not others)]
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=1800.0)
-    parser.add_argument("--lane-kind", default="process", choices=("thread", "process"))
-    parsed = parser.parse_args(arguments)
-    wrong, seen = soak(parsed.seconds, lane_kind=parsed.lane_kind)
-    for name, samples in seen.samples.items():
-        few = [f"{value:.0f}" for _, value in samples[:: max(1, len(samples) // 12)]]
-        print(f"{name}: {' '.join(few)}")
+    parser = argparse.ArgumentParser(prog="python -m tests.drills.soak", description=__doc__)
+    parser.add_argument("--seconds", type=float, default=SECONDS)
+    parser.add_argument("--lane-kind", default=LANE_KIND, choices=("thread", "process"))
+    parser.add_argument("--docs", type=Path, help=f"the page; of a whole run {PAGE}")
+    asked = parser.parse_args(arguments)
+    ran = pages.here()
+    wrong, seen = soak(asked.seconds, lane_kind=asked.lane_kind)
+    text = f"{ran} {asked.seconds:g} s, {asked.lane_kind} lanes.\n\n{table(checks(wrong, seen))}"
+    print(text)
+    whole = (asked.seconds, asked.lane_kind) == (SECONDS, LANE_KIND)
+    pages.keep(asked.docs, PAGE, "make soak", text, whole=whole)
     print("\n".join(wrong) or "nothing lost, nothing leaked")
     return 1 if wrong else 0
 

@@ -11,9 +11,9 @@ from pathlib import Path
 from tests.bench import pages
 from tests.drills import fuzz as package
 from tests.drills.fuzz.cases import Tally
+from tests.drills.report import PAGE
 
 CASES = 210_000
-PAGE = Path("docs/benchmarks/drills.md")
 
 
 def main() -> int:
