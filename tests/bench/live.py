@@ -1,4 +1,4 @@
-"""`python -m tests.bench.live`: the same traffic against a real gateway and in simulation.
+"""`make bench-live`: the same traffic against a real gateway and in simulation.
 
 Arrivals and whose request each is are drawn once. They are sent open-loop, each at its own time
 whatever became of those before it, to a gateway process with one lane, and replayed by
@@ -41,6 +41,7 @@ from router.simulate.replay import Machine, Model, Outcome, replay
 from router.simulate.service import Noise, drawer, service
 from router.simulate.trace.parse import parse
 from router.simulate.trial import Case, Workload, capacity_per_s, traffic
+from tests.bench import pages
 from tests.e2e.harness import Server
 from tests.stores import write_variant
 
@@ -70,6 +71,8 @@ share = 3
 max_latency_ms = 150
 priority = "low"
 """
+_PAGE = Path("docs/explanation/routing.md")
+_LOADS, _SECONDS, _GAP_MS = "0.5,1,1.5", 10.0, 0.4
 _LEAD_S = 0.5
 # The gateway closes a connection that was idle for 5 s.
 _IDLE_S = 2.0
@@ -337,14 +340,19 @@ def main() -> None:
     parser.add_argument("--model", default=_MODEL, help="a model of the store")
     parser.add_argument("--mix", type=Path, help="tenants, as gearshift simulate takes them")
     parser.add_argument("--trace", action="append", help="a process or a file; may be repeated")
-    parser.add_argument("--load", default="0.5,1,1.5", help="as gearshift simulate counts load")
-    parser.add_argument("--seconds", type=float, default=10.0, help="of traffic, each run")
+    parser.add_argument("--load", default=_LOADS, help="as gearshift simulate counts load")
+    parser.add_argument("--seconds", type=float, default=_SECONDS, help="of traffic, each run")
     parser.add_argument("--max-batch", type=int, help="rows of a batch")
     parser.add_argument(
-        "--gap-ms", type=float, default=0.4, help="of a lane between batches, in a second replay"
+        "--gap-ms",
+        type=float,
+        default=_GAP_MS,
+        help="of a lane between batches, in a second replay",
     )
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--docs", type=Path, help=f"the page; of a whole run {_PAGE}")
     args = parser.parse_args()
+    ran, rows = pages.here(), []
     mixed = mix.parse(args.mix.read_text() if args.mix else _MIX, "mix")
     with ExitStack() as stack:
         models = args.models
@@ -361,7 +369,17 @@ def main() -> None:
         for arriving in args.trace or ["poisson", "gamma:cv=4"]:
             workload, inputs = workload_of(models, args.model, arriving, mixed, most)
             for load in map(float, args.load.split(",")):
-                _compare(models, args.model, workload, inputs, arriving, load, args)
+                rows.append(_compare(models, args.model, workload, inputs, arriving, load, args))
+    head = ["arrivals", "load", "requests/s"]
+    for figure in ("in time %", "accuracy, all %"):
+        head += [f"{figure}, gateway", "replay", "difference"]
+    text = (
+        f"{ran} {args.seconds:g} s a run, one draw; the replay leaves {args.gap_ms:g} ms of a lane "
+        f"between batches.\n\n{pages.table(head, rows)}"
+    )
+    asked = [args.models, args.mix, args.trace, args.max_batch, args.load, args.seconds, args.seed]
+    whole = [*asked, args.gap_ms] == [None] * 4 + [_LOADS, _SECONDS, 1, _GAP_MS]
+    pages.keep(args.docs, _PAGE, "make bench-live", text, whole=whole)
 
 
 def _compare(
@@ -372,7 +390,8 @@ def _compare(
     arriving: str,
     load: float,
     args: argparse.Namespace,
-) -> None:
+) -> list[str]:
+    """Print both, and return them as a row of the page."""
     case = Case(capacity_per_s(workload, 1) * load, 1, args.seed)
     drawn = replace(workload, requests=round(case.rate_per_s * args.seconds))
     ran = live(models, name, drawn, inputs, case)
@@ -409,6 +428,10 @@ def _compare(
         print(f"{arriving} {load:g}: {called}: {busy}; {verdicts}", file=sys.stderr)
         print(f"| | | | {called} | {_percents(replayed)} | | | | |")
         print(f"| | | | difference | {_difference(real, replayed)} | | | | | |", flush=True)
+    row = [arriving, f"{load:g}", f"{case.rate_per_s:.0f}"]
+    for measured, told in zip(real[:2], replayed[:2], strict=True):
+        row += [f"{100 * measured:.2f}", f"{100 * told:.2f}", f"{100 * (measured - told):+.2f}"]
+    return row
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """What the access log and traces cost: the same gateway with and without them, round after round.
 
-`python -m tests.bench.records`. The engine does nothing, so that all there is to slow down is the
+`make bench-log`. The engine does nothing, so that all there is to slow down is the
 gateway's own work. Ratios are of the same round, to the server that records nothing; a second one
 that records nothing either says how far two equal servers differ here. What a request takes of the
 cores is measured too: on a machine that is busy otherwise, it says more than throughput. Traces go
@@ -22,16 +22,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import psutil
-from rich.console import Console
-from rich.table import Table
 
 from compressors import machine
-from tests.bench import servers
+from tests.bench import pages, servers
 from tests.bench.load import Figures, Post, run
 from tests.bench.overhead import post
 from tests.e2e.collector import Collector
 from tests.stores import noop_store
 
+_PAGE = Path("docs/how-to/logs.md")
+_ROUNDS, _SECONDS, _CONNECTIONS = 6, 3.0, 32
 _NOTHING = "nothing"
 _SAMPLED = {"OTEL_TRACES_SAMPLER": "traceidratio", "OTEL_TRACES_SAMPLER_ARG": "0.01"}
 
@@ -113,34 +113,48 @@ def main() -> None:
         prog="python -m tests.bench.records", description=(__doc__ or "").partition("\n")[0]
     )
     parser.add_argument("--out", type=Path, default=Path("bench-results"))
-    parser.add_argument("--rounds", type=int, default=6)
-    parser.add_argument("--seconds", type=float, default=3.0)
-    parser.add_argument("--connections", type=int, default=32)
+    parser.add_argument("--rounds", type=int, default=_ROUNDS)
+    parser.add_argument("--seconds", type=float, default=_SECONDS)
+    parser.add_argument("--connections", type=int, default=_CONNECTIONS)
+    parser.add_argument("--docs", type=Path, help=f"the page; of a whole run {_PAGE}")
     wanted = parser.parse_args()
+    ran = pages.here()
     found = records(rounds=wanted.rounds, seconds=wanted.seconds, connections=wanted.connections)
-    table = Table(
-        f"recorded, {wanted.connections} connection(s)",
-        *("requests/s", "p50 ms", "p99 ms", "throughput, median [min, max]"),
-        *("CPU µs a request", "CPU", "errors"),
+    text = (
+        f"{ran} The load generator shares the cores. {wanted.rounds} rounds of {wanted.seconds:g} "
+        f"s, {wanted.connections} connections.\n\n{_table(found)}"
     )
-    for name, row in found.items():
-        table.add_row(
-            name,
-            f"{row['requests_per_second']:,.0f}",
-            f"{row['p50_ms']:.2f}",
-            f"{row['p99_ms']:.2f}",
-            f"{row['ratio']:.3f} [{row['ratio_min']:.3f}, {row['ratio_max']:.3f}]",
-            f"{row['cpu_us']:.0f}",
-            f"{row['cpu_ratio']:.3f}",
-            f"{row['errors']:.0f}",
-        )
-    Console(width=120).print(table)
+    print(text)
     date = datetime.now(UTC).isoformat(timespec="seconds")
     wanted.out.mkdir(parents=True, exist_ok=True)
     results = {"date": date, "machine": machine.describe().model_dump(), "records": found}
     file = wanted.out / f"records-{date.replace(':', '')}.json"
     file.write_text(json.dumps(results, indent=1))
-    print(f"written to {file}")
+    print(f"figures in {file}")
+    asked = (wanted.rounds, wanted.seconds, wanted.connections)
+    whole = asked == (_ROUNDS, _SECONDS, _CONNECTIONS)
+    pages.keep(wanted.docs, _PAGE, "make bench-log", text, whole=whole)
+
+
+def _table(found: Mapping[str, Mapping[str, float]]) -> str:
+    rows = [
+        (
+            name,
+            f"{row['requests_per_second']:,.0f}",
+            f"{row['p50_ms']:.2f}",
+            f"{row['p99_ms']:.2f}",
+            f"{row['ratio']:.2f} [{row['ratio_min']:.2f}, {row['ratio_max']:.2f}]",
+            f"{row['cpu_us']:.0f}",
+            f"{row['cpu_ratio']:.2f}",
+            f"{row['errors']:.0f}",
+        )
+        for name, row in found.items()
+    ]
+    head = (
+        *("recorded", "requests/s", "p50 ms", "p99 ms", "throughput, median [lowest, highest]"),
+        *("CPU µs a request", "CPU, median", "errors"),
+    )
+    return pages.table(head, rows)
 
 
 if __name__ == "__main__":

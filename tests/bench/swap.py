@@ -1,11 +1,11 @@
-"""How much a swap disturbs the others: python -m tests.bench.swap [--models STORE].
+"""How much a swap disturbs the others: make bench-swap.
 
 Open-loop requests that pin one variant, while another one's build is replaced in the store again
 and again. Those that were due while a new build was on its way (from its folder being moved into
 place until it serves) are set against those that were due while nothing changed, in the same run.
 
-It works on a copy of the store, and prints one line a round: p50, p99 and p99.9 with and without a
-swap, their ratio, and what failed.
+It works on a copy of the store, and tells of each round p50, p99 and p99.9 with and without a swap,
+their ratio, and what failed.
 """
 
 from __future__ import annotations
@@ -29,11 +29,13 @@ import httpx
 
 from gateway.lifecycle import catalog
 from router.constraints import Constraints
-from tests.bench import load, replay
+from tests.bench import load, pages, replay
 from tests.bench.live import body_of
 from tests.bench.servers import free_port
 from tests.stores import seal
 
+_PAGE = Path("docs/how-to/change.md")
+_SECONDS, _ROUNDS, _TARGET = 20.0, 3, 1.3
 _START_S = 120.0
 _SWAP_S = 60.0
 # Nothing changes for this long between two swaps: as much calm as there is change, about.
@@ -139,12 +141,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--swapped", default="fp32", help="the variant that is replaced")
     parser.add_argument("--lanes", type=int, default=2)
     parser.add_argument("--share", type=float, default=0.5, help="of the peak that is asked for")
-    parser.add_argument("--seconds", type=float, default=20)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=_SECONDS)
+    parser.add_argument("--rounds", type=int, default=_ROUNDS)
+    parser.add_argument("--docs", type=Path, help=f"the page; of a whole run {_PAGE}")
     wanted = parser.parse_args(arguments)
-    print(f"{'':>6} {'swaps':>6} {'asked/s':>8} {'':>7} {'p50 ms':>8} {'p99 ms':>8} {'p99.9':>8}")
-    ratios = []
-    for number in range(wanted.rounds):
+    ran = pages.here()
+    ratios, rows = [], []
+    for number in range(1, wanted.rounds + 1):
         with tempfile.TemporaryDirectory() as folder:
             store = Path(folder, "models")
             shutil.copytree(wanted.models / wanted.model, store / wanted.model)
@@ -153,13 +156,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 lanes=wanted.lanes, share=wanted.share, seconds=wanted.seconds,
             )  # fmt: skip
         ratios.append(during.p99_ms / calm.p99_ms)
-        for name, of in (("calm", calm), ("swap", during)):
-            print(
-                f"{number:>6} {count:>6} {of.asked_per_second:>8.0f} {name:>7} {of.p50_ms:>8.3f} "
-                f"{of.p99_ms:>8.3f} {of.p999_ms:>8.3f}   failed {of.errors}",
-                flush=True,
-            )
-    print(f"p99 during a swap, of calm: {statistics.median(ratios):.2f} (target <= 1.3)")
+        for name, of in (("no swap", calm), (f"{count} swaps", during)):
+            figures = (f"{ms:.3f}" for ms in (of.p50_ms, of.p99_ms, of.p999_ms))
+            rows.append((str(number), name, f"{of.asked_per_second:.0f}", *figures, str(of.errors)))
+            print(" ".join(rows[-1]), flush=True)
+    ratio = statistics.median(ratios)
+    head = ("round", "due during", "asked/s", "p50 ms", "p99 ms", "p99.9 ms", "failed")
+    text = (
+        f"{ran} {wanted.pinned} is asked, {wanted.swapped} replaced, {wanted.seconds:g} s a round."
+        f"\n\n{pages.table(head, rows)}\np99 during a swap, of that without: {ratio:.2f}, of "
+        f"{_TARGET:g} at most: {'met' if ratio <= _TARGET else '**missed**'}."
+    )
+    print(text)
+    whole = (wanted.seconds, wanted.rounds) == (_SECONDS, _ROUNDS)
+    pages.keep(wanted.docs, _PAGE, "make bench-swap", text, whole=whole)
 
 
 if __name__ == "__main__":
