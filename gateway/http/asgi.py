@@ -29,6 +29,8 @@ RECEIVED_S = "gearshift.received_s"
 ANSWER = "gearshift.answer"
 KEEP = "gearshift.keep"
 CHARGED_USD = "gearshift.charged_usd"
+# What was read of a head that came before, for all requests that have it; absent for others.
+KNOWN = "gearshift.known"
 # And whose request it is, from the guard; and what `began` made of that.
 CALLER = "gearshift.caller"
 ORIGIN = "gearshift.origin"
@@ -59,7 +61,13 @@ _NOBODY = Caller("")
 
 
 def read_headers(scope: Scope) -> tuple[dict[bytes, bytes], tuple[tuple[str, str], ...]]:
-    """The headers that are read here, and those that may state constraints, as `parse` wants."""
+    """The headers that are read here, and those that may state constraints, as `parse` wants.
+
+    Neither is to be changed: requests with one head share them.
+    """
+    known: dict[str, Any] | None = scope.get(KNOWN)
+    if known:
+        return known["own"], known["stated"]
     own: dict[bytes, bytes] = {}
     stated: list[tuple[str, str]] = []
     for name, value in scope["headers"]:
@@ -67,6 +75,8 @@ def read_headers(scope: Scope) -> tuple[dict[bytes, bytes], tuple[tuple[str, str
             stated.append((name.decode("latin-1"), value.decode("latin-1")))
         elif name in _OWN:
             own[name] = value
+    if known is not None:
+        known["own"], known["stated"] = own, tuple(stated)
     return own, tuple(stated)
 
 

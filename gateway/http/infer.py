@@ -119,7 +119,8 @@ class Infer:
         # Not added to what was kept of a refusal: each has a name of its own.
         headers = [*headers, *said.of_origin(scope[ORIGIN])]
         # Present where our own server runs the app, which writes the answer in one piece.
-        whole = scope.get(ANSWER)
+        # Taken out: what it is bound to holds the scope in turn.
+        whole, _ = scope.pop(ANSWER, None), scope.pop(KEEP, None)
         if whole is None or not await whole(status, headers, body):
             await respond(send, status, headers, body)
 

@@ -12,9 +12,10 @@ from __future__ import annotations
 import asyncio
 import time
 from asyncio import BaseTransport, TimerHandle
+from collections.abc import Awaitable
 from functools import partial
 from http import HTTPStatus
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import (
@@ -23,8 +24,10 @@ from uvicorn.protocols.http.httptools_impl import (
     RequestResponseCycle,
 )
 
-from gateway.http.asgi import ANSWER, KEEP, RECEIVED_S
+from gateway.http.asgi import ANSWER, KEEP, KNOWN, RECEIVED_S, Receive, Scope, Send
 from gateway.http.connections import PROGRESS_BYTES, Connection
+from gateway.http.exchange import Exchange
+from gateway.http.heads import Head, Heads
 from gateway.http.refusals import Refusals
 from gateway.recording import origins
 from gateway.wire import problems
@@ -42,6 +45,8 @@ class LimitedHttpProtocol(Connection):
     outbox: ClassVar[list[tuple[RequestResponseCycle, bytes]]] = []
     # Refusals that may still stand, by a request's whole head; for all connections likewise.
     refusals: ClassVar[Refusals] = Refusals()
+    # And heads that came before.
+    heads: ClassVar[Heads] = Heads()
     max_header_bytes = 64 << 10
     read_timeout_s = 60.0
     # Whether that is the time for each `PROGRESS_BYTES` of a body, not for all of it.
@@ -77,7 +82,7 @@ class LimitedHttpProtocol(Connection):
     def data_received(self, data: bytes) -> None:
         self._unset_keepalive_if_required()
         if self._in_head and not self._counted and not self._refused:
-            if self.refusals and not self.leaving and self._refused_again(data):
+            if self._came_before(data):
                 return
             self._packet = data
         left: bytes | memoryview = data
@@ -131,9 +136,11 @@ class LimitedHttpProtocol(Connection):
             return
         self._in_head, self._got_on = True, True
         self.scope[RECEIVED_S] = time.monotonic()  # type: ignore[literal-required]
-        if self._packet:
-            self.scope[KEEP] = partial(self.refusals.keep, self._packet, self.cycle)  # type: ignore[literal-required]
-            self._packet = b""
+        packet, self._packet = self._packet, b""
+        if packet and self.cycle.keep_alive and self.scope["method"] == "POST":
+            self.heads.keep(packet, cast(Scope, self.scope))
+            headers = self.scope["headers"]
+            self.scope[KEEP] = partial(self.refusals.keep, packet, headers, self.cycle)  # type: ignore[literal-required]
         super().on_message_complete()
 
     async def _answer(
@@ -160,18 +167,42 @@ class LimitedHttpProtocol(Connection):
         await asyncio.sleep(0)  # by the next turn it is written
         return True
 
-    def _refused_again(self, data: bytes) -> bool:
-        """Answer a request like one that was refused, if that refusal still stands."""
+    def _came_before(self, data: bytes) -> bool:
+        """Whether this was one whole request with a head that came before; then it is seen to."""
         cycle = self.cycle
         if self.flow.write_paused or not (cycle is None or cycle.response_complete):
             return False
-        written = self.refusals.find(data, self.loop)
-        if written is None:
+        end = data.find(b"\r\n\r\n") + 4
+        packet_head = data[:end]
+        if self.refusals and not self.leaving:
+            written = self.refusals.find(packet_head, data, self.loop)
+            if written is not None:
+                self._stop_timer()
+                self.transport.write(written)
+                self.on_response_complete()
+                return True
+        head = self.heads.find(packet_head)
+        if head is None or len(data) != end + head.body_bytes:
             return False
         self._stop_timer()
-        self.transport.write(written)
-        self.on_response_complete()
+        self._begin(head, data, end)
         return True
+
+    def _begin(self, head: Head, packet: bytes, end: int) -> None:
+        """Have a request answered whose head, up to `end`, came before."""
+        cycle = self.cycle = Exchange(self, packet[end:], keep_alive=not self.leaving)
+        scope: Scope = {
+            **head.scope,
+            "server": self.server,
+            "client": self.client,
+            "scheme": self.scheme,
+            "state": self.app_state.copy(),
+            KNOWN: head.known,
+            ANSWER: partial(self._answer, cycle),
+            KEEP: partial(self.refusals.keep, packet, head.scope["headers"], cycle),
+            RECEIVED_S: time.monotonic(),
+        }
+        self._start_asgi_task(cycle, partial(_with_scope, self.app, scope))
 
     def _stay_on_http1(self, rest: bytes) -> None:
         """Read the request again without its wish for another protocol, which it may be denied.
@@ -259,6 +290,12 @@ class LimitedHttpProtocol(Connection):
             self._timer = None
 
 
+def _with_scope(app: Any, scope: Scope, _: object, receive: Receive, send: Send) -> Awaitable[None]:
+    """Call an app with the scope of an `Exchange`, which holds none."""
+    called: Awaitable[None] = app(scope, receive, send)
+    return called
+
+
 def _send_out(outbox: list[tuple[RequestResponseCycle, bytes]]) -> None:
     for cycle, answer in outbox:
         cycle.response_started = cycle.response_complete = True
@@ -289,5 +326,6 @@ def limited(
         "max_connections": max_connections,
         "outbox": [],
         "refusals": Refusals(),
+        "heads": Heads(),
     }
     return type("LimitedHttpProtocol", (LimitedHttpProtocol,), limits)

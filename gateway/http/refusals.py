@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
@@ -59,11 +60,15 @@ class Refusals:
         return bool(self._kept)
 
     def keep(
-        self, packet: bytes, cycle: RequestResponseCycle, held: Refusal, json_length: int | None
+        self,
+        packet: bytes,
+        headers: Iterable[tuple[bytes, bytes]],
+        cycle: RequestResponseCycle,
+        held: Refusal,
+        json_length: int | None,
     ) -> None:
         """Keep the refusal of the request that began `packet`, if that is the whole of both."""
         head = packet.find(b"\r\n\r\n") + 4
-        headers = cycle.scope["headers"]
         length = [value for name, value in headers if name == b"content-length"]
         own = [value for name, value in headers if name == _REQUEST_ID]
         if len(length) != 1 or len(packet) != head + int(length[0]) or not cycle.keep_alive:
@@ -78,13 +83,13 @@ class Refusals:
         after = b"\r\n\r\n" + body
         self._kept[packet[:head]] = _Kept(held, before, name, after, int(length[0]), json_length)
 
-    def find(self, data: bytes, loop: asyncio.AbstractEventLoop) -> bytes | None:
-        """What to write to who sent `data`; None where it must be read and decided."""
-        head = data.find(b"\r\n\r\n") + 4
-        kept = self._kept.get(data[:head])
-        if kept is None or len(data) != head + kept.body_bytes:
+    def find(self, head: bytes, data: bytes, loop: asyncio.AbstractEventLoop) -> bytes | None:
+        """What to write to who sent `data`, which begins with `head`; None where it must be read
+        and decided."""
+        kept = self._kept.get(head)
+        if kept is None or len(data) != len(head) + kept.body_bytes:
             return None
-        if not demands_nothing(memoryview(data)[head:], kept.json_length):
+        if not demands_nothing(memoryview(data)[len(head) :], kept.json_length):
             return None
         if kept.held.stands(time.monotonic(), crowded=self._let_through >= _IN_A_TURN):
             kept.held.count()

@@ -18,6 +18,7 @@ import orjson
 
 from gateway.engines import NUMPY_TYPES, Tensor
 from gateway.wire import byte_elements
+from gateway.wire.layouts import Place
 from gateway.wire.long_lists import LONG_ELEMENTS, LongList, written
 from router.card import Datatype, TensorSpec
 from router.errors import InvalidRequest, shown
@@ -31,12 +32,16 @@ class Tail:
     Args:
         body: the whole body; tensors are views of it.
         start: where the JSON part ends; None when there is none but that.
+
+    Attributes:
+        places: what was handed out.
     """
 
     def __init__(self, body: bytes, start: int | None) -> None:
         self._body = body
         self._binary = start is not None
         self._next = len(body) if start is None else start
+        self.places: list[Place] = []
 
     def take(self, field: str, size: object, spec: TensorSpec, shape: tuple[int, ...]) -> Tensor:
         """The next `size` bytes as a tensor.
@@ -68,6 +73,7 @@ class Tail:
                 field, size, f"at most the {len(self._body) - start} bytes left in the body"
             )
         self._next = start + needed
+        self.places.append(Place(spec.name, kind, count, shape, start))
         if kind.kind == "O":
             raw = memoryview(self._body)[start : start + needed]
             return byte_elements.unpack(field, raw, shape, count)

@@ -6,13 +6,13 @@ The specification: KServe's "Open Inference Protocol", REST, with the binary ten
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
 from gateway.engines import Tensor
 from gateway.wire import classification, long_lists, raw_request, tensor_parameters
+from gateway.wire.layouts import Layout, Layouts
 from gateway.wire.long_lists import LONG_BYTES
 from gateway.wire.tensors import (
     BINARY_SIZE,
@@ -39,6 +39,7 @@ class Inputs(dict[str, TensorSpec]):
     Attributes:
         processed: what a request may hold instead, where the model has a processor: what that
             reads, and the inputs that it does not fill. This is what metadata shows.
+        layouts: of binary bodies that came before.
     """
 
     def __init__(
@@ -46,10 +47,10 @@ class Inputs(dict[str, TensorSpec]):
     ) -> None:
         super().__init__({spec.name: spec for spec in specs})
         self.processed = None if processed is None else {spec.name: spec for spec in processed}
+        self.layouts = Layouts()
 
 
-@dataclass(frozen=True, slots=True)
-class Body:
+class Body(NamedTuple):
     """A request's body, decoded.
 
     Attributes:
@@ -63,7 +64,7 @@ class Body:
     inputs: dict[str, Tensor]
     rows: int
     outputs: tuple[tuple[TensorSpec, bool], ...]
-    classes: Mapping[str, int] = field(default_factory=dict)
+    classes: Mapping[str, int] = _NOTHING
 
 
 def decode(
@@ -85,12 +86,24 @@ def decode(
     if start == 0:
         return of_raw(body, inputs, outputs)
     text = body if start is None else body[:start]
+    layouts = inputs.layouts if start is not None and isinstance(inputs, Inputs) else None
+    if layouts is not None:
+        layout = layouts.find(text, len(body), outputs)
+        if layout is not None:
+            said: Body = layout.said
+            return said._replace(inputs=layout.tensors(body))
     if len(text) >= LONG_BYTES:
         return of_document(
             parse_object(text, long_lists.parse), Tail(body, start), inputs, outputs, True
         )
     may_hold_bools = b"true" in text or b"false" in text
-    return of_document(parse_object(text), Tail(body, start), inputs, outputs, may_hold_bools)
+    tail = Tail(body, start)
+    decoded = of_document(parse_object(text), tail, inputs, outputs, may_hold_bools)
+    # A request's own name comes once.
+    if layouts is not None and decoded.id is None and len(tail.places) == len(decoded.inputs):
+        said = decoded._replace(inputs={})
+        layouts.keep(text, Layout(tuple(tail.places), len(body), said, outputs))
+    return decoded
 
 
 def of_document(

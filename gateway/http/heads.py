@@ -1,0 +1,71 @@
+"""Heads that came before: a client says the same in request after request, and it is parsed once.
+
+What follows from a head depends on its bytes alone. So a request that comes whole in one packet,
+with a head that was parsed before and a body of the length that it states, is not parsed again.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from gateway.http.asgi import Scope
+from gateway.recording import origins
+
+# Heads that are kept, and the longest of them: a few hundred KiB in all.
+_MOST_KEPT = 256
+_LONGEST_BYTES = 2048
+# Heads with one of these come once. With the latter what follows is no plain body.
+_OWN_NAMES = frozenset(
+    name.encode() for name in (origins.REQUEST_ID, origins.TRACEPARENT, origins.TRACESTATE)
+)
+_OTHER_BODIES = frozenset((b"transfer-encoding", b"expect", b"upgrade"))
+
+
+class Head(NamedTuple):
+    """What follows from a request's head.
+
+    Attributes:
+        scope: the ASGI scope's members that it states.
+        body_bytes: length of its body.
+        known: for whoever reads its headers, to keep what they say.
+    """
+
+    scope: dict[str, Any]
+    body_bytes: int
+    known: dict[str, Any]
+
+
+class Heads:
+    """Heads by their bytes, the empty line included; one for all connections of a server."""
+
+    def __init__(self) -> None:
+        self._kept: dict[bytes, Head] = {}
+
+    def find(self, head: bytes) -> Head | None:
+        """What follows from these bytes, if they came before."""
+        return self._kept.get(head)
+
+    def keep(self, packet: bytes, scope: Scope) -> None:
+        """Keep the head of a POST that was the whole of `packet`, if one like it may come.
+
+        Args:
+            scope: the request's, as it was parsed.
+        """
+        headers: list[tuple[bytes, bytes]] = scope["headers"]
+        names = [name for name, _ in headers]
+        if not (_OWN_NAMES.isdisjoint(names) and _OTHER_BODIES.isdisjoint(names)):
+            return
+        length = [value for name, value in headers if name == b"content-length"]
+        end = packet.find(b"\r\n\r\n") + 4
+        if end > _LONGEST_BYTES or len(length) != 1 or len(packet) != end + int(length[0]):
+            return
+        if len(self._kept) >= _MOST_KEPT:
+            self._kept.clear()
+        stated = {
+            name: scope[name]
+            for name in (
+                "type", "asgi", "http_version", "root_path", "headers",
+                "method", "path", "raw_path", "query_string",
+            )
+        }  # fmt: skip
+        self._kept[packet[:end]] = Head(stated, int(length[0]), {})
