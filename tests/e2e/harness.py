@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 import ssl
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from typing import Any, Self, TypeVar
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
-PATIENCE_S = 30.0
+PATIENCE_S = 60.0
 _POLL_S = 0.01
 
 _Value = TypeVar("_Value")
@@ -104,6 +105,15 @@ class Server:
         """Ask it to stop; returns at once."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
+
+    def listens(self) -> bool:
+        """Whether its port takes a connection."""
+        host, port = self.address.split(":")
+        try:
+            socket.create_connection((host, int(port))).close()
+        except OSError:
+            return False
+        return True
 
     def log(self) -> str:
         """What it has written so far."""

@@ -46,8 +46,8 @@ def server(tmp_path_factory: pytest.TempPathFactory, gate: Gate) -> Iterator[Ser
         max_batch=8,
         grpc_port=0,
         max_body_bytes=LIMIT_BYTES,
-        read_timeout_seconds=0.5,
-        idle_timeout_seconds=1,
+        read_timeout_seconds=2,
+        idle_timeout_seconds=3,
     ) as server:
         yield server
 
@@ -142,11 +142,11 @@ def test_message_that_is_small_until_it_is_unpacked(server: Server, stub: Any) -
     process = psutil.Process(server.process.pid)
     before = process.memory_info().rss
     message = pb.ModelInferRequest(model_name="quick")
-    message.raw_input_contents.append(bytes(64 << 20))
+    message.raw_input_contents.append(bytes(32 << 20))
     with pytest.raises(grpc.RpcError) as caught:
         stub.ModelInfer(message, compression=grpc.Compression.Gzip)
     assert caught.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
-    assert process.memory_info().rss - before < 32 << 20
+    assert process.memory_info().rss - before < 16 << 20
 
 
 @pytest.mark.parametrize(
@@ -198,18 +198,18 @@ def test_who_sends_too_slowly_is_cut_off(server: Server, channel: grpc.Channel) 
     left = ended(server, "caller-left")
 
     def never() -> Iterator[bytes]:
-        time.sleep(PATIENCE_S if not done else 0)
+        done.wait(PATIENCE_S)
         yield from ()
 
-    done: list[bool] = []
+    done = threading.Event()
     call = channel.stream_unary(METHOD).future(never())
     try:
         with pytest.raises(grpc.RpcError) as caught:
             call.result(PATIENCE_S)
     finally:
-        done.append(True)
+        done.set()
     assert caught.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
-    assert caught.value.details() == "the request did not arrive whole within 0.5 s"
+    assert caught.value.details() == "the request did not arrive whole within 2 s"
     assert ended(server, "caller-left") <= left + 1
 
 
@@ -293,15 +293,6 @@ def test_a_client_that_is_killed_is_noticed(server: Server, gate: Gate) -> None:
     server.await_idle()
 
 
-def listens(server: Server) -> bool:
-    host, port = server.address.split(":")
-    try:
-        socket.create_connection((host, int(port))).close()
-    except OSError:
-        return False
-    return True
-
-
 def test_stop_lets_what_runs_finish_and_ends_idle_streams(tmp_path: Path) -> None:
     gate = Gate(tmp_path)
     write_variant(tmp_path / "models", "echo", "fp32", **gate.echo)
@@ -321,7 +312,7 @@ def test_stop_lets_what_runs_finish_and_ends_idle_streams(tmp_path: Path) -> Non
                 stream = stub.ModelStreamInfer(asked())
                 server.await_busy()
                 server.terminate()
-                until(lambda: not listens(server), "it takes nothing new")
+                until(lambda: not server.listens(), "it takes nothing new")
             assert next(stream).infer_response.model_version == "fp32"
             with pytest.raises(grpc.RpcError) as caught:
                 next(stream)

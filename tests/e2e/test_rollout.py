@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 from tritonclient import grpc as triton
 
 from tests.drills.rollout import rollout, table
+from tests.e2e.gate import Gate
 from tests.e2e.harness import Server, until
 from tests.needs import program
 from tests.stores import write_variant
@@ -45,22 +48,21 @@ def test_a_server_gives_notice_before_it_closes(tmp_path: Path) -> None:
 
 def test_what_runs_when_the_ports_close_is_answered(tmp_path: Path) -> None:
     """Over REST and gRPC, with no notice at all."""
-    write_variant(tmp_path, "echo", "fp32", delay_ms=1500, delay_after=2)
-    from concurrent.futures import ThreadPoolExecutor
-
-    import numpy as np
-
+    gate = Gate(tmp_path)
+    write_variant(tmp_path / "models", "echo", "fp32", **gate.echo)
     image = triton.InferInput("image", [1, 4], "FP32")
     image.set_data_from_numpy(np.zeros((1, 4), np.float32))
     with (
-        Server(tmp_path, grpc_port=0, max_batch=1) as server,
+        Server(tmp_path / "models", grpc_port=0, max_batch=1) as server,
         triton.InferenceServerClient(server.grpc_address) as client,
         ThreadPoolExecutor(2) as pool,
     ):
-        rest = pool.submit(server.infer)
-        rpc = pool.submit(client.infer, "echo", [image])
-        server.await_busy(queued=1)
-        server.terminate()
+        with gate.shut():
+            rest = pool.submit(server.infer)
+            rpc = pool.submit(client.infer, "echo", [image])
+            server.await_busy(queued=1)
+            server.terminate()
+            until(lambda: not server.listens(), "the ports close")
         assert rest.result().status_code == 200
         assert rpc.result().as_numpy("logits") is not None
         assert server.process.wait(30) == 0

@@ -28,7 +28,7 @@ from router.scheduler import Scheduler
 from router.telemetry import Telemetry
 
 MAX_BATCH = 4
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 _numbers = iter(range(1, 10**6))
 
 

@@ -319,7 +319,7 @@ def started(*arguments: str | Path) -> Iterator[tuple[subprocess.Popen[str], lis
 
 def _get(url: str, body: bytes | None = None) -> tuple[int, Any]:
     try:
-        with urllib.request.urlopen(url, body, timeout=10) as answer:
+        with urllib.request.urlopen(url, body, timeout=60) as answer:
             return answer.status, answer.read()
     except urllib.error.HTTPError as error:
         return error.code, error.read()
@@ -335,7 +335,7 @@ def test_serve_from_ready_to_a_clean_end(flipped: Path, number: signal.Signals) 
         assert "echo: 2 of 3 serve: fp32, small" in lines
         assert _get(f"{url}/readyz")[0] == 200
         process.send_signal(number)
-        out, err = process.communicate(timeout=20)
+        out, err = process.communicate(timeout=60)
         assert process.returncode == 0
         assert "Traceback" not in err and out.endswith("stopped\n")
 
@@ -349,13 +349,13 @@ def test_a_running_request_is_answered_before_the_end(tmp_path: Path) -> None:
         process, _, url = running
         host, port = url.removeprefix("http://").split(":")
         request = b"POST /v2/models/slow/infer HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n"
-        with socket.create_connection((host, int(port)), timeout=10) as client:
+        with socket.create_connection((host, int(port)), timeout=60) as client:
             client.sendall(request % len(body) + body)
             while b"gearshift_busy_lanes 1.0" not in _get(f"{url}/metrics")[1]:
                 time.sleep(0.01)
             process.send_signal(signal.SIGTERM)
             assert client.recv(4096).startswith(b"HTTP/1.1 200 ")
-        process.communicate(timeout=20)
+        process.communicate(timeout=60)
         assert process.returncode == 0
 
 
