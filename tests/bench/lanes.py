@@ -1,6 +1,6 @@
 """Thread lanes against process lanes: what a process of its own costs, in time and memory.
 
-    python -m tests.bench.lanes [--models STORE --model digits --variant fp32]
+    make bench-lanes
 
 Two servers, one of each kind, take turns under the same load, round after round; the ratios are of
 the same round. First with the engine that does nothing, where all that is left is the way to the
@@ -25,11 +25,13 @@ from gateway import hosts
 from gateway.hosts import serve_lane
 from gateway.lifecycle import catalog
 from router.card import VariantCard
-from tests.bench import servers
+from tests.bench import pages, servers
 from tests.bench.load import Figures, Post, run
 from tests.bench.throughput import _post
 from tests.stores import noop_store
 
+_PAGE = Path("docs/explanation/lanes.md")
+_ROUNDS, _SECONDS = 3, 3.0
 KINDS = ("thread", "process")
 
 
@@ -90,27 +92,39 @@ def _memory_mb(post: Post) -> float:
     return sum(process.memory_full_info().pss for process in family) / 1e6
 
 
-def _table(
-    title: str, figures: Mapping[int, Mapping[str, Sequence[Figures]]], memory: Mapping[str, float]
-) -> None:
-    print(f"\n{title}")
-    print(f"{'connections':>12} {'kind':>8} {'req/s':>8} {'p50 ms':>8} {'p99 ms':>8} {'ratio':>6}")
+def _rows(
+    name: str,
+    calls: Mapping[int, Mapping[str, float]],
+    figures: Mapping[int, Mapping[str, Sequence[Figures]]],
+    memory: Mapping[str, float],
+) -> list[tuple[str, ...]]:
+    """What is compared of one variant: thread lanes, process lanes, and their ratio."""
+    rows = [
+        (
+            f"{name}: one call of {count} row(s), µs",
+            *(f"{by_kind[kind]:.0f}" for kind in KINDS),
+            f"{by_kind['process'] / by_kind['thread']:.2f}",
+        )
+        for count, by_kind in calls.items()
+    ]
     for connections, by_kind in figures.items():
-        base = by_kind["thread"]
-        for kind, measured in by_kind.items():
-            ratios = [
-                own.requests_per_second / other.requests_per_second
-                for own, other in zip(measured, base, strict=True)
-            ]
-            assert not sum(one.errors for one in measured)
-            print(
-                f"{connections:>12} {kind:>8}"
-                f" {statistics.median(one.requests_per_second for one in measured):>8.0f}"
-                f" {statistics.median(one.p50_ms for one in measured):>8.3f}"
-                f" {statistics.median(one.p99_ms for one in measured):>8.2f}"
-                f" {statistics.median(ratios):>6.2f}"
+        assert not sum(one.errors for measured in by_kind.values() for one in measured)
+        rates = {
+            kind: [one.requests_per_second for one in measured]
+            for kind, measured in by_kind.items()
+        }
+        pairs = zip(rates["process"], rates["thread"], strict=True)
+        rows.append(
+            (
+                f"{name}: requests/s, {connections} connection(s)",
+                *(f"{statistics.median(rates[kind]):,.0f}" for kind in KINDS),
+                f"{statistics.median(own / other for own, other in pairs):.2f}",
             )
-    print("memory, MB:", ", ".join(f"{kind} {mb:.0f}" for kind, mb in memory.items()))
+        )
+    more_mb = memory["process"] - memory["thread"]
+    megabytes = (f"{memory[kind]:.0f}" for kind in KINDS)
+    rows.append((f"{name}: memory of all processes, MB", *megabytes, f"{more_mb:+.0f} MB"))
+    return rows
 
 
 def main() -> None:
@@ -118,9 +132,11 @@ def main() -> None:
     parser.add_argument("--models", type=Path, help="a store with a real network")
     parser.add_argument("--model", default="digits")
     parser.add_argument("--variant", default="fp32")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=3)
+    parser.add_argument("--rounds", type=int, default=_ROUNDS)
+    parser.add_argument("--seconds", type=float, default=_SECONDS)
+    parser.add_argument("--docs", type=Path, help=f"the page; of a whole run {_PAGE}")
     asked = parser.parse_args()
+    ran, rows = pages.here(), []
     with tempfile.TemporaryDirectory() as folder:
         noop_store(Path(folder))
         chosen = [(Path(folder), "noop", "fp32")]
@@ -128,13 +144,19 @@ def main() -> None:
             chosen.append((asked.models, asked.model, asked.variant))
         for models, model, variant in chosen:
             entry = catalog.usable(models).models[model][variant]
-            print(f"\n{model}/{variant}, one call, µs, median", flush=True)
-            for rows, by_kind in calls_us(entry.folder, entry.card, seconds=asked.seconds).items():
-                print(f"{rows:>4} rows: " + ", ".join(f"{k} {us:.0f}" for k, us in by_kind.items()))
+            calls = calls_us(entry.folder, entry.card, seconds=asked.seconds)
             figures, memory = served(
                 models, model, variant, entry.card, rounds=asked.rounds, seconds=asked.seconds
             )
-            _table(f"{model}/{variant}, served on one lane", figures, memory)
+            rows += _rows(f"{model} {variant}", calls, figures, memory)
+    head = ("one lane", "thread", "process", "process to thread")
+    text = (
+        f"{ran} {asked.rounds} rounds of {asked.seconds:g} s; medians; ratios are of the same "
+        f"round.\n\n{pages.table(head, rows)}"
+    )
+    print(text)
+    whole = (asked.rounds, asked.seconds) == (_ROUNDS, _SECONDS) and asked.models is not None
+    pages.keep(asked.docs, _PAGE, "make bench-lanes", text, whole=whole)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+from rich.table import Table
+
 from compressors import machine
 
 ROOT = Path(__file__).parents[2]
@@ -80,3 +82,12 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table in Markdown."""
     lines = [head, ["---"] * len(head), *rows]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def of_rich(view: Table) -> str:
+    """A terminal's table in Markdown: its title, its cells, its caption."""
+    head = [str(column.header) for column in view.columns]
+    cells = [[str(cell) for cell in column.cells] for column in view.columns]
+    rows = list(zip(*cells, strict=True))
+    parts = [f"**{view.title}**", table(head, rows).rstrip(), str(view.caption or "")]
+    return "\n\n".join(part for part in parts if part)

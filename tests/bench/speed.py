@@ -7,20 +7,19 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import re
 import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from compressors import machine
 from tests.bench import pages
 from tests.bench.computebound import computebound
 from tests.bench.halfload import halfload
 from tests.e2e.harness import Server
 from tests.stores import write_variant
 
+_PAGE = Path("docs/benchmarks/performance.md")
 _HEAVY = ("torch", "openvino", "onnxruntime")
 
 
@@ -44,11 +43,12 @@ def main() -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench.speed", description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("bench-results"), help="figures as JSON")
-    parser.add_argument("--docs", type=Path, default=Path("docs/benchmarks/performance.md"))
+    parser.add_argument("--docs", type=Path, help=f"the page; of a whole run {_PAGE}")
     parser.add_argument("--smoke", action="store_true", help="everything once, in tiny intervals")
     parser.add_argument("--only", choices=["computebound", "halfload", "memory"])
     wanted = parser.parse_args()
     rounds, long_s, short_s = (1, 4.0, 1.0) if wanted.smoke else (3, 8.0, 5.0)
+    ran = f"{pages.here()} The clients share the cores."
     results: dict[str, Any] = {}
     if wanted.only in (None, "memory"):
         results["memory"] = memory()
@@ -57,26 +57,19 @@ def main() -> None:
     if wanted.only in (None, "computebound"):
         with tempfile.TemporaryDirectory() as folder:
             results["computebound"] = computebound(Path(folder), rounds=rounds, seconds=long_s)
-    text = _text(results)
+    text = _text(ran, results)
     print(text)
     now = datetime.now(UTC).isoformat(timespec="seconds")
     wanted.out.mkdir(parents=True, exist_ok=True)
     file = wanted.out / f"speed-{now.replace(':', '')}.json"
     file.write_text(json.dumps({"date": now, **results}, indent=1))
     print(f"figures in {file}")
-    if wanted.smoke or wanted.only:
-        print(f"{wanted.docs} is left as it is: not a whole run")
-    else:
-        pages.write(wanted.docs, "make bench-speed", text)
-        print(f"tables in {wanted.docs}")
+    whole = not (wanted.smoke or wanted.only)
+    pages.keep(wanted.docs, _PAGE, "make bench-speed", text, whole=whole)
 
 
-def _text(results: dict[str, Any]) -> str:
-    here = machine.describe()
-    parts = [
-        f"One run of {datetime.now(UTC):%Y-%m-%d}: {here.cpu}, {here.cores} cores that the clients "
-        f"share, Python {platform.python_version()}.\n"
-    ]
+def _text(ran: str, results: dict[str, Any]) -> str:
+    parts = [f"{ran}\n"]
     if "computebound" in results:
         parts += [
             "**Compute-bound networks, one row a request**\n",

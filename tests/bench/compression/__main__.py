@@ -28,8 +28,10 @@ from gateway import engines
 from gateway.engines import Program
 from gateway.lifecycle import catalog
 from router.card import LatencyPoint, VariantCard
+from tests.bench import pages
 from tests.bench.compression.tasks import fashion
 
+_PAGE = Path("docs/benchmarks/compression.md")
 HERE = Path(__file__).parent
 BATCHES = (1, 32)
 EAGER, FLOAT = "eager PyTorch", "best float engine"
@@ -80,7 +82,9 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="the folder of the data sets")
     parser.add_argument("--work", type=Path, default=Path("bench-results/compression"))
     parser.add_argument("--only", choices=list(BENCHES), action="append")
+    parser.add_argument("--docs", type=Path, help=f"the page, by default {_PAGE}")
     wanted = parser.parse_args()
+    ran = pages.here()
     os.environ["GEARSHIFT_BENCH_DATA"] = str(wanted.data.resolve())
     os.environ.setdefault("GEARSHIFT_BENCH_WEIGHTS", str(wanted.work.resolve() / "weights"))
     console = Console(width=170)
@@ -88,9 +92,14 @@ def main() -> None:
         bench = BENCHES[name]
         folder = build(bench, wanted.work / "models")
         rows, cpu = compare(bench, folder)
-        console.print(table(bench, rows, cpu))
+        views = [table(bench, rows, cpu)]
         if name == "fashion":
-            console.print(frontiers(rows))
+            views.append(frontiers(rows))
+        for view in views:
+            console.print(view)
+        text = "\n\n".join([ran, *map(pages.of_rich, views)])
+        # A task is measured whole, or not at all.
+        pages.keep(wanted.docs, _PAGE, f"make bench-compression ({name})", text, whole=True)
 
 
 def build(bench: Bench, store: Path) -> Path:

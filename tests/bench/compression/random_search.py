@@ -1,4 +1,4 @@
-"""`python -m tests.bench.compression.random_search`: the search against random search, as a table.
+"""`make bench-search`: the search against random search, as a table.
 
 Both look for the frontier of size against accuracy of a perceptron on 8x8 digits, really trained
 and executed, and both have the same number of trials. Every training of the search is a trial,
@@ -34,8 +34,11 @@ from compressors.search.facts import Limits
 from compressors.search.frontier import hypervolume
 from compressors.search.record import Evaluated, Record
 from compressors.search.space import FAMILIES, REFERENCE, Candidate, Shape
+from tests.bench import pages
 
 HERE = Path(__file__).parent
+_PAGE = Path("docs/how-to/search.md")
+_TASK, _SEEDS, _MOST = str(HERE / "tasks" / "digits_mlp.py"), 5, 100
 MAX_DROP = 0.02
 EPOCHS = 8
 # What a perceptron has; int8-mixed keeps none of its three layers in float, and would be int8.
@@ -47,10 +50,12 @@ FEWEST = 8  # trials at which the two are compared for the first time
 def main() -> None:
     """Search both ways, seed by seed, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--task", default=str(HERE / "tasks" / "digits_mlp.py"))
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--most", type=int, default=100, help="trials, at most")
+    parser.add_argument("--task", default=_TASK)
+    parser.add_argument("--seeds", type=int, default=_SEEDS)
+    parser.add_argument("--most", type=int, default=_MOST, help="trials, at most")
+    parser.add_argument("--docs", type=Path, help=f"the page; of a whole run {_PAGE}")
     wanted = parser.parse_args()
+    ran = pages.here()
     console = Console(width=120)
     rows = []
     for seed in range(wanted.seeds):
@@ -58,6 +63,9 @@ def main() -> None:
             rows.append(contest(wanted.task, seed, wanted.most, Path(folder)))
         console.print(f"seed {seed}: {told(rows[-1])}", highlight=False)
     console.print(table(rows))
+    whole = (wanted.task, wanted.seeds, wanted.most) == (_TASK, _SEEDS, _MOST)
+    text = f"{ran}\n\n{pages.of_rich(table(rows))}"
+    pages.keep(wanted.docs, _PAGE, "make bench-search", text, whole=whole)
 
 
 Row = dict[str, tuple[float, float]]

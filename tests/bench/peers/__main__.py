@@ -6,8 +6,6 @@ import argparse
 import importlib
 import json
 import pkgutil
-import platform
-import subprocess
 import tempfile
 import time
 from datetime import UTC, datetime
@@ -18,13 +16,15 @@ from tests.bench import pages
 from tests.bench.peers import environments, measure, network, report, servers
 from tests.bench.peers.contract import RUNTIME, Peer
 
+_PAGE = Path("docs/benchmarks/peers.md")
+
 
 def main() -> None:
     """Install, measure, print, write."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench.peers", description=__doc__)
     parser.add_argument("--folder", type=Path, default=Path(".peers"), help="environments")
     parser.add_argument("--out", type=Path, default=Path("bench-results"), help="figures as JSON")
-    parser.add_argument("--docs", type=Path, default=Path("docs/benchmarks/peers.md"))
+    parser.add_argument("--docs", type=Path, help=f"the page; of a whole run {_PAGE}")
     parser.add_argument("--smoke", action="store_true", help="everything once, in tiny intervals")
     parser.add_argument("--rounds", type=int, help=f"by default {measure.FULL.rounds}")
     parser.add_argument("--only", help="names of servers/, with commas")
@@ -41,13 +41,13 @@ def main() -> None:
     plan = measure.SMOKE if wanted.smoke else measure.FULL
     if wanted.rounds:
         plan = measure.Plan(wanted.rounds, plan.warm_s, plan.closed_s, plan.open_s)
-    started_s = time.monotonic()
+    ran, started_s = pages.here(), time.monotonic()
     with tempfile.TemporaryDirectory(prefix="gearshift-peers-") as folder:
         work = Path(folder)
         network.write(work)
         turns, checks = measure.rounds(peers, binaries, work, plan)
     minutes = (time.monotonic() - started_s) / 60
-    text = f"{_heading(plan, minutes)}\n\n{report.tables(peers, turns, checks)}"
+    text = f"{_heading(ran, plan, minutes)}\n\n{report.tables(peers, turns, checks)}"
     print(text)
     now = datetime.now(UTC).isoformat(timespec="seconds")
     wanted.out.mkdir(parents=True, exist_ok=True)
@@ -55,11 +55,8 @@ def main() -> None:
     results = {"date": now, "machine": machine.describe().model_dump(), "turns": None}
     file.write_text(json.dumps({**results, "turns": measure.as_json(turns)}, indent=1))
     print(f"figures in {file}")
-    if wanted.smoke or wanted.only:
-        print(f"{wanted.docs} is left as it is: not a whole run")
-    else:
-        pages.write(wanted.docs, "make bench-peers", text)
-        print(f"tables in {wanted.docs}")
+    whole = not (wanted.smoke or wanted.only)
+    pages.keep(wanted.docs, _PAGE, "make bench-peers", text, whole=whole)
 
 
 def _names() -> list[str]:
@@ -67,16 +64,9 @@ def _names() -> list[str]:
     return sorted(found, key=lambda name: name != "gearshift")
 
 
-def _heading(plan: measure.Plan, minutes: float) -> str:
-    here = machine.describe()
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True
-    ).stdout.strip()
+def _heading(ran: str, plan: measure.Plan, minutes: float) -> str:
     return (
-        f"{datetime.now(UTC):%Y-%m-%d}, commit {commit or 'unknown'}: {here.cpu}, {here.cores} "
-        f"cores that the load generator shares, {here.memory_bytes / 2**30:.0f} GiB, "
-        f"{here.system}, "
-        f"Python {platform.python_version()} for Gearshift and Debian's 3.11 for the peers, "
+        f"{ran} The load generator shares the cores; the peers run under Debian's Python 3.11; "
         f"{RUNTIME.replace('==', ' ')} for all with one thread a batch. {plan.rounds} round(s), "
         f"closed loop {plan.closed_s:g} s, open loop {plan.open_s:g} s each; {minutes:.0f} minutes "
         "in all. Medians over the rounds; ratios are of the same round."

@@ -12,7 +12,6 @@ import tempfile
 import threading
 from collections import Counter
 from contextlib import ExitStack
-from datetime import UTC, datetime
 from pathlib import Path
 
 from tests.bench import load, pages
@@ -45,6 +44,7 @@ def main() -> None:
     parser.add_argument("--docs", type=Path, default=Path("docs/benchmarks/performance.md"))
     parser.add_argument("--stacks", type=Path, help="a folder to keep the sampled stacks in")
     wanted = parser.parse_args()
+    ran = pages.here()
     spy = environments.binaries(_TOOL, wanted.folder) / "py-spy"
     shares: dict[str, Counter[str]] = {}
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
@@ -63,7 +63,7 @@ def main() -> None:
                 shares[f"{called.says}: {kind}"] = counted.get(kind, Counter())
     samples = round(wanted.seconds * _RATE)
     draw(wanted.picture, shares, samples)
-    text = _table(shares, samples)
+    text = _table(ran, shares, samples)
     print(text)
     pages.write(wanted.docs, "make bench-picture", text)
     print(f"picture in {wanted.picture}, table in {wanted.docs}")
@@ -95,7 +95,7 @@ def _sampled(
     return out.read_text(), figures[0].requests_per_second
 
 
-def _table(shares: dict[str, Counter[str]], samples: int) -> str:
+def _table(ran: str, shares: dict[str, Counter[str]], samples: int) -> str:
     names = [*parts.PARTS, parts.LOOP, parts.OTHER]
     rows = []
     for name in names:
@@ -107,8 +107,7 @@ def _table(shares: dict[str, Counter[str]], samples: int) -> str:
     head = ("% of the time", *shares)
     return (
         "![Where the time goes](../pictures/time.svg)\n\n"
-        f"Sampled on {datetime.now(UTC):%Y-%m-%d}: what each "
-        "thread runs, as a share of one core; lanes are counted together.\n\n"
+        f"{ran} What each thread runs, as a share of one core; lanes are counted together.\n\n"
         + pages.table(head, rows)
     )
 
