@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import logging
 import re
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -101,30 +102,46 @@ class Remote:
     several threads.
 
     Raises:
-        UrlUnusable: there is nothing here that reads such URLs, or what does connects at once and
-            cannot.
+        UrlUnusable: there is nothing here that reads such URLs.
     """
 
     def __init__(self, url: str) -> None:
         self.url = url
         scheme = url.partition("://")[0]
-        try:
-            from fsspec.core import url_to_fs
-        except ImportError as error:
-            raise UrlUnusable(_missing(scheme, error)) from error
         for name in _TALKATIVE:
             logging.getLogger(name).setLevel(logging.WARNING)
-        # Kept listings would hide what changes, and an instance is shared with whoever else asks.
-        options: dict[str, Any] = {"use_listings_cache": False, "skip_instance_cache": True}
         try:
-            self._fs, root = url_to_fs(url, **options, **_options(scheme))
+            from fsspec import get_filesystem_class
+
+            get_filesystem_class(scheme)
+            # Kept listings would hide what changes, and an instance is shared with whoever asks.
+            self._options: dict[str, Any] = {
+                "use_listings_cache": False,
+                "skip_instance_cache": True,
+                **_options(scheme),
+            }
         except ImportError as error:
             raise UrlUnusable(_missing(scheme, error)) from error
-        except Exception as error:  # some connect here, and each has errors of its own
+        except ValueError as error:  # there is no such scheme
             raise UrlUnusable(f"{shown(url)}: {_reason(error)}") from error
-        self._root = root.rstrip("/")
         self._flat = scheme in _FLAT
         self._web = scheme in _WEB
+        self._fs: Any = None
+        self._root = ""
+        # Others may hold one connection, which is for one thread at a time, and may be lost.
+        self._own_connection = scheme not in _EXTRAS
+        self._turn: AbstractContextManager[object] = (
+            threading.RLock() if self._own_connection else nullcontext()
+        )
+
+    def _connect(self) -> None:
+        """Some libraries reach for their server as soon as they are asked for it, so not before
+        something is to be read: one that is away is told of like any other."""
+        if self._fs is None:
+            from fsspec.core import url_to_fs
+
+            self._fs, root = url_to_fs(self.url, **self._options)
+            self._root = root.rstrip("/")
 
     def listing(self) -> Listing:
         """Everything there is.
@@ -135,6 +152,7 @@ class Remote:
         found: dict[Key, dict[str, Object]] = {}
         samples: dict[str, Object] = {}
         with self._reading("it"):
+            self._connect()
             self._fs.invalidate_cache()
             infos = self._all() if self._flat else self._by_folder()
             for count, info in enumerate(infos):
@@ -185,6 +203,7 @@ class Remote:
         what = _last(one.path)
         block = 0 if self._web else _BLOCK_BYTES  # a web server need not know ranges
         with self._reading(what):
+            self._connect()
             file = self._fs.open(one.path, "rb", block_size=block)
         try:
             while True:
@@ -228,10 +247,13 @@ class Remote:
     def _reading(self, what: str) -> Iterator[None]:
         """Whatever the library of a store raises means that it cannot be read now."""
         try:
-            yield
-        except (StoreAway, UrlUnusable):
+            with self._turn:
+                yield
+        except StoreAway:
             raise
         except Exception as error:
+            if self._own_connection:
+                self._fs = None  # another one is made when it is looked at again
             raise StoreAway(
                 f"{shown(self.url)}: {what} cannot be read: {_reason(error)}"
             ) from error

@@ -16,6 +16,7 @@ from http import HTTPStatus
 from urllib.parse import urlsplit
 
 import requests
+from requests.utils import get_environ_proxies
 
 from gateway.about import VERSION
 from gateway.tracing.environment import Destination
@@ -50,8 +51,11 @@ class Sender:
         if destination.certificate:
             shown = destination.certificate, destination.key
             self._session.cert = shown if destination.key else destination.certificate
-        # Given with each request: those of the environment would come before the session's own.
-        self._trusted = destination.trusted or None
+        if destination.trusted:
+            self._session.verify = destination.trusted
+        # Looked up once: with each request it would take as long as the request itself.
+        self._session.trust_env = False
+        self._session.proxies.update(get_environ_proxies(destination.url))
 
     def send(self, message: bytes) -> bool:
         """Send an `ExportTraceServiceRequest`; whether it was taken."""
@@ -84,11 +88,7 @@ class Sender:
         where that was not said, None for never."""
         try:
             answer = self._session.post(
-                self._to.url,
-                data=message,
-                timeout=timeout_s,
-                verify=self._trusted,
-                allow_redirects=False,
+                self._to.url, data=message, timeout=timeout_s, allow_redirects=False
             )
         except requests.ConnectionError as error:
             return f"it cannot be reached ({_kind(error)})", 0.0

@@ -98,7 +98,7 @@ def test_a_store_that_is_away_is_served_from_its_copy(tmp_path: Path) -> None:
         own = {"store_cache": tmp_path / "copies", "state": tmp_path / "state"}
         soon = {"store_seconds": SOON_S, "watch_seconds": SOON_S / 2}
         with Server(f"{url}/served", admin_port=0, **own, **soon) as server:  # type: ignore[arg-type]
-            assert server.metric("gearshift_store_readable") == 1
+            until(lambda: server.metric("gearshift_store_readable") == 1, "it is told to be back")
             folder.rename(store)
             until(lambda: server.metric("gearshift_store_readable") == 0, "it says so")
             assert server.infer().status_code == 200
@@ -161,3 +161,26 @@ def test_the_commands_take_a_url_and_no_secret_is_said(
 def _gearshift(*arguments: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "gateway.cli", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+
+def test_a_server_that_is_away_from_the_start_and_its_library_connects_at_once(
+    tmp_path: Path,
+) -> None:
+    """FTP's: what was copied is served, and followed again when it is back."""
+    write_three(tmp_path / "store")
+    own = {"store_cache": tmp_path / "copies", "state": tmp_path / "state"}
+    soon = {"store_seconds": SOON_S, "watch_seconds": SOON_S / 2}
+    with servers.ftp(tmp_path) as url, Server(f"{url}/store", **own, **soon) as server:  # type: ignore[arg-type]
+        assert _variants(server) == {"fp32", "int8", "small"}
+    with Server(f"{url}/store", **own, **soon) as server:  # type: ignore[arg-type]
+        assert server.infer().status_code == 200
+        until(lambda: server.metric("gearshift_store_readable") == 0, "it is told to be away")
+        assert "what was fetched before is served" in server.log()
+        shutil.rmtree(tmp_path / "store" / "echo" / "small")
+        with servers.ftp(tmp_path, int(url.rpartition(":")[2])):
+            until(lambda: _variants(server) == {"fp32", "int8"}, "it is followed again")
+            until(lambda: server.metric("gearshift_store_readable") == 1, "it is told to be back")
+        until(lambda: server.metric("gearshift_store_readable") == 0, "it is told to be away")
+        with servers.ftp(tmp_path, int(url.rpartition(":")[2])):
+            until(lambda: server.metric("gearshift_store_readable") == 1, "it is back once more")
+        assert server.infer().status_code == 200

@@ -1,4 +1,4 @@
-"""Real servers of objects: S3 by moto, and files over HTTP."""
+"""Real servers of objects: S3 by moto, and files over HTTP and FTP."""
 
 from __future__ import annotations
 
@@ -68,3 +68,32 @@ def web(folder: Path) -> Iterator[str]:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+@contextmanager
+def ftp(folder: Path, port: int = 0) -> Iterator[str]:
+    """An FTP server that lets anybody read; its URL."""
+    from pyftpdlib.authorizers import DummyAuthorizer
+    from pyftpdlib.handlers import FTPHandler
+    from pyftpdlib.ioloop import IOLoop
+    from pyftpdlib.servers import FTPServer
+
+    anybody = DummyAuthorizer()
+    anybody.add_anonymous(str(folder))
+    handler = type("Handler", (FTPHandler,), {"authorizer": anybody})
+    ioloop = IOLoop()
+    server = FTPServer(("127.0.0.1", port), handler, ioloop=ioloop)
+    ended = threading.Event()
+
+    def serve() -> None:
+        while not ended.is_set():
+            ioloop.loop(timeout=0.01, blocking=False)
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    try:
+        yield f"ftp://127.0.0.1:{server.address[1]}"
+    finally:
+        ended.set()
+        thread.join()
+        server.close_all()

@@ -69,7 +69,7 @@ def s3() -> Iterator[Any]:
 THREE = ["echo/fp32", "echo/int8", "echo/small"]
 
 
-@pytest.mark.parametrize("scheme", ["file", "memory", "http", "s3"])
+@pytest.mark.parametrize("scheme", ["file", "memory", "http", "s3", "ftp"])
 def test_each_kind_of_store(
     scheme: str, tmp_path: Path, s3: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -101,6 +101,9 @@ def test_each_kind_of_store(
     elif scheme == "http":
         with servers.web(store) as url:
             follows(url, lambda: None, lambda _: None)
+    elif scheme == "ftp":
+        with servers.ftp(tmp_path) as url:
+            follows(f"{url}/store", lambda: None, lambda _: None)
     elif scheme == "memory":
         name = f"/models-{uuid4().hex}"
         memory = fsspec.filesystem("memory")

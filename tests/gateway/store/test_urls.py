@@ -11,7 +11,7 @@ from gateway import settings
 from gateway.settings import Settings, SettingsError
 from gateway.store import urls
 from gateway.store.plan import Plan, plan
-from gateway.store.remote import Remote, UrlUnusable
+from gateway.store.remote import Remote, StoreAway, UrlUnusable
 
 BAD = [
     "s3://key:hunter2@bucket/models",
@@ -69,12 +69,12 @@ def test_what_nothing_here_can_read_says_so() -> None:
         Remote("dropbox://models")
 
 
-def test_a_store_whose_library_connects_at_once_and_cannot() -> None:
+def test_a_store_whose_library_connects_at_once_and_cannot_is_away() -> None:
     with socket.socket() as taken:  # bound, and not listening: whoever comes is refused
         taken.bind(("127.0.0.1", 0))
         url = f"ftp://127.0.0.1:{taken.getsockname()[1]}/models"
-        with pytest.raises(UrlUnusable, match=f"^{url}: .*refused"):
-            Remote(url)
+        with pytest.raises(StoreAway, match=f"^{url}: it cannot be read: .*refused"):
+            Remote(url).listing()
 
 
 def test_a_plan_fetches_what_differs_and_removes_what_is_gone() -> None:
