@@ -19,7 +19,12 @@ from typing import Protocol, cast
 
 from gateway.engines import Tensor
 from router.card import TensorSpec
+from router.errors import InvalidRequest
 from router.processor import Processor
+
+# What a request's tensors may hold together once they are made, in bytes: as much as a client may
+# send of them by default (`max_body_bytes`). One row is always allowed.
+MOST_BYTES = 64 << 20
 
 
 class Process(Protocol):
@@ -32,12 +37,29 @@ class Process(Protocol):
             go_on: called every few rows; raises where nobody waits for the rest any more.
 
         Raises:
-            InvalidRequest: an element is none of what the processor reads; it names the input.
+            InvalidRequest: an element is none of what the processor reads, or the tensors would
+                hold more than `MOST_BYTES`, which is found before they do; it names the input.
         """
 
 
 class ProcessorError(Exception):
     """A processor cannot be opened: its file is no such thing, or a package is missing."""
+
+
+def check_size(name: str, rows: int, row_bytes: int) -> None:
+    """Refuse more rows than may be made.
+
+    Args:
+        name: the input's that they come in.
+        row_bytes: what a row takes in all tensors that are made of it.
+
+    Raises:
+        InvalidRequest: there are more.
+    """
+    most = max(1, MOST_BYTES // row_bytes)
+    if rows > most:
+        expected = f"at most {most} rows, for each becomes {row_bytes} bytes of tensors"
+        raise InvalidRequest(f"inputs.{name}", f"{rows} rows", expected)
 
 
 def names() -> list[str]:

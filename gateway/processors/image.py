@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from gateway.engines import NUMPY_TYPES, Tensor
-from gateway.processors import Process, ProcessorError
+from gateway.processors import Process, ProcessorError, check_size
 from router.card import TensorSpec
 from router.errors import InvalidRequest
 from router.processor import ImageProcessor
@@ -50,6 +50,7 @@ def open(record: ImageProcessor, folder: Path, inputs: Mapping[str, TensorSpec])
     opaque = "L" if record.mode == "L" else "RGB"
 
     def process(pictures: Tensor, go_on: Callable[[], None]) -> dict[str, Tensor]:
+        check_size(record.input, pictures.size, height * width * channels * kind.itemsize)
         rows: list[Tensor] = []
         for row, raw in enumerate(pictures.reshape(-1).tolist()):
             go_on()

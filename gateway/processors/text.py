@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from gateway.engines import NUMPY_TYPES, Tensor
-from gateway.processors import Process, ProcessorError
+from gateway.processors import Process, ProcessorError, check_size
 from router.card import TensorSpec
 from router.errors import InvalidRequest
 from router.processor import TextProcessor
@@ -66,7 +66,11 @@ def open(record: TextProcessor, folder: Path, inputs: Mapping[str, TensorSpec]) 
         if name is not None
     ]
 
+    token_bytes = sum(kind.itemsize for _, _, kind in wanted)
+
     def process(texts: Tensor, go_on: Callable[[], None]) -> dict[str, Tensor]:
+        width = max(size, 0)
+        check_size(record.input, texts.size, max(width, 1) * token_bytes)
         decoded = _decoded(record, texts)
         rows: dict[str, list[Tensor]] = {name: [] for _, name, _ in wanted}
         for group in _groups(decoded):
@@ -74,7 +78,9 @@ def open(record: TextProcessor, folder: Path, inputs: Mapping[str, TensorSpec]) 
             for encoded in tokenizer.encode_batch(group):
                 for attribute, name, kind in wanted:
                     rows[name].append(np.array(getattr(encoded, attribute), kind))
-        width = max(map(len, rows[record.ids])) if size == -1 else size
+                if len(encoded) > width:  # and all others are padded to it
+                    width = len(encoded)
+                    check_size(record.input, texts.size, width * token_bytes)
         if not width:
             raise InvalidRequest(f"inputs.{record.input}", "texts without any token", "some text")
         return {

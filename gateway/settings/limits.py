@@ -49,8 +49,9 @@ class LimitSettings(BaseSettings):
     max_connections: int | None = Field(
         None,
         ge=1,
-        description="HTTP connections of one process, at most; more are answered 503. By default "
-        "as many as its limit of open files leaves room for.",
+        description="HTTP connections of one process, at most, and gRPC connections likewise; more "
+        "are answered 503, or closed. By default as many as its limit of open files leaves room "
+        "for.",
     )
     memory_limit_mb: float | None = Field(
         None,

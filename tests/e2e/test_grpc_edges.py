@@ -378,3 +378,30 @@ def test_callers_that_leave_at_any_moment_leave_no_trace(server: Server, stub: A
         call.cancel()
     server.await_idle()
     # What is left in the log, the fixture looks at.
+
+
+def test_no_more_connections_than_there_may_be(tmp_path: Path) -> None:
+    """One too many is closed as it comes; those that are there, and HTTP, are not harmed."""
+    write_variant(tmp_path, "echo", "fp32")
+    with (
+        Server(tmp_path, grpc_port=0, max_connections=3) as server,
+        contextlib.ExitStack() as open_,
+    ):
+        host, _, port = server.grpc_address.rpartition(":")
+
+        def connected() -> socket.socket:
+            one = socket.create_connection((host, int(port)), PATIENCE_S)
+            one.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(3) + b"\x04" + bytes(5))
+            return open_.enter_context(one)
+
+        def answered(one: socket.socket) -> bool:
+            with contextlib.suppress(ConnectionError):
+                return bool(one.recv(1))  # gRPC says its settings to whoever is let in
+            return False
+
+        served = [connected() for _ in range(3)]
+        assert all(map(answered, served))
+        assert not answered(connected())
+        assert server.infer().status_code == 200
+        served[0].close()
+        until(lambda: answered(connected()), "there is room for another one")

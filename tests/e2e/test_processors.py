@@ -47,6 +47,11 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
             input="file", pixels="image", mode="L", scale=1.0, max_pixels=10_000
         ),
     )
+    large = TensorSpec(name="image", datatype="FP32", shape=(-1, 1, 1024, 1024))
+    write_variant(
+        models, "large", "fp32", mirror=True, inputs=(large,), outputs=(SCORES,),
+        processor=ImageProcessor(input="file", pixels="image", mode="L"),
+    )  # fmt: skip
     with Server(models, grpc_port=0) as server:
         yield server
         assert "Traceback" not in server.log()
@@ -128,6 +133,24 @@ def test_what_is_no_picture_is_refused_by_its_row(server: Server) -> None:
             assert caught.value.status() == "400"
             assert "row 1" in caught.value.message()
     assert server.metric("gearshift_requests_total", model="pictures", outcome="invalid-request")
+
+
+def test_more_rows_than_may_be_made_are_refused_undecoded(server: Server) -> None:
+    """In the same words over both protocols, of what would be refused for itself otherwise."""
+    raw = np.array([b"no picture"] * 17, np.object_)
+    words = "inputs.file: expected at most 16 rows, for each becomes 4194304 bytes of tensors"
+    with triton.InferenceServerClient(server.address) as client:
+        files = triton.InferInput("file", [17], "BYTES")
+        files.set_data_from_numpy(raw)
+        with pytest.raises(triton.InferenceServerException, match=words) as caught:
+            client.infer("large", [files])
+        assert caught.value.status() == "400"
+    with triton_grpc.InferenceServerClient(server.grpc_address) as client:
+        files = triton_grpc.InferInput("file", [17], "BYTES")
+        files.set_data_from_numpy(raw)
+        with pytest.raises(triton.InferenceServerException, match=words) as caught:
+            client.infer("large", [files])
+        assert caught.value.status() == "StatusCode.INVALID_ARGUMENT"
 
 
 def test_a_deadline_counts_while_inputs_are_processed(server: Server) -> None:

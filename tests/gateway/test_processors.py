@@ -90,6 +90,35 @@ def test_a_text_that_is_too_long_is_refused_unread(tmp_path: Path) -> None:
         text(tmp_path, max_bytes=8)(elements("ñañañ!".encode()))
 
 
+def test_more_rows_than_may_be_made_are_refused_untokenised(tmp_path: Path) -> None:
+    at_once = text(tmp_path, size=4, max_tokens=4)
+    most = processors.MOST_BYTES // (4 * 2 * 8)
+    few = np.broadcast_to(elements(b"\xff"), (most + 1,))  # which is no text
+    expected = rf"inputs\.text: expected at most {most} rows, for each becomes 64 bytes"
+    with pytest.raises(InvalidRequest, match=expected):
+        at_once(few)
+    with pytest.raises(InvalidRequest, match="text in UTF-8"):
+        at_once(few[1:])
+
+
+def test_one_long_text_among_many_short_ones_is_refused_before_they_are_padded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processors, "MOST_BYTES", 100 * 3 * 2 * 8)
+    process = text(tmp_path)
+    assert process(elements(*[b"the cat"] * 100))["ids"].shape == (100, 3)
+    with pytest.raises(InvalidRequest, match="at most 75 rows, for each becomes 64 bytes"):
+        process(elements(*[b"the cat"] * 99, b"the cat sat"))
+
+
+def test_more_pictures_than_may_be_made_are_refused_undecoded(tmp_path: Path) -> None:
+    process = image(tmp_path, 1, 1024, 1024, mode="L")
+    with pytest.raises(InvalidRequest, match=r"at most 16 rows, .* got '17 rows'"):
+        process(elements(*[b"no picture"] * 17))
+    with pytest.raises(InvalidRequest, match="a picture in PNG or JPEG"):
+        process(elements(*[b"no picture"] * 16))
+
+
 def test_texts_are_tokenised_a_few_at_a_time(tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_bytes(tokenizer())
     specs = {name: tokens(name) for name in ("ids", "mask")}
