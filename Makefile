@@ -8,7 +8,7 @@ MODELS ?= models
 BENCH_RESULTS ?= bench-results
 PEERS ?= .peers
 
-.PHONY: help setup demo docs test check bench bench-bound bench-coverage bench-shards bench-live bench-swap bench-lanes bench-compression bench-search bench-peers bench-speed bench-log bench-picture bench-tools fuzz soak overload idle rollout dashboards slim weights clean
+.PHONY: help setup demo docs test laws check bench bench-bound bench-coverage bench-shards bench-live bench-swap bench-lanes bench-compression bench-search bench-peers bench-speed bench-log bench-picture bench-tools fuzz soak overload idle rollout dashboards slim weights clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -39,8 +39,14 @@ docs: setup  ## write the pages made from the code, build the site into build/si
 	$(BIN)/python -m tests.docs.pages
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
+# Files in their order, the longest first and the router's last, so that all processes end together;
+# and their code compiled once, not by each of the servers that tests start.
 test: check  ## every check and every test
-	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
+	$(BIN)/python -m compileall -q gateway router compressors
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
+
+laws: setup  ## whatever holds for any input, on many times the examples of `make test`
+	$(BIN)/python -m pytest --numprocesses auto --hypothesis-profile whole -m hypothesis
 
 bench: setup bench-tools  ## measure the gateway's overhead, throughput and decision time
 	$(BIN)/python -m tests.bench --out $(BENCH_RESULTS)

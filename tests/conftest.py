@@ -6,11 +6,10 @@ import os
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, settings
 
-# How long an example takes says how busy the machine is, not whether a law holds.
-settings.register_profile("laws", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("laws")
+from tests import laws
+
+laws.register()
 
 # For networks as small as the tests', handing work to a second thread costs more than it saves, and
 # on a busy machine many times as much. Said to torch before anything imports it, so that it holds

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from router.choices import Choices, eligible, in_order
@@ -15,6 +15,7 @@ from router.dispatch import REACH, Assignment, Moment, dispatch
 from router.menu import Menu, batch_ms
 from router.pace import Pace
 from router.queue import Expected, Waiting
+from tests.laws import examples
 from tests.router.builders import dominated, menu, offer
 
 SLOW = offer("slow", 0.96, first_ms=8.0, row_ms=2.0, tail=1.25)
@@ -300,7 +301,7 @@ def moments(draw: st.DrawFn) -> Moment:
     )
 
 
-@settings(max_examples=300)
+@examples(300)
 @given(queues(), moments())
 def test_laws_of_a_dispatch(queue: list[Waiting], moment: Moment) -> None:
     assignment = dispatch(queue, moment)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from itertools import accumulate, pairwise
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from router.choices import Choices, eligible, in_order
@@ -17,6 +17,7 @@ from router.pace import NOTHING, Pace, Tariff
 from router.plan import plan
 from router.queue import Expected, Waiting
 from router.sample import SAMPLES
+from tests.laws import examples
 from tests.router.builders import dominated, menu, menus, offer
 
 
@@ -159,7 +160,7 @@ def brute(
     return at_price, spare
 
 
-@settings(max_examples=300)
+@examples(300)
 @given(plates(), lanes, st.integers(0, 32), st.data())
 def test_the_price_is_the_lowest_at_which_nobody_is_late(
     plate: Menu, free_in_ms: list[float], reserve: int, data: st.DataObject

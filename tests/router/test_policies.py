@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from router import policies
@@ -18,6 +18,7 @@ from router.queue import Waiting
 from router.simulate import mix
 from router.simulate.bound import Class, bound
 from router.simulate.replay import Outcome
+from tests.laws import examples
 from tests.router.policy_rig import (
     ACCURACY,
     EXACT,
@@ -60,7 +61,7 @@ def moments(draw: st.DrawFn) -> Moment:
 
 
 @every
-@settings(max_examples=60)
+@examples(60)
 @given(queue=queues(), at=moments())
 def test_a_batch_keeps_the_contract(name: str, queue: list[Waiting], at: Moment) -> None:
     rule = policies.get(name)

@@ -6,7 +6,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from router.chance import chance
@@ -15,6 +15,7 @@ from router.menu import Menu, Offer
 from router.pace import Pace
 from router.policies import least_latency, model_switching
 from router.simulate import mix
+from tests.laws import examples
 from tests.router.policy_rig import (
     DUE,
     LANES,
@@ -85,7 +86,7 @@ def test_model_switching_is_less_accurate_the_higher_the_load() -> None:
         assert assigned("model_switching", ticket=ticket, rate_per_s=3000) == "int8"
 
 
-@settings(max_examples=30)
+@examples(30)
 @given(variant=st.sampled_from(NAMES), rate=st.floats(0.0, 60.0), limit_ms=st.floats(0.5, 100.0))
 def test_a_variant_keeps_up_with_less_and_with_more_time(
     variant: str, rate: float, limit_ms: float

@@ -6,7 +6,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import linprog
 
@@ -17,6 +17,7 @@ from router.menu import Menu, Offer
 from router.pace import Pace
 from router.policies import proteus, slackfit
 from router.simulate import mix
+from tests.laws import examples
 from tests.router.policy_rig import (
     ACCURACY,
     ALL,
@@ -37,7 +38,7 @@ from tests.router.policy_rig import (
 )
 
 
-@settings(max_examples=60)
+@examples(60)
 @given(
     rate_per_s=st.floats(1.0, 40_000.0),
     names=st.lists(st.sampled_from(NAMES), min_size=1, max_size=6, unique=True),
@@ -131,7 +132,7 @@ def test_slackfit_is_slower_and_more_accurate_the_more_slack_there_is() -> None:
     assert picked(1000.0, "tiny", "int8")[0] == "int8"
 
 
-@settings(max_examples=60)
+@examples(60)
 @given(slack_ms=st.floats(0.2, 120.0))
 def test_slackfit_takes_the_largest_batch_of_the_slowest_bucket_that_fits(slack_ms: float) -> None:
     pace = Pace(MENU, {}, ALL)

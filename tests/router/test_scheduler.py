@@ -10,7 +10,6 @@ from random import Random
 from typing import NamedTuple
 
 import pytest
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -23,6 +22,7 @@ from router.route import Policy
 from router.scheduler import Scheduler
 from router.simulate.replay import Model
 from router.telemetry import Telemetry
+from tests.laws import examples
 from tests.router.builders import menu, offer
 
 # Accuracy and ms of a row; a batch of n rows takes 0.1 ms and n times that.
@@ -185,8 +185,8 @@ class ConservationOfAssigned(Conservation):
 
 TestConservation = Conservation.TestCase
 TestConservationOfAssigned = ConservationOfAssigned.TestCase
-TestConservation.settings = TestConservationOfAssigned.settings = settings(
-    max_examples=40, stateful_step_count=30
+TestConservation.settings = TestConservationOfAssigned.settings = examples(
+    40, stateful_step_count=30
 )
 
 

@@ -18,16 +18,19 @@ from typer.testing import CliRunner
 
 from compressors import artifact, measure, usertask
 from compressors.asked import Asked, Options
-from compressors.search import cli, offer
+from compressors.search import choose, cli, offer
 from compressors.search import run as searching
 from compressors.search.space import REFERENCE, Candidate, Shape
 from tests.compressors.builds import TASK, build_of
 
-# Short measurements and one arithmetic: which ones there are does not matter here.
+# Short measurements, one arithmetic, and the first strengths alone: which ones there are does not
+# matter here.
+CLOSE = 0.2
 HURRIED = (
-    "import typer; from compressors import measure; from compressors.search import cli, run; "
+    "import typer; from compressors import measure; "
+    "from compressors.search import choose, cli, run; "
     "measure.SECONDS_PER_BATCH_SIZE = 0.02; measure.MIN_RUNS = {}; "
-    "run.arithmetics = lambda: ('int8',); "
+    f"run.arithmetics = lambda: ('int8',); choose._CLOSE = {CLOSE}; "
     "app = typer.Typer(pretty_exceptions_enable=False); app.command()(cli.search); app()"
 )
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -59,6 +62,7 @@ def run(out: Path, *options: str, task: str = TASK) -> str:
         patch.setattr(measure, "SECONDS_PER_BATCH_SIZE", 0.02)
         patch.setattr(measure, "MIN_RUNS", {})
         patch.setattr(searching, "arithmetics", lambda: ("int8",))
+        patch.setattr(choose, "_CLOSE", CLOSE)
         result = CliRunner().invoke(app, arguments(out, task, options))
     assert result.exit_code == 0, result.output
     return result.output

@@ -12,11 +12,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import linprog
 
 from router.simulate.bound import Bound, Class, bound, least_ms
+from tests.laws import examples
 
 SLACK = 1e-7
 # A model's variants, best first: accuracy, and lane time per row in ms.
@@ -92,7 +93,7 @@ def best_schedule(
     return best(frozenset(everyone), (0.0,) * lanes)
 
 
-@settings(max_examples=150)
+@examples(150)
 @given(traffics(), st.sampled_from([0.0, 1.0, 2.0]))
 def test_no_schedule_beats_it(traffic: dict[str, Any], setup_ms: float) -> None:
     count = len(traffic["arrivals_s"])
@@ -150,7 +151,7 @@ def program(
     return -float(solved.fun) / len(of)
 
 
-@settings(max_examples=150)
+@examples(150)
 @given(traffics(options=3))
 def test_it_is_the_value_of_its_linear_program(traffic: dict[str, Any]) -> None:
     assert bound(**traffic).worth == pytest.approx(program(**traffic), abs=1e-6)
@@ -360,7 +361,7 @@ def test_a_rare_long_batch_is_better_given_up() -> None:
     assert least_ms(points) == pytest.approx(1 / 0.9)
 
 
-@settings(max_examples=60)
+@examples(60)
 @given(
     st.lists(st.integers(1, 9), min_size=2, max_size=4).map(sorted),
     st.integers(1, 14),

@@ -12,12 +12,13 @@ from decimal import Decimal
 from typing import get_args
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from router.errors import GearshiftError
 from router.simulate.trace import BadTrace, Counts, Instants
 from router.simulate.trace.parse import Format, parse
+from tests.laws import examples
 
 AZURE = """TIMESTAMP,ContextTokens,GeneratedTokens
 2023-11-16 18:15:46.6805900,374,44
@@ -374,7 +375,7 @@ formats = st.sampled_from(get_args(Format))
 
 
 @given(st.one_of(texts, texts.map(str.encode), st.binary(max_size=200)), formats)
-@settings(max_examples=500)
+@examples(500)
 def test_any_input_is_a_trace_or_a_refusal(data: bytes | str, format: Format) -> None:
     try:
         found = parse("x", data, format=format)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from router import policies
@@ -13,6 +13,7 @@ from router.simulate.mix import TENANTS, Mix, Tenant, parse, single
 from router.simulate.score import Score
 from router.simulate.service import Noise
 from router.simulate.trial import Case, Workload, capacity_per_s, middle
+from tests.laws import examples
 from tests.router.simulate.workloads import SIX, workload
 
 EVERY = [
@@ -90,7 +91,7 @@ TIGHT = single(Constraints(max_latency_ms=1.0, min_accuracy=Floor(0.9)))
 THIRTY = single(Constraints(max_latency_ms=30.0))
 
 
-@settings(max_examples=60)
+@examples(60)
 @given(
     arriving=st.sampled_from(["poisson", "gamma:cv=4", "spike:height=8", "diurnal", "map"]),
     load=st.sampled_from([0.2, 0.7, 1.0, 1.6, 3.0, 12.0]),
