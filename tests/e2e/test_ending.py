@@ -14,8 +14,9 @@ from tests.e2e.harness import PATIENCE_S, Server, until
 from tests.stores import write_variant
 
 DRAIN_S = 3.0
-# What a busy machine may add before the process is seen to have ended.
-SLACK_S = 2.0
+# What a busy machine may add before the process is seen to have ended: what hangs in these tests
+# would take many times as long.
+SLACK_S = 12.0
 FOR_EVER_MS = 1000 * PATIENCE_S * 4
 
 
@@ -33,15 +34,15 @@ def test_stop_while_an_engine_hangs_in_loading(tmp_path: Path) -> None:
 def test_stop_between_two_variants_does_not_load_the_next(tmp_path: Path) -> None:
     for number in range(20):
         write_variant(
-            tmp_path, "echo", f"v{number}" if number else "fp32", delay_ms=200,
+            tmp_path, "echo", f"v{number}" if number else "fp32", delay_ms=500,
             accuracy=0.9 - number / 100,
         )  # fmt: skip
     with Server(tmp_path, wait="/v2/health/live", max_batch=2) as server:
         began_s = time.monotonic()
         server.terminate()
         assert server.process.wait(PATIENCE_S) == 0
-        # All of them take eight seconds.
-        assert time.monotonic() - began_s < 5
+        # All of them take twenty seconds.
+        assert time.monotonic() - began_s < 15
         assert "the process ends without it" not in server.log()
 
 
@@ -78,7 +79,7 @@ def test_a_process_that_hangs_at_the_end_is_ended() -> None:
     )
     assert ended.returncode == 1
     assert "did not end in time" in ended.stderr
-    assert time.monotonic() - began_s < 10
+    assert time.monotonic() - began_s < 30  # of the 60 for which it hangs
 
 
 def test_workers_that_hang_in_loading_end_in_time_too(tmp_path: Path) -> None:

@@ -216,7 +216,7 @@ def test_sigterm_while_a_variant_loads_ends_in_time(models: Path, fault: Path, l
         began_s = time.monotonic()
         server.terminate()
         assert server.process.wait(PATIENCE_S) == 0
-        assert time.monotonic() - began_s < 10
+        assert time.monotonic() - began_s < PATIENCE_S / 2  # it hangs for ever
         assert "a variant is still being loaded" in server.log()
         until(lambda: not [one for one in processes if one.is_running()], "they end with it")
 

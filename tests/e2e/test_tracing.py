@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import re
+import socket
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import grpc
-import httpx
 import pytest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span as Proto
 from tritonclient.grpc.service_pb2_grpc import GRPCInferenceServiceStub
 
+from tests.drills.openloop import post
 from tests.e2e import statuses
 from tests.e2e.collector import Collector, Span, named_by, traced
+from tests.e2e.gate import Gate
 from tests.e2e.harness import PATIENCE_S, Server
 from tests.e2e.statuses import Ask
 from tests.stores import write_three, write_variant
@@ -34,10 +37,19 @@ def collector() -> Iterator[Collector]:
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory, collector: Collector) -> Iterator[Server]:
+def gate(tmp_path_factory: pytest.TempPathFactory) -> Gate:
+    return Gate(tmp_path_factory.mktemp("gate"))
+
+
+@pytest.fixture(scope="module")
+def server(
+    tmp_path_factory: pytest.TempPathFactory, collector: Collector, gate: Gate
+) -> Iterator[Server]:
     models = tmp_path_factory.mktemp("models")
     write_three(models)
-    write_variant(models, "slow", "fp32", delay_ms=SLOW_MS, latency_ms_at_1=1, latency_ms_at_32=1)
+    write_variant(
+        models, "slow", "fp32", delay_ms=SLOW_MS, latency_ms_at_1=1, latency_ms_at_32=1, **gate.echo
+    )
     fault = tmp_path_factory.mktemp("faults") / "fault"
     write_variant(models, "broken", "fp32", fault_file=str(fault))
     with traced(models, collector, grpc_port=0) as server:
@@ -213,38 +225,40 @@ def test_how_requests_that_fail_end(
     server.await_idle()
 
 
-def test_a_caller_who_leaves(server: Server, collector: Collector) -> None:
-    with pytest.raises(httpx.ReadTimeout):
-        server.client.post(
-            "/v2/models/slow/infer",
-            json={"inputs": [statuses.IMAGE]},
-            headers={"X-Request-Id": "left-rest"},
-            timeout=SLOW_MS / 3000,
-        )
-    whole = collector.request("left-rest")
+def test_a_caller_who_leaves(server: Server, collector: Collector, gate: Gate) -> None:
+    host, port = server.address.split(":")
+    body = json.dumps({"inputs": [statuses.IMAGE]}).encode()
+    with gate.shut():
+        with socket.create_connection((host, int(port))) as caller:
+            caller.sendall(post("/v2/models/slow/infer", body, {"X-Request-Id": "left-rest"}))
+            server.await_busy()
+        whole = collector.request("left-rest")
     assert whole.attributes["gearshift.outcome"] == "caller-left" and not whole.failed
     assert "http.response.status_code" not in whole.attributes
     server.await_idle()
-    call = stub_of(server).ModelInfer.future(
-        statuses.message(Ask(model="slow")), metadata=[("x-request-id", "left-grpc")]
-    )
-    server.await_busy()
-    call.cancel()
-    whole = collector.request("left-grpc")
+    with gate.shut():
+        call = stub_of(server).ModelInfer.future(
+            statuses.message(Ask(model="slow")), metadata=[("x-request-id", "left-grpc")]
+        )
+        server.await_busy()
+        call.cancel()
+        whole = collector.request("left-grpc")
     assert whole.attributes["rpc.response.status_code"] == "CANCELLED" and not whole.failed
     server.await_idle()
 
 
-def test_a_batch_is_linked_with_its_requests(server: Server, collector: Collector) -> None:
+def test_a_batch_is_linked_with_its_requests(
+    server: Server, collector: Collector, gate: Gate
+) -> None:
     def ask(number: int) -> None:
         server.infer("slow", headers={"X-Request-Id": f"batch-{number}"})
 
-    with ThreadPoolExecutor(4) as clients:
-        first = clients.submit(ask, 0)
+    with ThreadPoolExecutor(4) as clients, gate.shut():
+        clients.submit(ask, 0)
         server.await_busy()
         for number in (1, 2, 3):
             clients.submit(ask, number)
-        first.result()
+        server.await_busy(queued=3)
     together = [collector.request(f"batch-{number}") for number in (1, 2, 3)]
     runs = [next(s for s in collector.inside(each) if s.name == "infer") for each in together]
     assert [run.attributes["gearshift.batch.requests"] for run in runs] == [3, 3, 3]
