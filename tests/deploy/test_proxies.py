@@ -21,7 +21,7 @@ from tests.needs import program
 from tests.proxies import CONFIG, Nginx, free_ports, nginx, written
 from tests.stores import write_variant
 
-SLOW_MS = 300
+SLOW_MS = 1000
 INFER = "/v2/models/echo/infer"
 
 

@@ -14,7 +14,7 @@ import tritonclient.http as triton
 
 from router.card import TensorSpec
 from router.processor import ImageProcessor
-from tests.e2e.harness import Server, until
+from tests.e2e.harness import PATIENCE_S, Server, until
 from tests.e2e.problems import assert_invalid, assert_problem
 from tests.processed import picture, text_processor, tokenizer, tokens
 from tests.stores import write_variant
@@ -177,7 +177,8 @@ def test_what_nobody_waits_for_any_more_is_not_processed(server: Server) -> None
         server.client.post(path, content=raw, headers=headers | limit), 504, code="deadline-passed"
     )
     with pytest.raises(httpx.ReadTimeout), httpx.Client(base_url=server.client.base_url) as client:
-        client.post(path, content=raw, headers=headers, timeout=0.015)
+        leaves = httpx.Timeout(PATIENCE_S, read=0.015)
+        client.post(path, content=raw, headers=headers, timeout=leaves)
     gone = {"model": "pictures", "outcome": "caller-left"}
     until(lambda: server.metric("gearshift_requests_total", **gone) == 1, "the caller is missed")
 

@@ -17,7 +17,7 @@ from gateway.http.limits import limited
 from gateway.processes import open_files
 from tests.e2e.harness import until
 
-PATIENCE_S = 10.0
+PATIENCE_S = 60.0
 LARGE_BYTES = 8 << 20
 REQUEST = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 

@@ -19,7 +19,7 @@ from gateway.http.asgi import KNOWN, RECEIVED_S
 from gateway.http.heads import Heads
 from gateway.http.limits import limited
 
-PATIENCE_S = 10.0
+PATIENCE_S = 60.0
 WANTED = (
     *("type", "asgi", "http_version", "server", "client", "scheme", "root_path", "method"),
     *("path", "raw_path", "query_string", "headers"),

@@ -19,7 +19,7 @@ from gateway.http.connections import PROGRESS_BYTES
 from gateway.http.limits import limited
 
 LIMIT = 4096
-PATIENCE_S = 10.0
+PATIENCE_S = 60.0
 
 
 async def app(scope: Any, receive: Any, send: Any) -> None:
