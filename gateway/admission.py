@@ -90,7 +90,7 @@ class Admission:
         rollout, route = served.rollout, self._lanes.route
         if rollout.pinned in served.menu.by_name:
             decision = route(served.name, replace(constraints, variant=rollout.pinned), rows)
-            return replace(decision, why=decision.why.replace("by the request", "by the operator"))
+            return decision._replace(why=decision.why.replace("by the request", "by the operator"))
         picked = pick(rollout.canaries, random.random())
         if picked in served.menu.by_name:
             own = replace(constraints, variant=picked, relax=())
@@ -98,7 +98,7 @@ class Admission:
             if decision.verdict == "accepted":
                 share = rollout.canaries[decision.variant]
                 why = f"{picked} is a canary, which gets {share:.4g} of the requests it may answer"
-                return replace(decision, reason="canary", why=why)
+                return decision._replace(reason="canary", why=why)
             if decision.verdict == "not-ready":
                 self._residency.wanted(served.name, own, rows)
         return route(served.name, constraints, rows)

@@ -111,7 +111,7 @@ class Door:
                 raise _late()
             left_ms = limit_ms - (now_s - request.received_s) * 1000
             constraints = replace(constraints, max_latency_ms=max(left_ms, _LEAST_MS))
-        return replace(request, inputs=inputs), constraints
+        return request._replace(inputs=inputs), constraints
 
     def _processed(self, inputs: Mapping[str, Tensor], asked: _Asked) -> dict[str, Tensor]:
         asked.go_on()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from gateway.engines import Tensor
@@ -48,8 +47,7 @@ UNTOLD = Origin()
 """That of a request of which nothing was asked."""
 
 
-@dataclass(frozen=True, slots=True)
-class InferRequest:
+class InferRequest(NamedTuple):
     """One request, parsed and validated against the model's inputs.
 
     Attributes:
@@ -79,8 +77,7 @@ class Told(NamedTuple):
     bound_ms: float
 
 
-@dataclass(frozen=True, slots=True)
-class InferResponse:
+class InferResponse(NamedTuple):
     """One answer.
 
     Attributes:

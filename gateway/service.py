@@ -10,26 +10,20 @@ give telemetry samples, which make the next decision.
 
 from __future__ import annotations
 
-import asyncio
 import math
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 
 from gateway import answers
 from gateway.assembly import Assembly
+from gateway.execution.patience import Patience
 from gateway.execution.tickets import Result, Ticket
 from gateway.messages import InferRequest, InferResponse, Told
 from gateway.shifting import promised, shifted
 from router.constraints import Constraints, or_default
 from router.decision import Decision
-from router.errors import CallerLeft, DeadlinePassed, GearshiftError, NotReady
+from router.errors import DeadlinePassed, GearshiftError, NotReady
 from router.saving import reference_share
-
-# A caller is watched only once it has waited this long: most are answered sooner, and watching
-# costs a task, a tenth of what the whole request does. One that leaves sooner is noticed when the
-# watch begins.
-_WATCH_AFTER_S = 0.01
 
 
 class Service(Assembly):
@@ -128,32 +122,11 @@ class Service(Assembly):
 
     async def _result(self, ticket: Ticket, left: Callable[[], Awaitable[None]]) -> Result:
         """The lane's result, unless the deadline passes or the caller leaves first."""
-        loop = asyncio.get_running_loop()
-        waiting, done = ticket.waiting, ticket.done
-        watch: asyncio.Future[None] | None = None
-
-        def give_up(error: GearshiftError) -> None:
-            if not done.done():
-                done.set_exception(error)
-
-        def start_watch() -> None:
-            nonlocal watch
-            watch = asyncio.ensure_future(left())
-            watch.add_done_callback(lambda _: give_up(CallerLeft("the caller left")))
-
-        timers = [loop.call_later(_WATCH_AFTER_S, start_watch)]
-        if waiting.deadline_s < math.inf and not waiting.soft:
-            # The loop's timers count whole milliseconds; one too many is corrected on sending.
-            after_s = waiting.deadline_s - time.monotonic() + 0.001
-            passed = DeadlinePassed("the deadline passed before there was an answer")
-            timers.append(loop.call_later(after_s, give_up, passed))
+        patience = Patience(ticket, left)
         try:
-            return await done
+            return await ticket.done
         finally:
-            for timer in timers:
-                timer.cancel()
-            if watch is not None:
-                watch.cancel()
+            patience.end()
             self._lanes.withdraw(ticket)
 
     def _answered(self, ticket: Ticket, result: Result) -> InferResponse:
@@ -167,7 +140,7 @@ class Service(Assembly):
             left_ms = (waiting.deadline_s - result.started_s) * 1000
             decision = shifted(decision, offer, foreseen, result, request.rows, left_ms)
         if late and "latency" not in decision.relaxed:
-            decision = replace(decision, relaxed=(*decision.relaxed, "latency"))
+            decision = decision._replace(relaxed=(*decision.relaxed, "latency"))
         infer_ms = (result.finished_s - result.started_s) * 1000
         share = request.rows / result.batch_rows
         held = self.fleet.held(request.model)

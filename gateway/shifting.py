@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
 from gateway.execution.tickets import Result, Ticket
 from router.decision import Decision
@@ -31,8 +30,7 @@ def shifted(
         changed = f"lane time was {'scarcer' if faster else 'less scarce'} than predicted"
     else:
         changed = f"{'less' if faster else 'more'} time was left than predicted"
-    return replace(
-        decision,
+    return decision._replace(
         variant=ran.name,
         reason="retried" if result.failed else "shifted-at-dispatch",
         why=f"run again on it after {result.failed} had failed"

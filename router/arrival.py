@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 
 from router.decision import Decision
 from router.policies import Rule, Scene
@@ -78,8 +77,7 @@ def assigned(decision: Decision, rule: Rule, scene: Scene) -> Decision:
         )
     batch_ms = scene.pace.promised_ms(offer, scene.rows)
     estimate_ms = min(scene.lane_free_in_ms) + batch_ms + scene.overhead_ms
-    return replace(
-        decision,
+    return decision._replace(
         variant=offer.name,
         reason="assigned",
         why=f"assigned by the policy, of {len(choices.offers)} allowed",

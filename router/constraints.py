@@ -116,24 +116,24 @@ def parse(
         InvalidRequest: an unknown Gearshift header, a misspelt key, a value out of its domain, or
             two sources of one constraint that disagree.
     """
-    stated, deadlines = _by_header(headers)
-    if parameters:
-        if not parameters.keys() <= _COMMON:
-            SPELLING.check("parameters", parameters)
-        stated, deadlines = dict(stated), list(deadlines)
-        for key in KEYS:
-            if key not in parameters:
-                continue
-            field = f"parameters.{key}"
-            value = _PARSERS[key](field, parameters[key])
-            if stated.setdefault(key, value) != value:
-                header = HEADER_PREFIX + key.replace("_", "-")
-                raise InvalidRequest(
-                    field, parameters[key], f"what the header {header} says, or only one of them"
-                )
-        deadlines.extend(_timeout(parameters.get(TIMEOUT_PARAMETER)))
-    demanded = Constraints(**stated) if stated else NONE  # type: ignore[arg-type]
-    return tighten(demanded, min(deadlines, default=None))
+    if not parameters:
+        return _of_headers(headers)
+    if not parameters.keys() <= _COMMON:
+        SPELLING.check("parameters", parameters)
+    by_header, their_deadlines = _by_header(headers)
+    stated, deadlines = dict(by_header), list(their_deadlines)
+    for key in KEYS:
+        if key not in parameters:
+            continue
+        field = f"parameters.{key}"
+        value = _PARSERS[key](field, parameters[key])
+        if stated.setdefault(key, value) != value:
+            header = HEADER_PREFIX + key.replace("_", "-")
+            raise InvalidRequest(
+                field, parameters[key], f"what the header {header} says, or only one of them"
+            )
+    deadlines.extend(_timeout(parameters.get(TIMEOUT_PARAMETER)))
+    return _together(stated, deadlines)
 
 
 def pin(constraints: Constraints, variant: str, field: str) -> Constraints:
@@ -177,7 +177,17 @@ def tighten(constraints: Constraints, max_latency_ms: float | None) -> Constrain
     return replace(constraints, max_latency_ms=min(own, max_latency_ms))
 
 
+def _together(stated: Mapping[str, object], deadlines: Sequence[float]) -> Constraints:
+    demanded = Constraints(**stated) if stated else NONE  # type: ignore[arg-type]
+    return tighten(demanded, min(deadlines, default=None))
+
+
 # Callers repeat themselves: the same few headers come with every request of one app.
+@lru_cache(maxsize=4096)
+def _of_headers(headers: tuple[tuple[str, str], ...]) -> Constraints:
+    return _together(*_by_header(headers))
+
+
 @lru_cache(maxsize=4096)
 def _by_header(
     headers: tuple[tuple[str, str], ...],

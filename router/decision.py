@@ -79,8 +79,7 @@ class Nearest:
         return " with ".join(f"{name} {value}" for name, value in self.together)
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(NamedTuple):
     """What `route` decided, and why.
 
     Attributes:

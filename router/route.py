@@ -275,7 +275,7 @@ def _refuse(
 ) -> Decision:
     """Never, not now, or not loaded: which of the three, and what would fit."""
     overhead_ms = min(snapshot.overhead_ms, snapshot.least_overhead_ms)
-    empty = replace(idle(snapshot.ready), overhead_ms=overhead_ms)
+    empty = idle(snapshot.ready)._replace(overhead_ms=overhead_ms)
     kind = eligible(constraints, objective, menu, policy.accuracy_margin, rows)
     limit_ms = constraints.max_latency_ms
     ever = {
@@ -292,19 +292,17 @@ def _refuse(
         nearest=nearest(options, constraints),
     )
     if over_ms:
-        return replace(
-            decision,
+        return decision._replace(
             verdict="overloaded",
             retry_after_ms=min(over_ms),
             why=f"{menu.model} could meet these constraints, but not under the present load",
         )
     if ever or not options:
-        return replace(
-            decision,
+        return decision._replace(
             verdict="not-ready",
             why=f"no variant of {menu.model} that could meet these constraints is ready",
         )
     would_fit = f"; would fit: {decision.nearest}" if str(decision.nearest) else ""
-    return replace(
-        decision, why=f"no variant of {menu.model} can meet these constraints{would_fit}"
+    return decision._replace(
+        why=f"no variant of {menu.model} can meet these constraints{would_fit}"
     )

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 
 from router.arrival import Arrivals, assigned
 from router.available import Available, Served
@@ -112,7 +111,7 @@ class Scheduler:
         if self._rule.admits_all:
             overhead_ms = self.telemetry.overhead_ms(now_s)
             overhead_ms = min(overhead_ms, self.telemetry.least_overhead_ms)
-            snapshot = replace(idle(self._available.ready(model, now_s)), overhead_ms=overhead_ms)
+            snapshot = idle(self._available.ready(model, now_s))._replace(overhead_ms=overhead_ms)
         else:
             snapshot = self.snapshot(model, constraints, now_s)
         decision = route(

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class Snapshot:
+class Snapshot(NamedTuple):
     """What `route` may know about this moment, for one request.
 
     Attributes:
@@ -31,7 +31,7 @@ class Snapshot:
     price: float = 0.0
     ahead_rows: int = 0
     company: bool = False
-    slowdown: Mapping[str, float] = field(default_factory=dict)
+    slowdown: Mapping[str, float] = MappingProxyType({})
     tail: float = 1.0
     margin: float = 1.0
     caution: float = 0.0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import lru_cache
 
 from gateway.lifecycle.fleet import Fleet
@@ -40,7 +39,7 @@ class Ideal:
     def _decide(self, name: str, constraints: Constraints, rows: int) -> tuple[Key, float] | None:
         model = self._fleet.model(name)
         whole = frozenset([v for v, build in model.builds.items() if build.stage != "failed"])
-        snapshot = replace(idle(whole), overhead_ms=OVERHEAD_START_MS)
+        snapshot = idle(whole)._replace(overhead_ms=OVERHEAD_START_MS)
         decision = route(constraints, model.menu, snapshot, self.policy, rows)
         if decision.verdict != "accepted":
             return None

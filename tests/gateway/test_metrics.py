@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -87,8 +86,8 @@ def test_an_answer(metrics: Metrics) -> None:
 
 
 def test_one_that_was_late_as_its_caller_let_it_be(metrics: Metrics) -> None:
-    relaxed = replace(RESPONSE.decision, relaxed=("latency",))
-    metrics.answered(REQUEST, replace(RESPONSE, decision=relaxed), 0.5)
+    relaxed = RESPONSE.decision._replace(relaxed=("latency",))
+    metrics.answered(REQUEST, RESPONSE._replace(decision=relaxed), 0.5)
     assert value(metrics, "relaxed_total", model="m", constraint="latency") == 1
     assert value(metrics, "deadlines_total", model="m", outcome="relaxed", tenant="gold") == 1
     assert value(metrics, "deadlines_total", model="m", outcome="kept", tenant="gold") == 0
@@ -98,15 +97,15 @@ def test_one_that_was_late_as_its_caller_let_it_be(metrics: Metrics) -> None:
 
 
 def test_a_deadline_that_gave_way_needlessly_was_kept(metrics: Metrics) -> None:
-    relaxed = replace(RESPONSE.decision, relaxed=("latency",))
-    metrics.answered(REQUEST, replace(RESPONSE, decision=relaxed), 0.004)
+    relaxed = RESPONSE.decision._replace(relaxed=("latency",))
+    metrics.answered(REQUEST, RESPONSE._replace(decision=relaxed), 0.004)
     assert value(metrics, "deadlines_total", model="m", outcome="kept", tenant="gold") == 1
 
 
 def test_deadlines_that_were_missed_or_shed(metrics: Metrics) -> None:
     metrics.failed("m", DeadlinePassed("late"), 0.02, ORIGIN, REQUEST)
     metrics.failed("m", Overloaded("full", 1.0), 0.02, ORIGIN, REQUEST)
-    easy = replace(REQUEST, constraints=NONE)
+    easy = REQUEST._replace(constraints=NONE)
     metrics.failed("m", Overloaded("full", 1.0), 0.02, ORIGIN, easy)
     for outcome in ("missed", "shed"):
         assert value(metrics, "deadlines_total", model="m", outcome=outcome, tenant="gold") == 1
@@ -126,8 +125,8 @@ def test_a_deadline_that_an_error_of_ours_broke_and_one_whose_caller_left(metric
 
 def test_a_deadline_of_the_operators_counts_as_the_callers_own(metrics: Metrics) -> None:
     metrics.govern(Constraints(max_latency_ms=3.0, relax=("latency",)), 95)
-    metrics.answered(replace(REQUEST, constraints=NONE), RESPONSE, 0.004)
-    metrics.failed("m", Overloaded("full", 1.0), 0.0, ORIGIN, replace(REQUEST, constraints=NONE))
+    metrics.answered(REQUEST._replace(constraints=NONE), RESPONSE, 0.004)
+    metrics.failed("m", Overloaded("full", 1.0), 0.0, ORIGIN, REQUEST._replace(constraints=NONE))
     assert value(metrics, "deadlines_total", model="m", outcome="relaxed", tenant="gold") == 1
     assert value(metrics, "deadlines_total", model="m", outcome="shed", tenant="gold") == 1
     assert value(metrics, "promised_percentile") == 0.95
@@ -158,10 +157,10 @@ def test_what_begins_with_a_burst_has_begun_at_0(metrics: Metrics) -> None:
 
 
 def test_a_floor_that_was_kept_and_one_that_gave_way(metrics: Metrics) -> None:
-    floor = replace(REQUEST, constraints=Constraints(min_accuracy=Floor(0.9)))
+    floor = REQUEST._replace(constraints=Constraints(min_accuracy=Floor(0.9)))
     metrics.answered(floor, RESPONSE, 0.004)
-    relaxed = replace(RESPONSE.decision, relaxed=("accuracy",), reason="relaxed")
-    metrics.answered(floor, replace(RESPONSE, decision=relaxed), 0.004)
+    relaxed = RESPONSE.decision._replace(relaxed=("accuracy",), reason="relaxed")
+    metrics.answered(floor, RESPONSE._replace(decision=relaxed), 0.004)
     for outcome in ("kept", "relaxed"):
         labels = {"model": "m", "outcome": outcome, "tenant": "gold"}
         assert value(metrics, "accuracy_floors_total", **labels) == 1
@@ -171,7 +170,7 @@ def test_a_floor_that_was_kept_and_one_that_gave_way(metrics: Metrics) -> None:
 def test_what_was_not_predicted_says_nothing_of_predictions(
     metrics: Metrics, change: dict[str, Any]
 ) -> None:
-    metrics.answered(REQUEST, replace(RESPONSE, **change), 0.004)
+    metrics.answered(REQUEST, RESPONSE._replace(**change), 0.004)
     assert value(metrics, "predictions_total", **INT8, outcome="within") == 0
     assert value(metrics, "prediction_ratio_count", **INT8) == 0
 
@@ -288,7 +287,7 @@ def exemplars(metrics: Metrics) -> list[Any]:
 @pytest.mark.parametrize("sampled", [True, False])
 def test_an_exemplar_names_the_trace_where_it_is_recorded(metrics: Metrics, sampled: bool) -> None:
     trace = Trace("ab" * 16, "cd" * 8, sampled)
-    request = replace(REQUEST, origin=Origin(trace=trace))
+    request = REQUEST._replace(origin=Origin(trace=trace))
     metrics.answered(request, RESPONSE, 0.004)
     metrics.failed("m", DeadlinePassed("late"), 0.02, request.origin, request)
     found = [(one.labels["trace_id"], one.value) for one in exemplars(metrics)]
@@ -323,7 +322,7 @@ def test_a_series_needs_all_of_its_labels(metrics: Metrics) -> None:
 def test_a_shift_is_counted_beside_the_answer(metrics: Metrics) -> None:
     offers = builders.offer("fp32", 0.95), builders.offer("int8", 0.9)
     choices = Choices(builders.menu(*offers), offers, (0.95, 0.9))
-    decision = replace(RESPONSE.decision, reason="under-load", choices=choices)
-    metrics.answered(replace(REQUEST, constraints=NONE), replace(RESPONSE, decision=decision), 0.01)
+    decision = RESPONSE.decision._replace(reason="under-load", choices=choices)
+    metrics.answered(REQUEST._replace(constraints=NONE), RESPONSE._replace(decision=decision), 0.01)
     labels = {"model": "m", "source": "fp32", "target": "int8", "reason": "under-load"}
     assert value(metrics, "shifts_total", **labels) == 1

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from random import Random
 
 import pytest
@@ -119,7 +118,7 @@ def test_who_is_refused_for_caution_is_told_when_to_come_again() -> None:
     within = Constraints(max_latency_ms=40.0)
     waits = Snapshot(wait_ms=28.0, least_wait_ms=28.0, ready=frozenset(("one",)))
     assert route(within, menu, waits, Policy()).verdict == "accepted"
-    refused = route(within, menu, replace(waits, caution=0.5), Policy())
+    refused = route(within, menu, waits._replace(caution=0.5), Policy())
     assert (refused.verdict, refused.retry_after_ms) == ("overloaded", 12.0)
     assert str(refused.nearest) == "max_latency_ms 52"
     # On idle lanes caution refuses nobody.

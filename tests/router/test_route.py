@@ -70,9 +70,9 @@ def test_a_deadline_and_a_cap_narrow_the_choice() -> None:
 def test_a_queue_shifts_to_a_faster_variant() -> None:
     limit = Constraints(max_latency_ms=3.0, min_accuracy=Floor(0.9))
     assert decide(replace(limit, optimize="accuracy"), policy=Policy(accuracy_margin=0)) == "fp32"
-    busy = replace(QUIET, wait_ms=1.0, least_wait_ms=1.0)
+    busy = QUIET._replace(wait_ms=1.0, least_wait_ms=1.0)
     assert decide(limit, busy, Policy(accuracy_margin=0)) == "int8"
-    slow = replace(QUIET, slowdown={"fp32": 2.0})
+    slow = QUIET._replace(slowdown={"fp32": 2.0})
     assert decide(limit, slow, Policy(accuracy_margin=0)) == "int8"
 
 
@@ -104,7 +104,7 @@ def test_what_would_fit_together_when_nothing_does_alone() -> None:
 
 
 def test_fits_but_not_under_the_present_load() -> None:
-    busy = replace(QUIET, wait_ms=50.0, least_wait_ms=50.0)
+    busy = QUIET._replace(wait_ms=50.0, least_wait_ms=50.0)
     decision = route(Constraints(max_latency_ms=10.0), MENU, busy, POLICY)
     assert decision.verdict == "overloaded"
     assert decision.retry_after_ms == pytest.approx(50 + 0.25 - 10)
@@ -114,7 +114,7 @@ def test_where_others_give_way_a_request_is_let_in() -> None:
     """As planned it would be late with any variant, but those ahead may take faster ones: as it
     may have to."""
     demands = Constraints(max_latency_ms=10.0)
-    busy = replace(QUIET, wait_ms=50.0, least_wait_ms=9.0)
+    busy = QUIET._replace(wait_ms=50.0, least_wait_ms=9.0)
     decision = route(demands, MENU, busy, POLICY)
     assert (decision.verdict, decision.variant) == ("accepted", "small")
     assert decision.reason == "under-load"
@@ -131,7 +131,7 @@ def test_a_price_of_lane_time_shifts_those_who_optimise_accuracy() -> None:
         (0.002, "int8", "under-load"),
         (0.2, "small", "under-load"),
     ):
-        loaded = replace(QUIET, price=price)
+        loaded = QUIET._replace(price=price)
         decision = route(Constraints(), MENU, loaded, strict)
         assert (decision.variant, decision.reason) == (variant, reason), price
         assert decision.allowed == (variant, *[n for n in MENU.by_name if n != variant])
@@ -141,14 +141,14 @@ def test_a_price_of_lane_time_shifts_those_who_optimise_accuracy() -> None:
 
 def test_the_price_counts_for_every_row_and_by_the_speed_of_now() -> None:
     strict = Policy(accuracy_margin=0)
-    loaded = replace(QUIET, price=0.001)
+    loaded = QUIET._replace(price=0.001)
     assert route(Constraints(), MENU, loaded, strict, rows=2).variant == "int8"
-    slowed = replace(loaded, slowdown={"fp32": 2.0})
+    slowed = loaded._replace(slowdown={"fp32": 2.0})
     assert decide(Constraints(), slowed, strict) == "int8"
 
 
 def test_what_is_promised_has_a_margin_and_ends_at_the_deadline() -> None:
-    wary = replace(QUIET, margin=2.0, tail=1.5, overhead_ms=1.0)
+    wary = QUIET._replace(margin=2.0, tail=1.5, overhead_ms=1.0)
     free = route(Constraints(), MENU, wary, POLICY)
     assert free.estimate_ms == pytest.approx(0.75 * 1.5 + 1)
     assert free.predicted_latency_ms == pytest.approx(2 * free.estimate_ms)
@@ -172,11 +172,11 @@ def test_what_may_answer_in_its_place_is_handed_on() -> None:
 
 
 def test_a_variant_that_is_not_ready_is_not_chosen() -> None:
-    partly = replace(QUIET, ready=frozenset({"small"}))
+    partly = QUIET._replace(ready=frozenset({"small"}))
     assert decide(Constraints(), partly) == "small"
     pinned = route(Constraints(variant="fp32"), MENU, partly, POLICY)
     assert pinned.verdict == "not-ready"
-    none = replace(QUIET, ready=frozenset())
+    none = QUIET._replace(ready=frozenset())
     assert route(Constraints(), MENU, none, POLICY).verdict == "not-ready"
     needs_more = route(Constraints(min_accuracy=Floor(0.955)), MENU, partly, POLICY)
     assert needs_more.verdict == "not-ready"
@@ -228,7 +228,7 @@ def test_a_decision_as_json_holds_plain_values() -> None:
 
 
 def test_a_loaded_gateways_own_cost_is_no_reason_to_say_never() -> None:
-    loaded = replace(QUIET, overhead_ms=20.0, least_overhead_ms=0.5)
+    loaded = QUIET._replace(overhead_ms=20.0, least_overhead_ms=0.5)
     assert route(Constraints(max_latency_ms=5.0), MENU, loaded, POLICY).verdict == "overloaded"
     never = route(Constraints(max_latency_ms=0.5), MENU, loaded, POLICY)
     assert never.verdict == "unsatisfiable"

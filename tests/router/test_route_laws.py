@@ -66,7 +66,7 @@ def option(
 
 def yielding(snapshot: Snapshot) -> Snapshot:
     """The same moment, with those ahead already planned to give way as far as they must."""
-    return replace(snapshot, wait_ms=snapshot.least_wait_ms)
+    return snapshot._replace(wait_ms=snapshot.least_wait_ms)
 
 
 def seen_by(demands: Constraints, menu: Menu, snapshot: Snapshot, rows: int) -> Snapshot:
@@ -204,7 +204,7 @@ def test_equals_by_evidence_are_within_the_margin_of_the_best(
 ) -> None:
     menu, snapshot, demands, rows = situation
     demands = replace(demands, optimize="accuracy")
-    decision = route(demands, menu, replace(snapshot, price=0.0), POLICY, rows)
+    decision = route(demands, menu, snapshot._replace(price=0.0), POLICY, rows)
     if decision.verdict == "accepted":
         best = max(menu.by_name[name].accuracy for name in decision.allowed)
         assert decision.accuracy >= best - POLICY.accuracy_margin - 1e-12
@@ -305,8 +305,7 @@ def test_a_faster_clock_changes_nothing(
     other = route(
         replace(demands, max_latency_ms=demands.max_latency_ms and demands.max_latency_ms * factor),
         scale(menu, factor),
-        replace(
-            snapshot,
+        snapshot._replace(
             wait_ms=snapshot.wait_ms * factor,
             least_wait_ms=snapshot.least_wait_ms * factor,
             overhead_ms=snapshot.overhead_ms * factor,
@@ -365,8 +364,8 @@ def test_a_harder_task_changes_nothing(
         ),
     )
     floor = data.draw(st.none() | st.integers(200, 800))
-    snapshot = replace(data.draw(snapshots(plate)), slowdown={})
-    snapshot = replace(snapshot, price=data.draw(st.integers(0, 8)) * STEP)
+    snapshot = data.draw(snapshots(plate))._replace(slowdown={})
+    snapshot = snapshot._replace(price=data.draw(st.integers(0, 8)) * STEP)
     demands = replace(data.draw(constraints()), relax=relax, min_accuracy=None)
 
     def demanded(by: float) -> Constraints:
@@ -394,11 +393,11 @@ def test_a_dominated_variant_changes_nothing(
     better = data.draw(st.sampled_from(menu.offers))
     worse = dominated(better, data.draw(st.sampled_from(["0", "z"])))
     factor = snapshot.slowdown.get(better.name, 1.0)
-    snapshot = replace(snapshot, slowdown={**snapshot.slowdown, worse.name: factor})
+    snapshot = snapshot._replace(slowdown={**snapshot.slowdown, worse.name: factor})
     more = with_more(menu, worse)
     one = route(demands, menu, snapshot, POLICY, rows)
     other = route(
-        demands, more, replace(snapshot, ready=snapshot.ready | {worse.name}), POLICY, rows
+        demands, more, snapshot._replace(ready=snapshot.ready | {worse.name}), POLICY, rows
     )
     assert (one.verdict, one.variant, one.relaxed) == (other.verdict, other.variant, other.relaxed)
     assert [name for name in other.allowed if name != worse.name] == list(one.allowed)
