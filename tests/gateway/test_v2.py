@@ -630,3 +630,22 @@ def test_layouts_that_are_kept_are_bounded() -> None:
         for count, (text, _) in enumerate(parts, 1)
     ]
     assert 0 < sum(layout is not None for layout in found) <= 64
+
+
+@pytest.mark.parametrize("word", ["true", "false"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"inputs":[{"data":[1,2,3,4,5,WORD],"name":"image","datatype":"FP32","shape":[1,2,3]}]}',
+        '{"inputs":[{"name":"image","datatype":"FP32","shape":[1,2,3],"data":[WORD,2,3,4,5,6]}]}',
+        '{"inputs":[{"d\\u0061ta":[[[1,2,3],[WORD,5,6]]],"name":"image","datatype":"FP32",'
+        '"shape":[1,2,3]}],"outputs":[],"parameters":{"data":"\\"data\\""}}',
+        '{"parameters":{"data":1},"inputs":[{"name":"image","data":[1,2,3,4,WORD,6],'
+        '"datatype":"FP32","shape":[1,2,3]}]}',
+    ],
+)
+def test_a_boolean_among_numbers_is_found_wherever_it_stands(text: str, word: str) -> None:
+    specs = {IMAGE.name: IMAGE}
+    assert v2.decode(text.replace("WORD", "4").encode(), None, specs, OUTPUTS).rows == 1
+    with pytest.raises(InvalidRequest, match=r"inputs\[0\]\.data: expected numbers"):
+        v2.decode(text.replace("WORD", word).encode(), None, specs, OUTPUTS)
