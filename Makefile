@@ -8,7 +8,7 @@ MODELS ?= models
 BENCH_RESULTS ?= bench-results
 PEERS ?= .peers
 
-.PHONY: help setup demo docs test laws check bench bench-bound bench-coverage bench-shards bench-live bench-swap bench-lanes bench-compression bench-search bench-peers bench-speed bench-log bench-picture bench-tools fuzz soak overload idle rollout dashboards slim weights clean
+.PHONY: help setup demo docs test laws check bench bench-loop bench-bound bench-coverage bench-shards bench-live bench-swap bench-lanes bench-compression bench-search bench-peers bench-speed bench-log bench-picture bench-tools fuzz soak overload idle rollout dashboards slim weights clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -50,6 +50,9 @@ laws: setup  ## whatever holds for any input, on many times the examples of `mak
 
 bench: setup bench-tools  ## measure the gateway's overhead, throughput and decision time
 	$(BIN)/python -m tests.bench --out $(BENCH_RESULTS)
+
+bench-loop: setup  ## processor time of a request on the event loop, without sockets: a minute
+	$(BIN)/python -m tests.bench.loop $(ARGS)
 
 bench-bound: setup  ## decisions beside the best that is possible, simulated: 5 minutes
 	$(BIN)/python -m tests.bench.bound $(ARGS)
