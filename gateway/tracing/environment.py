@@ -13,7 +13,7 @@ import os
 import re
 import ssl
 from pathlib import Path
-from typing import NamedTuple, NoReturn
+from typing import NoReturn
 from urllib.parse import unquote, urlsplit
 
 from gateway.settings import SettingsError
@@ -42,8 +42,6 @@ _WORDS = {
         "traceidratio",
     ),
 }
-# What holds where they say nothing.
-_ENDPOINT, _PATH, _TIMEOUT_S = "http://localhost:4318", "/v1/traces", 10.0
 _RATIO = "OTEL_TRACES_SAMPLER_ARG"
 # A name as HTTP has them, and a value, which may be percent-encoded (W3C Baggage).
 _HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+[ \t]*=[^\"\\;]*")
@@ -65,41 +63,6 @@ def numbers() -> dict[str, int]:
     _headers(*_exporters("HEADERS"))
     _certificates()
     return {name: _whole(name, *about) for name, about in _NUMBERS.items()}
-
-
-class Destination(NamedTuple):
-    """Where spans go, and how.
-
-    Attributes:
-        compression: "none", "gzip" or "deflate".
-        trusted: a file or folder of certificates; empty for those of the system.
-        certificate, key: what the server shows of itself; empty for nothing.
-    """
-
-    url: str
-    headers: dict[str, str]
-    timeout_s: float
-    compression: str
-    trusted: str
-    certificate: str
-    key: str
-
-
-def destination() -> Destination:
-    """What the environment says of it; `numbers` has passed it."""
-    name, url = _exporters("ENDPOINT")
-    if "TRACES" not in name:
-        url = f"{(url or _ENDPOINT).removesuffix('/')}{_PATH}"
-    pairs = [header.partition("=") for header in _exporters("HEADERS")[1].split(",")]
-    return Destination(
-        url,
-        {name.strip().lower(): unquote(value).strip() for name, _, value in pairs if name.strip()},
-        float(_exporters("TIMEOUT")[1] or _TIMEOUT_S),
-        _exporters("COMPRESSION")[1].strip().lower() or "none",
-        _exporters("CERTIFICATE")[1],
-        _exporters("CLIENT_CERTIFICATE")[1],
-        _exporters("CLIENT_KEY")[1],
-    )
 
 
 def _exporters(what: str) -> tuple[str, str]:

@@ -13,8 +13,7 @@ class Run:
         rows, requests: how many it held in all.
         failed: how many of its requests got no answer from it.
         members: the traced ones of its requests.
-        trace_id, span_id: of its own span; empty until that is made.
-        linked: what spans say of it, encoded; likewise.
+        trace_id, span_id: of its own span; 0 until that is made.
         told: whether its span is being made.
     """
 
@@ -27,9 +26,8 @@ class Run:
     members: list[Marks]
     finished_s: float = 0.0
     failed: int = 0
-    trace_id: bytes = b""
-    span_id: bytes = b""
-    linked: bytes = b""
+    trace_id: int = 0
+    span_id: int = 0
     told: bool = False
 
 

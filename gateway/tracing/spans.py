@@ -1,57 +1,47 @@
-"""What is known of a request that has ended, as OpenTelemetry's spans, encoded for a collector.
+"""What is known of a request that has ended, as OpenTelemetry's spans.
 
 Names and attributes are those of its semantic conventions for HTTP and RPC servers; what is ours
 is called `gearshift.…`. There is one span of the server's kind for the request and one inside it
 for each stage. A batch serves several requests, so its span belongs to none of their traces: it is
 linked to each of them, and they to it. Nothing that a request carried is in any attribute.
-
-Each is a `Span` of opentelemetry/proto/trace/v1/trace.proto, as bytes that stand in `ScopeSpans`.
 """
 
 from __future__ import annotations
 
+import logging
 import random
-import re
-import struct
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
 from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.semconv.attributes import error_attributes as error_names
 from opentelemetry.semconv.attributes import http_attributes as http
 from opentelemetry.semconv.attributes import url_attributes as url
+from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceFlags
+from opentelemetry.trace.span import TraceState
 
 from gateway.http.asgi import INFER_ROUTE
 from gateway.recording.record import Record
 from gateway.recording.said_of import asked, status
 from gateway.tracing.marks import Marks, Run
 from gateway.tracing.phases import Phase, begun_s, phases
-from gateway.tracing.protobuf import attribute, double, double_prefix, number, piece, text, varint
 from router.constraints import Constraints
 from router.errors import CallerLeft, GearshiftError
 
-# Fields of `Span`, of its `Link` and of its `Status`.
-_TRACE, _ID, _STATE, _PARENT, _NAME, _KIND = 1, 2, 3, 4, 5, 6
-_ATTRIBUTES, _LINKS, _STATUS = 9, 13, 15
-_MESSAGE, _CODE, _FAILED = 2, 3, 2
-_INTERNAL, _SERVER = 1, 2
-# Beginning and end, as nanoseconds, in fields 7 and 8.
-_times = struct.Struct("<BQBQ").pack
-_BEGIN, _END = 7 << 3 | 1, 8 << 3 | 1
-# Fields 16 and 6, `flags`: that it is known whether the parent is remote, and that it is.
-_KNOWN, _REMOTE = 0x100, 0x300
+_SAMPLED = TraceFlags(TraceFlags.SAMPLED)
 _METHOD = "POST"
-# W3C Trace Context, "tracestate": no more of it need be passed on; a member, its key and value.
+# W3C Trace Context, "tracestate": no more of it need be passed on.
 STATE_LETTERS = 512
-_MEMBER = re.compile(r"[a-z0-9][a-z0-9_*/@-]{0,255}=[ -+\--<>-~]{0,255}[!-+\--<>-~]")
 # Those that the conventions count as the server's own failures; others are the caller's.
 _FAILURES = frozenset(
     ("UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS")
 )
-_REQUEST_ID = "gearshift.request_id"
-_PREDICTED = double_prefix(_ATTRIBUTES, "gearshift.predicted_latency_ms")
-_CHARGED = double_prefix(_ATTRIBUTES, "gearshift.cost_usd_per_million")
+
+# Of a `tracestate` that is none it would repeat what the caller sent.
+logging.getLogger(TraceState.__module__).disabled = True
 
 
 class Spans:
@@ -62,20 +52,13 @@ class Spans:
         scheme: "http" or "https".
     """
 
-    def __init__(self, resource: Resource, scope: str, version: str, scheme: str) -> None:
-        about = b"".join(attribute(1, key, value) for key, value in resource.attributes.items())
-        self._resource = piece(1, about)
-        self._schema = text(3, resource.schema_url) if resource.schema_url else b""
-        self._scope = piece(1, text(1, scope) + text(2, version))
+    def __init__(self, resource: Resource, scope: InstrumentationScope, scheme: str) -> None:
+        self._resource = resource
+        self._scope = scope
         self._scheme = scheme
         self._same = lru_cache(maxsize=1024)(self._repeated)
 
-    def message(self, spans: list[bytes]) -> bytes:
-        """An `ExportTraceServiceRequest` that holds them."""
-        scoped = piece(2, b"".join((self._scope, *spans)))
-        return piece(1, b"".join((self._resource, scoped, self._schema)))
-
-    def of(self, ended: Record, unix_ns: int) -> list[bytes]:
+    def of(self, ended: Record, unix_ns: int) -> list[ReadableSpan]:
         """The request's spans, its own first.
 
         Args:
@@ -84,9 +67,12 @@ class Spans:
         """
         origin, marks = ended.origin, ended.origin.marks
         assert marks is not None
-        own_id = marks.span_id.to_bytes(8, "big")
-        shared = b"\x0a\x10%b%b" % (marks.trace_id.to_bytes(16, "big"), _state(marks.state))
-        same, failed = self._same(
+        state = _state(marks.state)
+        context = _context(marks.trace_id, marks.span_id, state)
+        parent = None
+        if marks.parent_id:
+            parent = SpanContext(marks.trace_id, marks.parent_id, True, _SAMPLED, state)
+        name, same, failed = self._same(
             marks.route,
             origin.protocol,
             origin.tenant,
@@ -97,65 +83,54 @@ class Spans:
             "ok" if ended.error is None else ended.error.code,
             status(origin.protocol, ended.error),
         )
-        own = [shared, piece(_ID, own_id), same, attribute(_ATTRIBUTES, _REQUEST_ID, origin.id)]
-        if marks.parent_id:
-            own.append(piece(_PARENT, marks.parent_id.to_bytes(8, "big")))
-        own.append(_flags(16, _REMOTE if marks.parent_id else _KNOWN))
-        decision = ended.decision
-        if decision is not None:
-            own += (
-                _decided(
-                    decision.variant,
-                    decision.reason,
-                    decision.accuracy,
-                    decision.relaxed,
-                    ended.cached,
-                ),
-                _PREDICTED,
-                double(decision.predicted_latency_ms),
-                _CHARGED,
-                double(ended.charged),
-            )
-        own += (_status(failed), _when(begun_s(marks), ended.ended_s, unix_ns))
-        spans = [piece(2, b"".join(own))]
-        inner = shared + piece(_PARENT, own_id)
+        attributes = {**same, "gearshift.request_id": origin.id, **_decided(ended)}
+        whole = Phase(name, begun_s(marks), ended.ended_s)
+        kind = SpanKind.SERVER
+        spans = [self._span(whole, context, parent, attributes, unix_ns, kind, failed=failed)]
         for phase in phases(marks, ended.ended_s):
-            run, more = phase.run, b""
-            if run is not None:
-                more = _linked(run)
-            stage = b"%b\x12\x08%b%b%b%b%b" % (
-                inner,
-                _new_id(8),
-                _named(phase.name),
-                more,
-                _status(_broke(phase, ended.error, marks)),
-                _when(phase.start_s, phase.end_s, unix_ns),
-            )
-            spans.append(b"\x12%b%b" % (varint(len(stage)), stage))
+            own = _context(marks.trace_id, _new_id(64), state)
+            links = () if phase.run is None else (Link(_of_run(phase.run)),)
+            more = {} if phase.run is None else _batch(phase.run)
+            broken = _broke(phase, ended.error, marks)
+            spans.append(self._span(phase, own, context, more, unix_ns, links=links, failed=broken))
         return spans
 
-    def batch(self, run: Run, unix_ns: int) -> bytes:
+    def batch(self, run: Run, unix_ns: int) -> ReadableSpan:
         """The span of a batch that has finished."""
-        trace_id, span_id = _of_run(run)
-        links = [
-            _link(each.trace_id.to_bytes(16, "big"), each.span_id.to_bytes(8, "big"))
-            for each in run.members
-        ]
+        links = tuple(Link(_context(each.trace_id, each.span_id)) for each in run.members)
+        attributes = {**_batch(run), "gearshift.model": run.model}
+        phase = Phase("batch", run.started_s, run.finished_s)
         failed = "batch" if run.failed == run.requests else ""
-        return piece(
-            2,
-            b"".join(
-                (
-                    piece(_TRACE, trace_id),
-                    piece(_ID, span_id),
-                    _named("batch"),
-                    _batch(run.variant, run.lane, run.rows, run.requests),
-                    attribute(_ATTRIBUTES, "gearshift.model", run.model),
-                    *links,
-                    _status(failed),
-                    _when(run.started_s, run.finished_s, unix_ns),
-                )
-            ),
+        return self._span(
+            phase, _of_run(run), None, attributes, unix_ns, links=links, failed=failed
+        )
+
+    def _span(
+        self,
+        phase: Phase,
+        context: SpanContext,
+        parent: SpanContext | None,
+        attributes: Mapping[str, Any],
+        unix_ns: int,
+        kind: SpanKind = SpanKind.INTERNAL,
+        *,
+        links: tuple[Link, ...] = (),
+        failed: str = "",
+    ) -> ReadableSpan:
+        return ReadableSpan(
+            phase.name,
+            context,
+            parent,
+            self._resource,
+            attributes,
+            (),
+            links,
+            kind,
+            None,
+            _status(failed),
+            round(phase.start_s * 1e9) + unix_ns,
+            round(phase.end_s * 1e9) + unix_ns,
+            self._scope,
         )
 
     def _repeated(
@@ -169,8 +144,9 @@ class Spans:
         constraints: Constraints,
         code: str,
         ending: int | str,
-    ) -> tuple[bytes, str]:
-        """What repeats of a request's own span, and what it failed with, if that is our failure."""
+    ) -> tuple[str, Mapping[str, Any], str]:
+        """What repeats of a request's own span: its name, attributes, and what it failed with, if
+        that is our failure."""
         said: dict[str, Any] = {"gearshift.outcome": code, "gearshift.tenant": tenant}
         if protocol == "grpc":
             name, failed = route, ending in _FAILURES
@@ -200,47 +176,33 @@ class Spans:
             said["gearshift.rows"] = rows
         for stated, value in asked(constraints).items():
             said[f"gearshift.constraint.{stated}"] = value
-        head = text(_NAME, name) + number(_KIND, _SERVER)
-        return head + _attributes(said), code if failed else ""
+        return name, said, code if failed else ""
 
 
-def _attributes(said: Mapping[str, Any]) -> bytes:
-    return b"".join(attribute(_ATTRIBUTES, key, value) for key, value in said.items())
-
-
-@lru_cache(maxsize=1024)
-def _decided(
-    variant: str, reason: str, accuracy: float, relaxed: tuple[str, ...], cached: bool
-) -> bytes:
+def _decided(ended: Record) -> dict[str, Any]:
+    decision = ended.decision
+    if decision is None:
+        return {}
     said: dict[str, Any] = {
-        "gearshift.variant": variant,
-        "gearshift.reason": reason,
-        "gearshift.accuracy": accuracy,
-        "gearshift.cached": cached,
+        "gearshift.variant": decision.variant,
+        "gearshift.reason": decision.reason,
+        "gearshift.accuracy": decision.accuracy,
+        "gearshift.predicted_latency_ms": decision.predicted_latency_ms,
+        "gearshift.cost_usd_per_million": ended.charged,
+        "gearshift.cached": ended.cached,
     }
-    if relaxed:
-        said["gearshift.relaxed"] = relaxed
-    return _attributes(said)
+    if decision.relaxed:
+        said["gearshift.relaxed"] = decision.relaxed
+    return said
 
 
-@lru_cache(maxsize=1024)
-def _batch(variant: str, lane: int, rows: int, requests: int) -> bytes:
-    return _attributes(
-        {
-            "gearshift.variant": variant,
-            "gearshift.lane": lane,
-            "gearshift.batch.rows": rows,
-            "gearshift.batch.requests": requests,
-        }
-    )
-
-
-def _linked(run: Run) -> bytes:
-    """What a stage says of the batch that it was in; once for all who were."""
-    if not run.linked:
-        said = _batch(run.variant, run.lane, run.rows, run.requests)
-        run.linked = said + _link(*_of_run(run))
-    return run.linked
+def _batch(run: Run) -> dict[str, Any]:
+    return {
+        "gearshift.variant": run.variant,
+        "gearshift.lane": run.lane,
+        "gearshift.batch.rows": run.rows,
+        "gearshift.batch.requests": run.requests,
+    }
 
 
 def _broke(phase: Phase, error: type[GearshiftError] | None, marks: Marks) -> str:
@@ -253,44 +215,27 @@ def _broke(phase: Phase, error: type[GearshiftError] | None, marks: Marks) -> st
 
 
 @lru_cache(maxsize=64)
-def _named(name: str) -> bytes:
-    return text(_NAME, name) + number(_KIND, _INTERNAL) + _flags(16, _KNOWN)
-
-
-@lru_cache(maxsize=64)
-def _status(failed: str) -> bytes:
-    return piece(_STATUS, text(_MESSAGE, failed) + number(_CODE, _FAILED)) if failed else b""
+def _status(failed: str) -> Status:
+    return Status(StatusCode.ERROR, failed) if failed else Status()
 
 
 @lru_cache(maxsize=1024)
-def _state(header: str) -> bytes:
+def _state(header: str) -> TraceState | None:
     """The W3C's `tracestate`; none of it where it is not as it should be."""
-    members = [member.strip(" \t") for member in header.split(",")]
     if len(header) > STATE_LETTERS:
-        del members[-1]  # which was cut off
-    members = [member for member in members if member]
-    if not members or not all(map(_MEMBER.fullmatch, members)):
-        return b""
-    return text(_STATE, ",".join(members))
+        header = header.rpartition(",")[0]  # its last member was cut off
+    return TraceState.from_header([header]) if header else None
 
 
-def _flags(field: int, flags: int) -> bytes:
-    return varint(field << 3 | 5) + flags.to_bytes(4, "little")
-
-
-def _when(start_s: float, end_s: float, unix_ns: int) -> bytes:
-    return _times(_BEGIN, round(start_s * 1e9) + unix_ns, _END, round(end_s * 1e9) + unix_ns)
-
-
-def _link(trace_id: bytes, span_id: bytes) -> bytes:
-    return piece(_LINKS, piece(_TRACE, trace_id) + piece(_ID, span_id) + _flags(6, _KNOWN))
-
-
-def _of_run(run: Run) -> tuple[bytes, bytes]:
+def _of_run(run: Run) -> SpanContext:
     if not run.span_id:
-        run.trace_id, run.span_id = _new_id(16), _new_id(8)
-    return run.trace_id, run.span_id
+        run.trace_id, run.span_id = _new_id(128), _new_id(64)
+    return _context(run.trace_id, run.span_id)
 
 
-def _new_id(size: int) -> bytes:
-    return (random.getrandbits(size * 8) or 1).to_bytes(size, "big")
+def _context(trace_id: int, span_id: int, state: TraceState | None = None) -> SpanContext:
+    return SpanContext(trace_id, span_id, False, _SAMPLED, state)
+
+
+def _new_id(bits: int) -> int:
+    return random.getrandbits(bits) or 1

@@ -1,20 +1,25 @@
 """Gives requests their traces, and sends what was recorded of those that have ended.
 
-Which ones are recorded, OpenTelemetry's sampler decides as each comes; a thread makes the spans of
-those, many at once, and sends them. Both do as the standard variables of the environment say:
-https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/.
+Which ones are recorded, OpenTelemetry's sampler decides as each comes; its exporter sends the spans
+of many of them at once, on a thread of ours. Both do as the standard variables of the environment
+say: https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/.
 """
 
 from __future__ import annotations
 
+import logging
 import random
+import re
 import time
 import uuid
 from collections.abc import Sequence
 
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import SERVICE_NAME, Resource
-from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import SpanExportResult
 from opentelemetry.sdk.trace.sampling import Decision
+from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import NonRecordingSpan, SpanContext, SpanKind, TraceFlags
 from opentelemetry.trace.propagation import set_span_in_context
 
@@ -25,15 +30,13 @@ from gateway.recording.backlog import Backlog
 from gateway.recording.record import Record
 from gateway.tracing import environment
 from gateway.tracing.marks import Marks, Run
-from gateway.tracing.sender import Sender
 from gateway.tracing.spans import STATE_LETTERS, Spans
 
 # A request has about this many spans.
 _SPANS = 6
-# Whose spans take the interpreter for less than a millisecond.
-_AT_ONCE = 16
 # A batch is over long before, or its lane was given up.
 _RUN_S = 120.0
+_QUERY = re.compile(r"\?\S+")
 
 
 class OtelTracer:
@@ -52,8 +55,9 @@ class OtelTracer:
         resource = _resource(worker)
         provider = TracerProvider(resource=resource, shutdown_on_exit=False)
         self._sampler = provider.sampler
-        self._spans = Spans(resource, "gearshift", VERSION, scheme)
-        self._sender = Sender(environment.destination())
+        self._spans = Spans(resource, InstrumentationScope("gearshift", VERSION), scheme)
+        logging.getLogger(OTLPSpanExporter.__module__).addFilter(_without_query)
+        self._exporter = OTLPSpanExporter()
         self._running: list[Run] = []
         self._lost = 0
         self._backlog: Backlog[Record] = Backlog(
@@ -99,23 +103,19 @@ class OtelTracer:
         """Send what waits; whether that was done within `patience_s`."""
         sent = self._backlog.close(patience_s)
         # One that tries again and again to reach a collector stops trying.
-        self._sender.stop()
+        self._exporter.shutdown()  # type: ignore[no-untyped-call]
         return sent
 
     # From here on everything runs on the backlog's thread.
 
     def _deliver(self, ended: Sequence[Record]) -> None:
         unix_ns = time.time_ns() - time.monotonic_ns()
-        spans: list[bytes] = []
-        for number, record in enumerate(ended, 1):
-            spans += self._spans.of(record, unix_ns)
-            if not number % _AT_ONCE:
-                time.sleep(0)  # the event loop comes first
+        spans = [span for record in ended for span in self._spans.of(record, unix_ns)]
         spans += self._batches(ended, unix_ns)
-        if not self._sender.send(self._spans.message(spans)):
+        if self._exporter.export(spans) is not SpanExportResult.SUCCESS:
             self._lost += len(ended)
 
-    def _batches(self, ended: Sequence[Record], unix_ns: int) -> list[bytes]:
+    def _batches(self, ended: Sequence[Record], unix_ns: int) -> list[ReadableSpan]:
         """The spans of batches whose first request has ended, once they have finished."""
         for record in ended:
             for run in record.origin.marks.runs if record.origin.marks else ():
@@ -128,6 +128,12 @@ class OtelTracer:
             run for run in self._running if not run.finished_s and run.started_s > given_up_s
         ]
         return [self._spans.batch(run, unix_ns) for run in finished]
+
+
+def _without_query(record: logging.LogRecord) -> bool:
+    """Leaves the query out of addresses in what the exporter logs: a key may stand there."""
+    record.msg, record.args = _QUERY.sub("?…", record.getMessage()), None
+    return True
 
 
 def _resource(worker: int | None) -> Resource:

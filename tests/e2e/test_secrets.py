@@ -96,7 +96,7 @@ def _ask_over_rest(server: Server, right: dict[str, str], wrong: dict[str, str])
         {"Content-Encoding": SECRET},
         {"Inference-Header-Content-Length": SECRET},
         {"X-Request-Id": f"a {SECRET}"},
-        {"tracestate": f"{SECRET}"},
+        {"tracestate": f"{SECRET}", "traceparent": f"00-{'ab' * 16}-{'cd' * 8}-01"},
         {"traceparent": f"00-{SECRET}"},
     ):
         server.client.post("/v2/models/echo/infer", json=good, headers={**right, **more})

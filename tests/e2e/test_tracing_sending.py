@@ -106,6 +106,22 @@ def test_a_collector_that_is_gone_is_in_nobodys_way(tmp_path: Path) -> None:
     assert server.process.returncode == 0
 
 
+def test_what_is_said_of_a_collector_that_is_gone_holds_no_key_to_it(tmp_path: Path) -> None:
+    write_variant(tmp_path, "echo", "fp32")
+    with socket.create_server(("127.0.0.1", 0)) as once:
+        gone = f"127.0.0.1:{once.getsockname()[1]}"
+    environment = {
+        "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": f"http://me:swordfish@{gone}/v1/traces?key=swordfish",
+        "OTEL_EXPORTER_OTLP_TIMEOUT": "2",
+        "OTEL_BSP_SCHEDULE_DELAY": "10",
+    }
+    with server_in(tmp_path, environment, log_level="debug") as server:
+        assert server.infer().status_code == 200
+        until(lambda: server.metric("gearshift_traces_dropped_total") == 1, "it is given up")
+        said = server.log()
+    assert "/v1/traces" in said and "swordfish" not in said
+
+
 def test_the_samplers_of_the_environment(tmp_path: Path, collector: Collector) -> None:
     write_variant(tmp_path, "echo", "fp32")
     environment = {
