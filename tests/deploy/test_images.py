@@ -122,7 +122,7 @@ def test_what_compresses_has_a_compiler() -> None:
 def test_the_limit_is_what_is_promised_in_millions_of_bytes(tmp_path: Path) -> None:
     page = (ROOT / "docs" / "how-to" / "deploy.md").read_text("utf-8")
     assert slim.LIMIT_MB == 450 and re.search(r"refuses more than\s450 MB", page)
-    said = re.search(r"^\| packages \| (\d+) MB", page, re.M)
+    said = re.search(r"^\| packages [^|]*\| (\d+) MB", page, re.M)
     assert said and int(said[1]) <= slim.LIMIT_MB
     assert {"torch", "compressors", "nncf", "pip", "setuptools"} <= set(slim.FORBIDDEN)
     (tmp_path / "file").write_bytes(b"x" * 4_000_000)

@@ -99,7 +99,7 @@ def test_infer_with_and_without(server: Server, operator: Operator) -> None:
     assert operator.ask("GET", "/state").status_code == 200
     assert_problem(httpx.get(operator.url + "/state", headers=key), 403, needs="admin")
     # The secret of no key is in a log.
-    assert key["Authorization"].rpartition("_")[2] not in server.log()
+    assert key["Authorization"].split("_", 2)[2] not in server.log()
 
 
 def test_the_same_through_grpc(server: Server, operator: Operator) -> None:
