@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from router.dispatch import BRIEF
 from router.menu import Offer, batch_ms
 from router.snapshot import Snapshot
 
@@ -33,18 +34,23 @@ def latency_ms(
 
     Args:
         wait: `snapshot.wait_ms`, or the least.
-        limit_ms: the deadline: nobody joins a batch that would take it past that. It is passed over
-            while lane time is scarce, as a lane that runs small batches serves fewer.
+        limit_ms: the deadline. While lane time is plenty, nobody joins a batch that would take it
+            past that. No batch takes longer than dispatch lets one be, a share of the deadline.
+            Where not everybody can be served, both are passed over: a lane that runs small batches
+            serves fewer, so who has no time for a large one is told to come again.
     """
     table = offer.promised_ms
     slowdown = snapshot.slowdown.get(offer.name, 1.0) * snapshot.tail
     own = table[rows] if rows < len(table) else batch_ms(table, rows)
     alone = wait + own * slowdown + snapshot.overhead_ms
-    if not snapshot.ahead_rows:
+    if not snapshot.waiting:
         return alone
     # It rides with others, in a batch of at most the size that suits the variant.
-    ride = max(rows, min(rows + snapshot.ahead_rows, offer.efficient_rows))
-    riding = wait + batch_ms(table, ride) * slowdown + snapshot.overhead_ms
+    ride = max(rows, min(rows + snapshot.waiting, offer.efficient_rows))
+    ride_ms = batch_ms(table, ride) * slowdown
+    if limit_ms is not None and not snapshot.crowded:
+        ride_ms = min(ride_ms, max(own * slowdown, BRIEF * limit_ms))
+    riding = wait + ride_ms + snapshot.overhead_ms
     if limit_ms is None or snapshot.price > 0:
         return riding
     return min(riding, max(alone, limit_ms))

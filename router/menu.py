@@ -23,7 +23,7 @@ SECONDS_PER_HOUR = 3600.0
 # larger one would still save is less than what is lost while nothing more urgent can start.
 EFFICIENT = 1.01
 # Where not everybody can be served, a batch that takes longer than that a row serves too few.
-DECENT = 1.25
+DECENT = 1.1
 
 
 # Compared by identity: a decision looks offers and menus up, and hashing their tables would cost

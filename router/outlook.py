@@ -34,6 +34,7 @@ class Outlook:
     def __init__(self, plan: Plan, planned_s: float, shares: Mapping[str, float]) -> None:
         self.prices = plan.prices
         self.price = max(plan.prices.values(), default=0.0)
+        self.crowded = plan.crowded
         self._plan = plan
         self._planned_s = planned_s
         self._shares = shares

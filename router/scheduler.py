@@ -134,9 +134,10 @@ class Scheduler:
         free = self._lane_free_in_ms(now_s)
         wait = least = min(free)
         price = 0.0
-        rows = len(self.queue.waiting)
-        if rows:
+        crowded = False
+        if self.queue.waiting:
             outlook = self._current(now_s)
+            crowded = outlook.crowded
             price = outlook.prices.get(model, 0.0)
             due_s = now_s + min(PATIENCE_S, (constraints.max_latency_ms or math.inf) / 1000)
             planned_ms, least_ms = outlook.ahead(due_s, model, constraints.priority)
@@ -146,7 +147,8 @@ class Scheduler:
             wait_ms=wait,
             least_wait_ms=least,
             price=price,
-            ahead_rows=rows,
+            waiting=len(self.queue.waiting),
+            crowded=crowded,
             company=constraints.optimize == "cost" and self._company(constraints, now_s),
             slowdown=pace.slowdown,
             tail=pace.tail,

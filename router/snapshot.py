@@ -15,7 +15,8 @@ class Snapshot(NamedTuple):
             served.
         least_wait_ms: the same when everybody ahead is served by their fastest choice.
         price: what a ms of lane time is worth now; see `router.plan`.
-        ahead_rows: rows that wait and may share its batch.
+        waiting: requests that wait, of all models: the more there are, the larger its batch.
+        crowded: whether even the fastest choices leave hardly anybody time to spare.
         company: whether more of the kind is likely to come before the deadline.
         slowdown: by variant, how many times longer its batches took lately than its card says.
         tail: how many times the promised percentile of a batch has to be taken to hold.
@@ -29,7 +30,8 @@ class Snapshot(NamedTuple):
     wait_ms: float = 0.0
     least_wait_ms: float = 0.0
     price: float = 0.0
-    ahead_rows: int = 0
+    waiting: int = 0
+    crowded: bool = False
     company: bool = False
     slowdown: Mapping[str, float] = MappingProxyType({})
     tail: float = 1.0

@@ -72,13 +72,27 @@ def test_a_request_rides_with_those_ahead_in_a_batch_that_suits_the_variant() ->
     small = offer("small", first_ms=1.0, row_ms=0.5, tail=2.0, max_batch=4)
     assert small.efficient_rows == 4
     assert latency_ms(small, 1, Snapshot(overhead_ms=0.25), 5.0) == pytest.approx(5 + 2 + 0.25)
-    assert latency_ms(small, 1, Snapshot(ahead_rows=2), 5.0) == pytest.approx(5 + 4)
-    assert latency_ms(small, 1, Snapshot(ahead_rows=40), 5.0) == pytest.approx(5 + 5)
+    assert latency_ms(small, 1, Snapshot(waiting=2), 5.0) == pytest.approx(5 + 4)
+    assert latency_ms(small, 1, Snapshot(waiting=40), 5.0) == pytest.approx(5 + 5)
     # More rows than a batch holds run in several.
-    assert latency_ms(small, 6, Snapshot(ahead_rows=40), 5.0) == pytest.approx(5 + 5 + 3)
+    assert latency_ms(small, 6, Snapshot(waiting=40), 5.0) == pytest.approx(5 + 5 + 3)
     flat = offer("flat", first_ms=1.0, row_ms=1.0, tail=2.0, max_batch=4)
     assert flat.efficient_rows == 1
-    assert latency_ms(flat, 1, Snapshot(ahead_rows=40), 5.0) == pytest.approx(5 + 2)
+    assert latency_ms(flat, 1, Snapshot(waiting=40), 5.0) == pytest.approx(5 + 2)
+
+
+def test_no_batch_is_foretold_that_dispatch_would_not_run() -> None:
+    """A batch takes half of the deadline at most, unless not everybody can be served."""
+    slow = offer("slow", first_ms=1.0, row_ms=1.0, tail=1.0, max_batch=32)
+    steep = offer("steep", first_ms=5.0, row_ms=1.0, tail=1.0, max_batch=32)
+    busy = Snapshot(waiting=40, price=0.01)
+    assert latency_ms(steep, 1, busy, 3.0) == pytest.approx(3 + steep.typical_ms[-1], rel=0.1)
+    assert latency_ms(steep, 1, busy, 3.0, 20.0) == pytest.approx(3 + 10)
+    # Its own rows may take longer than that.
+    assert latency_ms(steep, 1, busy, 3.0, 8.0) == pytest.approx(3 + 5)
+    assert latency_ms(slow, 1, busy, 3.0, 20.0) == pytest.approx(3 + 1)
+    crowded = busy._replace(crowded=True)
+    assert latency_ms(steep, 1, crowded, 3.0, 20.0) == latency_ms(steep, 1, busy, 3.0)
 
 
 def test_what_was_seen_lately_corrects_the_card_but_not_the_wait() -> None:
@@ -96,7 +110,7 @@ def test_more_of_anything_never_predicts_less(
     def predicted(
         rows: int, ahead: int, wait: float, slowdown: float, tail: float, overhead: float = 1.0
     ) -> float:
-        seen = Snapshot(ahead_rows=ahead, slowdown={"v": slowdown}, tail=tail, overhead_ms=overhead)
+        seen = Snapshot(waiting=ahead, slowdown={"v": slowdown}, tail=tail, overhead_ms=overhead)
         return latency_ms(variant, rows, seen, wait)
 
     base = predicted(rows, ahead, wait, slowdown, tail)
