@@ -1,13 +1,7 @@
-"""The door and its ledger: real databases, several processes' worth of doors on one of them."""
+"""Who gets in: keys and their scopes, and what is open without any."""
 
 from __future__ import annotations
 
-import asyncio
-import sqlite3
-import time
-from collections.abc import Awaitable, Callable
-from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,84 +9,15 @@ import pytest
 from gateway.metrics import Metrics
 from gateway.trust import access as door
 from gateway.trust import keys
-from gateway.trust.access import ANYBODY, Access
-from gateway.trust.keys import Key
-from gateway.trust.ledger import FILE, Ledger, LedgerUnusable, NameTaken, Used
+from gateway.trust.access import ANYBODY
+from gateway.trust.ledger import FILE, NameTaken
 from router.errors import (
-    BudgetSpent,
     Forbidden,
     InvalidRequest,
-    NotReady,
     RateLimited,
     Unauthorized,
 )
-
-DAY = "2026-01-01"
-
-
-def bearer(text: str) -> bytes:
-    return f"Bearer {text}".encode()
-
-
-def made(ledger: Ledger, name: str = "acme", **limits: Any) -> tuple[Key, bytes]:
-    key, text = keys.create(keys.wanted({"name": name, **limits}), "2026-01-01T00:00:00+00:00")
-    ledger.insert(key)
-    return key, bearer(text)
-
-
-class Doors:
-    """Doors of one folder's ledger, as several processes have them."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.ledger = Ledger(None, folder, "a test's")
-        self._count = 0
-
-    @asynccontextmanager
-    async def open(self, **options: Any) -> Any:
-        self._count += 1
-        metrics = Metrics()
-        found = Access(
-            Ledger(None, self.folder, f"p{self._count}"),
-            metrics,
-            **{"require_keys": False, "loopback": True, **options},
-        )
-        found.metrics = metrics  # type: ignore[attr-defined]
-        await found.start()
-        try:
-            yield found
-        finally:
-            await found.stop()
-
-
-@pytest.fixture
-def doors(tmp_path: Path) -> Doors:
-    return Doors(tmp_path / "state")
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Exchanges follow each other at once, so that no test waits for one."""
-    monkeypatch.setattr(door, "_EXCHANGE_EVERY_S", 0.01)
-
-
-async def soon(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
-        while not condition():
-            await asyncio.sleep(0.005)
-
-
-def run(test: Callable[[], Awaitable[None]]) -> None:
-    asyncio.run(test())  # type: ignore[arg-type]
-
-
-def admits(access: Access, authorization: bytes | None, scope: door.Scope = "infer") -> bool:
-    try:
-        caller = access.enter(authorization, scope)
-    except (RateLimited, BudgetSpent, Unauthorized, Forbidden):
-        return False
-    access.leave(caller)
-    return True
+from tests.gateway.doors import Doors, admits, bearer, made, run, soon
 
 
 def test_open_until_there_is_a_key_and_never_again_after(doors: Doors) -> None:
@@ -113,22 +38,6 @@ def test_open_until_there_is_a_key_and_never_again_after(doors: Doors) -> None:
         # Nor after a restart, though no key is left that could be used.
         async with doors.open() as access:
             assert not access.open
-
-    run(test)
-
-
-def test_a_database_that_lost_its_keys_opens_nothing(doors: Doors) -> None:
-    async def test() -> None:
-        _, authorization = made(doors.ledger)
-        async with doors.open() as access:
-            other = sqlite3.connect(doors.folder / FILE)
-            other.execute("DELETE FROM gearshift_keys")
-            other.commit()
-            other.close()
-            await access.exchange()
-            assert not access.open
-            assert not admits(access, None)
-            assert admits(access, authorization)  # as last known
 
     run(test)
 
@@ -189,192 +98,6 @@ def test_scopes(doors: Doors) -> None:
             with pytest.raises(Forbidden) as refused:
                 access.enter(infer, "read")
             assert str(refused.value) == "key app has the scope infer; this needs read"
-
-    run(test)
-
-
-def test_a_rate_holds_and_outlives_a_restart(doors: Doors) -> None:
-    async def test() -> None:
-        _, authorization = made(doors.ledger, requests_per_second=0.001, burst=3)
-        async with doors.open() as access:
-            assert [admits(access, authorization) for _ in range(5)] == [True] * 3 + [False] * 2
-            with pytest.raises(RateLimited) as refused:
-                access.enter(authorization, "infer")
-            assert refused.value.retry_after_s > 900
-        async with doors.open() as access:
-            assert not admits(access, authorization)
-
-    run(test)
-
-
-def test_processes_share_a_rate(doors: Doors) -> None:
-    async def test() -> None:
-        _, authorization = made(doors.ledger, requests_per_second=0.001, burst=4)
-        async with doors.open() as one, doors.open() as other:
-            assert [admits(one, authorization) for _ in range(3)] == [True] * 3
-            await soon(lambda: other.report()[0]["requests_today"] == 3)
-            assert admits(other, authorization)
-            assert not admits(other, authorization)
-            await soon(lambda: one.report()[0]["requests_today"] == 4)
-            assert not admits(one, authorization)
-
-    run(test)
-
-
-def test_concurrency_counts_other_processes_and_forgets_those_that_are_gone(doors: Doors) -> None:
-    async def test() -> None:
-        _, authorization = made(doors.ledger, concurrency=2)
-        async with doors.open() as one, doors.open() as other:
-            first, second = (one.enter(authorization, "infer") for _ in range(2))
-            with pytest.raises(RateLimited, match="2 requests of this key run, of 2 at once"):
-                one.enter(authorization, "infer")
-            await soon(lambda: not admits(other, authorization))
-            one.leave(first)
-            await soon(lambda: admits(other, authorization))
-            one.leave(second)
-        # A process that was killed said nothing: it is forgotten for its silence.
-        async with doors.open() as left:
-            dead = Ledger(None, doors.folder, "killed")
-            used = {key["id"]: Used(0, 0.0, 2, 1.0, 0.0) for key in left.report()}
-            dead.exchange(DAY, used, None)
-            await soon(lambda: not admits(left, authorization))
-            await soon(lambda: admits(left, authorization))
-
-    run(test)
-
-
-def test_a_budget_is_spent_by_all_and_outlives_a_restart(doors: Doors) -> None:
-    async def test() -> None:
-        _, authorization = made(doors.ledger, budget_usd_per_day=0.01)
-        async with doors.open() as one, doors.open() as other:
-            one.leave(one.enter(authorization, "infer"), 0.006)
-            other.leave(other.enter(authorization, "infer"), 0.005)
-            await soon(lambda: not admits(one, authorization))
-            await soon(lambda: not admits(other, authorization))
-        async with doors.open() as later:
-            with pytest.raises(BudgetSpent, match=r"0\.011 of 0\.01 USD are spent") as refused:
-                later.enter(authorization, "infer")
-            assert 0 < refused.value.retry_after_s <= 86_400
-            assert later.report()[0]["spent_usd_today"] == pytest.approx(0.011)
-
-    run(test)
-
-
-def test_a_new_day_has_a_budget_of_its_own(doors: Doors, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def test() -> None:
-        _, authorization = made(doors.ledger, budget_usd_per_day=0.01)
-        async with doors.open() as access:
-            access.leave(access.enter(authorization, "infer"), 0.02)
-            ledger = Ledger(None, doors.folder, "another")
-            await soon(lambda: bool(ledger.exchange(_today(), {}, None).totals))
-            assert not admits(access, authorization)
-            now = time.time
-            monkeypatch.setattr(time, "time", lambda: now() + 86_400)
-            await soon(lambda: admits(access, authorization))
-
-    run(test)
-
-
-def test_without_its_database_the_door_goes_by_what_it_knew(doors: Doors) -> None:
-    async def test() -> None:
-        _, authorization = made(doors.ledger, budget_usd_per_day=0.01)
-        async with doors.open() as access:
-            assert access.metrics.registry.get_sample_value("gearshift_ledger_up") == 1
-            hidden = doors.folder.with_name("hidden")
-            doors.folder.rename(hidden)
-
-            def up() -> float | None:
-                found: float | None = access.metrics.registry.get_sample_value(
-                    "gearshift_ledger_up"
-                )
-                return found
-
-            await soon(lambda: up() == 0)
-            assert not access.open
-            assert not admits(access, None)
-            access.leave(access.enter(authorization, "infer"), 0.02)
-            assert not admits(access, authorization)
-            with pytest.raises(NotReady, match="the ledger cannot be written"):
-                await access.create_key({"name": "new"})
-            # What was spent meanwhile is told when it is back.
-            hidden.rename(doors.folder)
-            await soon(lambda: up() == 1)
-            await soon(lambda: access.report()[0]["spent_usd_today"] == pytest.approx(0.02))
-        assert Ledger(None, doors.folder, "p").exchange(_today(), {}, None).totals
-
-    run(test)
-
-
-def test_a_lock_of_somebody_else_stops_nobody(
-    doors: Doors, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("gateway.trust.ledger._LOCK_S", 0.01)
-
-    async def test() -> None:
-        _, authorization = made(doors.ledger)
-        async with doors.open() as access:
-            lock = sqlite3.connect(doors.folder / FILE, isolation_level=None)
-            lock.execute("BEGIN EXCLUSIVE")
-            assert admits(access, authorization)
-            await soon(lambda: "database is locked" in caplog.text)
-            assert "keys go on as last known" in caplog.text
-            assert admits(access, authorization)
-            lock.execute("ROLLBACK")
-            lock.close()
-            await soon(lambda: "can be used again" in caplog.text)
-
-    run(test)
-
-
-def test_keys_that_cannot_be_read_at_the_start_let_nobody_in(doors: Doors) -> None:
-    async def test() -> None:
-        _, authorization = made(doors.ledger)
-        whole = (doors.folder / FILE).read_bytes()
-        (doors.folder / FILE).write_bytes(b"no database" * 100)
-        async with doors.open() as access:
-            for presented in (None, authorization):
-                with pytest.raises(NotReady, match="the keys cannot be read"):
-                    access.enter(presented, "infer")
-            (doors.folder / FILE).write_bytes(whole)
-            await soon(lambda: _may(access, authorization))
-
-    run(test)
-
-
-def test_a_ledger_that_appears_and_cannot_be_read_closes_the_door(
-    doors: Doors, caplog: pytest.LogCaptureFixture
-) -> None:
-    async def test() -> None:
-        async with doors.open() as access:
-            assert access.open
-            (doors.folder / FILE).mkdir(parents=True)  # there, and no database
-            await soon(lambda: not access.open)
-            for scope in ("infer", "admin"):
-                with pytest.raises(NotReady, match="the keys cannot be read"):
-                    access.enter(None, scope)
-            assert "until it can nobody gets in" in caplog.text
-            (doors.folder / FILE).rmdir()
-            _, authorization = made(doors.ledger)
-            await soon(lambda: _may(access, authorization))
-            assert not admits(access, None)
-
-    run(test)
-
-
-def test_a_ledger_that_makes_no_sense_closes_the_door(
-    doors: Doors, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def nonsense(*_: Any) -> None:
-        raise ValueError("a row that somebody wrote by hand")
-
-    async def test() -> None:
-        async with doors.open() as access:
-            with monkeypatch.context() as patched:
-                patched.setattr(Ledger, "exchange", nonsense)
-                await soon(lambda: not access.open)
-                with pytest.raises(NotReady, match="cannot be understood"):
-                    access.enter(None, "infer")
-            await soon(lambda: access.open)
 
     run(test)
 
@@ -482,22 +205,3 @@ def test_a_name_is_taken_once(doors: Doors) -> None:
     made(doors.ledger)
     with pytest.raises(NameTaken):
         made(doors.ledger)
-
-
-def test_a_database_that_is_not_there_is_told_without_its_password(tmp_path: Path) -> None:
-    url = "postgresql+psycopg://user:hidden@127.0.0.1:9/none"
-    with pytest.raises(LedgerUnusable) as refused:
-        Ledger(url, tmp_path, "p").keys()
-    assert "127.0.0.1" in str(refused.value)
-    assert "hidden" not in str(refused.value)
-
-
-def _may(access: Access, authorization: bytes) -> bool:
-    try:
-        return admits(access, authorization)
-    except NotReady:
-        return False
-
-
-def _today() -> str:
-    return time.strftime("%Y-%m-%d", time.gmtime())
