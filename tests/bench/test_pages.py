@@ -71,10 +71,11 @@ def test_a_drills_checks_and_its_table_agree() -> None:
 
 def test_fuzzings_table_sums_up() -> None:
     tallies = {
-        "json": Tally(Counter({"read": 3, "invalid-request": 1200}), 0.5),
-        "rest": Tally(Counter({"200": 7}), 0.25, ["3: a 500"]),
+        "json": Tally(Counter({"read": 3, "invalid-request": 1200}), 0.5, 2),
+        "rest": Tally(Counter({"200": 7}), 0.25, 1, ["3: a 500"]),
     }
     told = fuzzed(tallies)
-    assert "| json | 1,203 | invalid-request 1,200, read 3 | 500 | 0 |" in told
-    assert "| rest | 7 | 200 7 | 250 | **1** |" in told
-    assert "| **all** | 1,210 |  | 500 | **1** |" in told
+    assert "| json | 1,203 | invalid-request 1,200, read 3 | 500 | 2 | 0 |" in told
+    assert "| rest | 7 | 200 7 | 250 | 1 | **1** |" in told
+    assert "| **all** | 1,210 |  | 500 | 3 | **1** |" in told
+    assert "| **all** | 0 |  | 0 | 0 | 0 |" in fuzzed({})

@@ -21,6 +21,7 @@ from tests.stores import write_variant
 
 AT_THE_DOOR = {"rest": 0.12, "paths": 0.03, "http": 0.04, "grpc": 0.06}
 _HYPOTHESIS = 0.05
+KINDS = (*BEHIND, "hypothesis", *sorted(AT_THE_DOOR))
 
 
 def store(models: Path) -> None:
@@ -62,7 +63,12 @@ def doors(names: set[str]) -> Iterator[tuple[Server, dict[str, Case]]]:
 def fuzz(
     cases: int, seed: int, kinds: set[str] | None = None, only: int | None = None
 ) -> dict[str, Tally]:
-    """Run that many cases in all; counts are printed as they come."""
+    """Run that many cases in all; counts are printed as they come.
+
+    Args:
+        kinds: some of `KINDS`; all where none are named.
+        only: this number of each kind alone.
+    """
     tallies: dict[str, Tally] = {}
 
     def note(kind: str, tally: Tally) -> None:
@@ -82,7 +88,7 @@ def fuzz(
             clock_s = time.thread_time
             note(kind, run(kind, case, seed=seed, numbers=numbers(share), clock_s=clock_s))
     if kinds is None or "hypothesis" in kinds:
-        note("hypothesis", hypothesis_cases(round(cases * _HYPOTHESIS), seed))
+        note("hypothesis", hypothesis_cases(max(1, round(cases * _HYPOTHESIS)), seed))
     at_the_door = AT_THE_DOOR.keys() & (AT_THE_DOOR if kinds is None else kinds)
     if at_the_door:
         with doors(set(at_the_door)) as (server, ready):
