@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Protocol, cast
 
@@ -37,8 +37,10 @@ class Process(Protocol):
             go_on: called every few rows; raises where nobody waits for the rest any more.
 
         Raises:
-            InvalidRequest: an element is none of what the processor reads, or the tensors would
-                hold more than `MOST_BYTES`, which is found before they do; it names the input.
+            InvalidRequest: an element is none of what the processor reads, the tensors would hold
+                more than `MOST_BYTES`, which is found before they do, or all elements together
+                are more work than one request may ask for, which is found before any of it is
+                done; it names the input.
         """
 
 
@@ -60,6 +62,28 @@ def check_size(name: str, rows: int, row_bytes: int) -> None:
     if rows > most:
         expected = f"at most {most} rows, for each becomes {row_bytes} bytes of tensors"
         raise InvalidRequest(f"inputs.{name}", f"{rows} rows", expected)
+
+
+def check_work(
+    name: str, rows: int, costs: Iterable[int], *, most: int, least: int, unit: str
+) -> None:
+    """Refuse more work than one request may ask for: a small body may stand for minutes of it.
+
+    Args:
+        name: the input's that the rows come in.
+        costs: what each row costs, in `unit`; not read where the rows alone are too many.
+        most: what all may cost together. One row is always allowed.
+        least: what a row counts at least.
+
+    Raises:
+        InvalidRequest: it is more.
+    """
+    work = rows * least
+    if work <= most:
+        work = sum(max(cost, least) for cost in costs)
+    if rows > 1 and work > most:
+        expected = f"at most {most} {unit} together, of which each row counts at least {least}"
+        raise InvalidRequest(f"inputs.{name}", f"{work} in {rows} rows", expected)
 
 
 def names() -> list[str]:

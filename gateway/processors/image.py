@@ -1,25 +1,31 @@
 """PNG and JPEG into pixels (the package Pillow; extra `processors`).
 
 Nothing else that Pillow knows is opened. A picture says how large it is before its pixels are
-decoded, so that one which would fill the memory is refused unread (CWE-409).
+decoded, so that one which would fill the memory is refused unread (CWE-409), and so are many that
+would take long.
 """
 
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from gateway.engines import NUMPY_TYPES, Tensor
-from gateway.processors import Process, ProcessorError, check_size
+from gateway.processors import Process, ProcessorError, check_size, check_work
 from router.card import TensorSpec
 from router.errors import InvalidRequest
 from router.processor import ImageProcessor
 
 _FORMATS = ("PNG", "JPEG")
+_A_PICTURE = f"a picture in {' or '.join(_FORMATS)}"
+# Decoded for one request: some seconds of one core, whatever the body's size.
+MOST_PIXELS = 128 << 20
+# What a picture costs beside its pixels, in pixels: opening it, and the network's own size.
+_LEAST_PIXELS = 4096
 
 
 def open(record: ImageProcessor, folder: Path, inputs: Mapping[str, TensorSpec]) -> Process:
@@ -50,12 +56,18 @@ def open(record: ImageProcessor, folder: Path, inputs: Mapping[str, TensorSpec])
     opaque = "L" if record.mode == "L" else "RGB"
 
     def process(pictures: Tensor, go_on: Callable[[], None]) -> dict[str, Tensor]:
-        check_size(record.input, pictures.size, height * width * channels * kind.itemsize)
-        rows: list[Tensor] = []
-        for row, raw in enumerate(pictures.reshape(-1).tolist()):
+        rows = pictures.size
+        check_size(record.input, rows, height * width * channels * kind.itemsize)
+        if rows * max(record.max_pixels, _LEAST_PIXELS) > MOST_PIXELS:
+            costs = areas(pictures, go_on)
+            check_work(
+                record.input, rows, costs, most=MOST_PIXELS, least=_LEAST_PIXELS, unit="pixels"
+            )
+        made = np.empty((rows, *sizes), kind)
+        for row, raw in enumerate(pictures.flat):
             go_on()
-            rows.append(pixels(row, raw))
-        return {record.pixels: np.stack(rows)}
+            made[row] = pixels(row, raw)
+        return {record.pixels: made}
 
     def pixels(row: int, raw: bytes) -> Tensor:
         picture = fitted(decoded(row, raw))
@@ -67,24 +79,40 @@ def open(record: ImageProcessor, folder: Path, inputs: Mapping[str, TensorSpec])
             values = values.transpose(2, 0, 1)
         return np.ascontiguousarray(_as_kind(values, kind))
 
-    def decoded(row: int, raw: bytes) -> Any:
-        field, shown = f"inputs.{record.input}", f"{len(raw)} bytes in row {row}"
+    def refused(row: int, raw: bytes, expected: str) -> InvalidRequest:
+        return InvalidRequest(f"inputs.{record.input}", f"{len(raw)} bytes in row {row}", expected)
+
+    def opened(row: int, raw: bytes) -> Any:
+        """A picture whose size is known and allowed, and whose pixels are not decoded yet."""
         if len(raw) > record.max_bytes:
-            raise InvalidRequest(field, shown, f"at most {record.max_bytes} bytes")
+            raise refused(row, raw, f"at most {record.max_bytes} bytes")
         try:
             picture = Image.open(io.BytesIO(raw), formats=_FORMATS)
-            if picture.width * picture.height <= record.max_pixels:
-                picture.load()
-                if picture.mode.startswith("I"):
-                    picture = Image.fromarray(_of_16_bits(np.asarray(picture)))
-                return ImageOps.exif_transpose(picture).convert(opaque)
         except Exception as error:  # a broken picture raises whatever its decoder comes upon
-            raise InvalidRequest(field, shown, f"a picture in {' or '.join(_FORMATS)}") from error
-        raise InvalidRequest(
-            field,
-            f"{picture.width}x{picture.height} pixels in row {row}",
-            f"at most {record.max_pixels} pixels",
-        )
+            raise refused(row, raw, _A_PICTURE) from error
+        if area(picture) > record.max_pixels:
+            came = f"{picture.width}x{picture.height} pixels in row {row}"
+            expected = f"at most {record.max_pixels} pixels"
+            raise InvalidRequest(f"inputs.{record.input}", came, expected)
+        return picture
+
+    def decoded(row: int, raw: bytes) -> Any:
+        picture = opened(row, raw)
+        try:
+            picture.load()
+            if picture.mode.startswith("I"):
+                picture = Image.fromarray(_of_16_bits(np.asarray(picture)))
+            return ImageOps.exif_transpose(picture).convert(opaque)
+        except Exception as error:
+            raise refused(row, raw, _A_PICTURE) from error
+
+    def areas(pictures: Tensor, go_on: Callable[[], None]) -> Iterator[int]:
+        for row, raw in enumerate(pictures.flat):
+            go_on()
+            yield area(opened(row, raw))
+
+    def area(picture: Any) -> int:
+        return int(picture.width) * int(picture.height)
 
     def fitted(picture: Any) -> Any:
         if record.fit == "crop":

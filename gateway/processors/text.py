@@ -4,7 +4,8 @@ All texts of a request are padded to the longest of them where the network takes
 the network's own length where it has one. Truncation and padding are the card's, not the file's.
 
 A text is tokenised whole before it is cut, at a thousand times its size in memory: so each has a
-limit, and they are tokenised a few at a time, of which nothing is kept but what the network reads.
+limit, and all together have one, since a small body may hold millions of them. They are tokenised a
+few at a time, of which nothing is kept but what the network reads, in one array for each group.
 """
 
 from __future__ import annotations
@@ -12,21 +13,24 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Iterator, Mapping
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from gateway.engines import NUMPY_TYPES, Tensor
-from gateway.processors import Process, ProcessorError, check_size
+from gateway.processors import Process, ProcessorError, check_size, check_work
 from router.card import TensorSpec
 from router.errors import InvalidRequest
 from router.processor import TextProcessor
 
 # Tokenised between two looks at whether somebody still waits: some milliseconds' worth.
 _GROUP_BYTES = 16 << 10
-# What a text costs beside its length, in bytes of text.
+# What a text costs at least, in bytes of text: a row is some microseconds' work, however short.
 _LEAST_COST = 64
+# Tokenised for one request: some seconds of one core, whatever the body's size.
+MOST_COST = 8 << 20
 
 
 def open(record: TextProcessor, folder: Path, inputs: Mapping[str, TensorSpec]) -> Process:
@@ -71,31 +75,55 @@ def open(record: TextProcessor, folder: Path, inputs: Mapping[str, TensorSpec]) 
     def process(texts: Tensor, go_on: Callable[[], None]) -> dict[str, Tensor]:
         width = max(size, 0)
         check_size(record.input, texts.size, max(width, 1) * token_bytes)
-        decoded = _decoded(record, texts)
-        rows: dict[str, list[Tensor]] = {name: [] for _, name, _ in wanted}
-        for group in _groups(decoded):
+        raws = texts.reshape(-1).tolist()
+        check_work(
+            record.input,
+            len(raws),
+            map(len, raws),
+            most=MOST_COST,
+            least=_LEAST_COST,
+            unit="bytes of text",
+        )
+        groups: list[_Group] = []
+        for group in _groups(_decoded(record, raws)):
             go_on()
-            for encoded in tokenizer.encode_batch(group):
-                for attribute, name, kind in wanted:
-                    rows[name].append(np.array(getattr(encoded, attribute), kind))
-                if len(encoded) > width:  # and all others are padded to it
-                    width = len(encoded)
-                    check_size(record.input, texts.size, width * token_bytes)
+            encoded = tokenizer.encode_batch(group)
+            lengths = np.array([len(one) for one in encoded], np.intp)
+            longest = int(lengths.max())
+            if longest > width:  # and all others are padded to it
+                width = longest
+                check_size(record.input, len(raws), width * token_bytes)
+            tokens: dict[str, Tensor] = {}
+            for attribute, name, kind in wanted:
+                flat = chain.from_iterable(getattr(one, attribute) for one in encoded)
+                tokens[name] = np.fromiter(flat, kind, int(lengths.sum()))
+            groups.append(_Group(lengths, tokens))
         if not width:
             raise InvalidRequest(f"inputs.{record.input}", "texts without any token", "some text")
         return {
-            name: _padded(rows[name], width, fill.get(attribute, 0))
-            for attribute, name, _ in wanted
+            name: _padded(groups, name, np.full((len(raws), width), fill.get(attribute, 0), kind))
+            for attribute, name, kind in wanted
         }
 
     return process
 
 
-def _padded(rows: list[Tensor], width: int, fill: int) -> Tensor:
-    padded = np.full((len(rows), width), fill, rows[0].dtype)
-    for row, values in enumerate(rows):
-        padded[row, : len(values)] = values
-    return padded
+class _Group(NamedTuple):
+    """Texts that were tokenised together: the tokens of each, (rows,), and what they are by input,
+    (tokens,), one text behind the other. An array for each row would take more than its tokens."""
+
+    lengths: Tensor
+    tokens: Mapping[str, Tensor]
+
+
+def _padded(groups: list[_Group], name: str, filled: Tensor) -> Tensor:
+    """`filled`, (rows, tokens) of what pads, with each row's tokens at its start."""
+    places, row = np.arange(filled.shape[1]), 0
+    for lengths, tokens in groups:
+        rows = filled[row : row + len(lengths)]
+        rows[places < lengths[:, None]] = tokens[name]
+        row += len(lengths)
+    return filled
 
 
 def _groups(texts: list[str]) -> Iterator[list[str]]:
@@ -104,7 +132,7 @@ def _groups(texts: list[str]) -> Iterator[list[str]]:
     left = _GROUP_BYTES
     for text in texts:
         group.append(text)
-        left -= len(text) + _LEAST_COST
+        left -= max(len(text), _LEAST_COST)
         if left <= 0:
             yield group
             group, left = [], _GROUP_BYTES
@@ -112,9 +140,9 @@ def _groups(texts: list[str]) -> Iterator[list[str]]:
         yield group
 
 
-def _decoded(record: TextProcessor, texts: Tensor) -> list[str]:
+def _decoded(record: TextProcessor, raws: list[bytes]) -> list[str]:
     decoded: list[str] = []
-    for row, text in enumerate(texts.reshape(-1).tolist()):
+    for row, text in enumerate(raws):
         field, shown = f"inputs.{record.input}", f"{len(text)} bytes in row {row}"
         if len(text) > record.max_bytes:
             raise InvalidRequest(field, shown, f"at most {record.max_bytes} bytes")

@@ -8,6 +8,7 @@ import hashlib
 import struct
 import threading
 import time
+import tracemalloc
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -24,6 +25,8 @@ from gateway.door import Door
 from gateway.engines import Tensor
 from gateway.messages import InferRequest
 from gateway.processors import Process, ProcessorError
+from gateway.processors import image as image_module
+from gateway.processors import text as text_module
 from gateway.wire import byte_elements
 from router.card import TensorSpec, VariantCard
 from router.constraints import Constraints
@@ -90,9 +93,12 @@ def test_a_text_that_is_too_long_is_refused_unread(tmp_path: Path) -> None:
         text(tmp_path, max_bytes=8)(elements("ñañañ!".encode()))
 
 
-def test_more_rows_than_may_be_made_are_refused_untokenised(tmp_path: Path) -> None:
+def test_more_rows_than_may_be_made_are_refused_untokenised(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processors, "MOST_BYTES", 1000 * 4 * 2 * 8)
     at_once = text(tmp_path, size=4, max_tokens=4)
-    most = processors.MOST_BYTES // (4 * 2 * 8)
+    most = 1000
     few = np.broadcast_to(elements(b"\xff"), (most + 1,))  # which is no text
     expected = rf"inputs\.text: expected at most {most} rows, for each becomes 64 bytes"
     with pytest.raises(InvalidRequest, match=expected):
@@ -117,6 +123,79 @@ def test_more_pictures_than_may_be_made_are_refused_undecoded(tmp_path: Path) ->
         process(elements(*[b"no picture"] * 17))
     with pytest.raises(InvalidRequest, match="a picture in PNG or JPEG"):
         process(elements(*[b"no picture"] * 16))
+
+
+def test_more_text_than_one_request_may_bring_is_refused_untokenised(tmp_path: Path) -> None:
+    process = text(tmp_path)
+    rows = text_module.MOST_COST // 64
+    none = elements(b"\xff")
+    with pytest.raises(InvalidRequest, match=rf"at least 64, got '8388672 in {rows + 1} rows'"):
+        process(np.broadcast_to(none, (rows + 1,)))
+    with pytest.raises(InvalidRequest, match="text in UTF-8"):
+        process(np.broadcast_to(none, (rows,)))
+    expected = r"inputs\.text: expected at most 8388608 bytes of text together, .* got '8388672 in"
+    long = b"\xff" * (64 << 10)
+    with pytest.raises(InvalidRequest, match=expected):
+        process(elements(*[long] * 128, b"a"))
+    with pytest.raises(InvalidRequest, match="text in UTF-8"):
+        process(elements(*[long] * 128))
+
+
+def test_one_text_is_allowed_however_long_the_card_lets_it_be(tmp_path: Path) -> None:
+    process = text(tmp_path, max_bytes=64 << 20)
+    with pytest.raises(InvalidRequest, match="text in UTF-8"):
+        process(elements(b"\xff" * (text_module.MOST_COST + 1)))
+
+
+def test_short_texts_take_no_more_memory_than_their_tensors_do(tmp_path: Path) -> None:
+    process = text(tmp_path, types="types")
+    rows = np.broadcast_to(elements(b"the"), (30_000,))
+    tracemalloc.start()
+    try:
+        made = process(rows)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert made["ids"].shape == (30_000, 2)
+    # The tokens, the tensors, and two references and a text of some 60 bytes for each row.
+    assert peak < 2 * sum(values.nbytes for values in made.values()) + 100 * rows.size
+
+
+@pytest.mark.parametrize("size", [-1, 6])
+def test_texts_of_many_groups_are_padded_alike(size: int, tmp_path: Path) -> None:
+    some = [b"the", b"", b"cat " * 500, b"the cat sat"]
+    made = text(tmp_path, size=size, types="types")(elements(*some * 300))
+    ids = [[1, 3, 0, 0, 0, 0], [1, 0, 0, 0, 0, 0], [1, 4, 4, 4, 4, 4], [1, 3, 4, 5, 0, 0]]
+    assert made["ids"].tolist() == ids * 300
+    assert made["mask"].tolist() == [[int(one > 0) for one in row] for row in ids] * 300
+    assert made["types"].tolist() == [[0] * 6] * 1200
+
+
+def test_more_pixels_than_one_request_may_bring_are_refused_undecoded(tmp_path: Path) -> None:
+    process = image(tmp_path, 1, 2, 2, mode="L")
+    large = bomb(4096, 4096)  # of 16 Mi pixels each, which are not there
+    expected = r"inputs\.file: expected at most 134217728 pixels together, .* got '134221824 in 9"
+    with pytest.raises(InvalidRequest, match=expected):
+        process(elements(*[large] * 8, picture(GREY)))
+    with pytest.raises(InvalidRequest, match="a picture in PNG or JPEG"):
+        process(elements(*[large] * 8))
+    rows = image_module.MOST_PIXELS // 4096
+    with pytest.raises(InvalidRequest, match=rf"at least 4096, got '134221824 in {rows + 1} rows'"):
+        process(np.broadcast_to(elements(b""), (rows + 1,)))
+    with pytest.raises(InvalidRequest, match="a picture in PNG or JPEG"):
+        process(np.broadcast_to(elements(b""), (rows,)))
+
+
+def test_pictures_take_no_more_memory_than_their_tensor_does(tmp_path: Path) -> None:
+    process = image(tmp_path, 1, 64, 64, mode="L")
+    rows = np.broadcast_to(elements(picture(GREY)), (500,))
+    tracemalloc.start()
+    try:
+        made = process(rows)["x"]
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 1.5 * made.nbytes
 
 
 def test_texts_are_tokenised_a_few_at_a_time(tmp_path: Path) -> None:
