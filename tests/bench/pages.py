@@ -23,23 +23,25 @@ def here() -> str:
     """
     found = machine.describe()
     return (
-        f"One run of {datetime.now(UTC):%Y-%m-%d}, {_commit()}: {found.cpu}, {found.cores} cores, "
+        f"One run of {datetime.now(UTC):%Y-%m-%d}, {commit(ROOT)}: "
+        f"{found.cpu}, {found.cores} cores, "
         f"{found.memory_bytes / 2**30:.0f} GiB, {found.system}, Python "
         f"{platform.python_version()}; load average {os.getloadavg()[0]:.1f} when it began."
     )
 
 
-def _commit() -> str:
-    name = _git("rev-parse", "--short", "HEAD").stdout.strip()
+def commit(checkout: Path) -> str:
+    """The commit that is checked out, and whether code or settings were changed since."""
+    name = _git(checkout, "rev-parse", "--short", "HEAD").stdout.strip()
     if not name:
         return "commit unknown"
-    changed = _git("diff", "--quiet", "HEAD", "--", "*.py", "*.toml").returncode
+    changed = _git(checkout, "diff", "--quiet", "HEAD", "--", "*.py", "*.toml").returncode
     return f"commit {name}{' and changes' if changed else ''}"
 
 
-def _git(*words: str) -> subprocess.CompletedProcess[str]:
+def _git(checkout: Path, *words: str) -> subprocess.CompletedProcess[str]:
     try:
-        return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True)
+        return subprocess.run(["git", *words], cwd=checkout, capture_output=True, text=True)
     except FileNotFoundError:
         return subprocess.CompletedProcess(words, 127, "", "")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from collections import Counter
 from pathlib import Path
 
@@ -15,11 +16,26 @@ from tests.drills.fuzz.__main__ import table as fuzzed
 from tests.drills.fuzz.cases import Tally
 from tests.drills.report import Check, passed, table
 
+_SOMEBODY = ("-c", "user.name=somebody", "-c", "user.email=somebody@example.org")
+
 
 def test_a_run_is_told_with_day_commit_and_machine() -> None:
     told = pages.here()
     assert re.match(r"One run of 20\d\d-\d\d-\d\d, commit (unknown|[0-9a-f]{7,})", told)
     assert re.search(r"\d+ cores, \d+ GiB, .* Python 3\.\d+\.\d+; load average \d+\.\d", told)
+
+
+def test_a_run_tells_whether_code_was_changed_since_its_commit(tmp_path: Path) -> None:
+    assert pages.commit(tmp_path) == "commit unknown"
+    for name in ("code.py", "page.md"):
+        (tmp_path / name).write_text("one")
+    for words in (["init", "-q"], ["add", "."], [*_SOMEBODY, "commit", "-q", "-m", "one"]):
+        subprocess.run(["git", *words], cwd=tmp_path, check=True)
+    assert re.fullmatch(r"commit [0-9a-f]{7,}", pages.commit(tmp_path))
+    (tmp_path / "page.md").write_text("other")
+    assert re.fullmatch(r"commit [0-9a-f]{7,}", pages.commit(tmp_path))
+    (tmp_path / "code.py").write_text("other")
+    assert re.fullmatch(r"commit [0-9a-f]{7,} and changes", pages.commit(tmp_path))
 
 
 def test_a_page_without_an_end_is_left_alone(tmp_path: Path) -> None:

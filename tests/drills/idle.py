@@ -83,6 +83,21 @@ def drill(wanted: int) -> list[Check]:
             with connections(server.address, count) as made:
                 good, during_ms = live()
                 gone = closed(made)
+    return checks(wanted, count, most, good, before_ms, during_ms, gone)
+
+
+def checks(
+    wanted: int, count: int, most: int, good: int, before_ms: float, during_ms: float, gone: int
+) -> list[Check]:
+    """What is looked at, with what it has to be.
+
+    Args:
+        count: idle connections that there were, of those `wanted`.
+        most: files that the system lets a process have open.
+        good: live requests that were answered beside them, of `ASKED`.
+        before_ms: the median of a live request without them, and `during_ms` beside them.
+        gone: idle connections that were closed.
+    """
     return [
         Check(
             "idle connections",
@@ -101,12 +116,12 @@ def main() -> int:
     parser.add_argument("--docs", type=Path, help=f"the page; of a whole run {PAGE}")
     asked = parser.parse_args()
     ran = pages.here()
-    checks = drill(asked.connections)
-    text = f"{ran}\n\n{table(checks)}"
+    found = drill(asked.connections)
+    text = f"{ran}\n\n{table(found)}"
     print(text)
     whole = asked.connections == CONNECTIONS
     pages.keep(asked.docs, PAGE, "make idle", text, whole=whole)
-    return 0 if passed(checks) else 1
+    return 0 if passed(found) else 1
 
 
 if __name__ == "__main__":

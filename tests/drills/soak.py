@@ -32,7 +32,7 @@ from gateway.trust.ledger import Ledger
 from tests.bench import pages
 from tests.drills import clients
 from tests.drills.audit import LEFT, accounts, at_rest, grows
-from tests.drills.report import PAGE, Check, table
+from tests.drills.report import PAGE, Check, passed, table
 from tests.e2e.harness import Server, until
 from tests.stores import write_variant
 
@@ -266,12 +266,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     asked = parser.parse_args(arguments)
     ran = pages.here()
     wrong, seen = soak(asked.seconds, lane_kind=asked.lane_kind)
-    text = f"{ran} {asked.seconds:g} s, {asked.lane_kind} lanes.\n\n{table(checks(wrong, seen))}"
+    found = checks(wrong, seen)
+    text = f"{ran} {asked.seconds:g} s, {asked.lane_kind} lanes.\n\n{table(found)}"
     print(text)
     whole = (asked.seconds, asked.lane_kind) == (SECONDS, LANE_KIND)
     pages.keep(asked.docs, PAGE, "make soak", text, whole=whole)
     print("\n".join(wrong) or "nothing lost, nothing leaked")
-    return 1 if wrong else 0
+    return 0 if passed(found) else 1
 
 
 if __name__ == "__main__":
