@@ -68,7 +68,7 @@ def test_an_overload_beyond_one_limit_misses_it(
 
 
 def test_each_request_of_an_overload_is_counted_once() -> None:
-    # Sent 0.1 s late, which is not the server's: answered just before 0.4 s from then, and just after.
+    # Sent 0.1 s late, which is not the server's: answered just before 0.4 s from then, and after.
     status = np.array([200, 200, 504, 429, 429, 500, LOST, UNSENT])
     took_s = np.array([0.49, 0.51, 0.4, 0.001, 0.02, 0.1, 0.1, 0.0])
     due_s = np.zeros(8)
