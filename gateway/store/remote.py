@@ -16,12 +16,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from gateway.store.cache import SAMPLE_FILE
 from gateway.store.plan import Key
 from gateway.store.urls import shown
 from router.card import NAME_PATTERN
+
+_Answer = TypeVar("_Answer")
 
 _NAME = re.compile(NAME_PATTERN)
 _FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
@@ -29,6 +31,7 @@ _FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 # One request lists everything under a prefix there; folder by folder it takes one for each.
 _FLAT = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs"})
 _WEB = frozenset({"http", "https"})
+_LOCAL = frozenset({"file", "memory"})
 # The extra that brings what reads them; others have packages of their own.
 _EXTRAS = {
     "s3": "s3",
@@ -112,8 +115,9 @@ class Remote:
             logging.getLogger(name).setLevel(logging.WARNING)
         try:
             from fsspec import get_filesystem_class
+            from fsspec.asyn import AsyncFileSystem
 
-            get_filesystem_class(scheme)
+            kind = get_filesystem_class(scheme)
             # Kept listings would hide what changes, and an instance is shared with whoever asks.
             self._options: dict[str, Any] = {
                 "use_listings_cache": False,
@@ -128,8 +132,9 @@ class Remote:
         self._web = scheme in _WEB
         self._fs: Any = None
         self._root = ""
-        # Others may hold one connection, which is for one thread at a time, and may be lost.
-        self._own_connection = scheme not in _EXTRAS
+        # Others may hold one connection, which is for one thread at a time, and may be lost; the
+        # asynchronous ones (S3, Google, Azure, HTTP) hold many, and make them anew themselves.
+        self._own_connection = scheme not in _LOCAL and not issubclass(kind, AsyncFileSystem)
         self._turn: AbstractContextManager[object] = (
             threading.RLock() if self._own_connection else nullcontext()
         )
@@ -149,26 +154,7 @@ class Remote:
         Raises:
             StoreAway: the store cannot be read, or not to its end.
         """
-        found: dict[Key, dict[str, Object]] = {}
-        samples: dict[str, Object] = {}
-        with self._reading("it"):
-            self._connect()
-            self._fs.invalidate_cache()
-            infos = self._all() if self._flat else self._by_folder()
-            for count, info in enumerate(infos):
-                if count >= _MOST_OBJECTS:
-                    raise StoreAway(
-                        f"{shown(self.url)}: more than {_MOST_OBJECTS} objects are there; give the "
-                        "store a prefix of its own"
-                    )
-                *folders, file = self._parts(info)
-                if info.get("type", "file") != "file" or not all(map(_is_name, folders)):
-                    continue
-                if len(folders) == 2 and _FILE.fullmatch(file):
-                    found.setdefault((folders[0], folders[1]), {})[file] = _object(info)
-                elif len(folders) == 1 and file == SAMPLE_FILE:
-                    samples[folders[0]] = _object(info)
-        return Listing(found, samples)
+        return self._by_connection("it", self._listed)
 
     def read(self, one: Object, most: int) -> bytes:
         """What it holds.
@@ -202,9 +188,7 @@ class Remote:
     def _chunks(self, one: Object) -> Iterator[bytes]:
         what = _last(one.path)
         block = 0 if self._web else _BLOCK_BYTES  # a web server need not know ranges
-        with self._reading(what):
-            self._connect()
-            file = self._fs.open(one.path, "rb", block_size=block)
+        file = self._by_connection(what, lambda: self._fs.open(one.path, "rb", block_size=block))
         try:
             while True:
                 with self._reading(what):
@@ -214,6 +198,26 @@ class Remote:
                 yield chunk
         finally:
             file.close()
+
+    def _listed(self) -> Listing:
+        found: dict[Key, dict[str, Object]] = {}
+        samples: dict[str, Object] = {}
+        self._fs.invalidate_cache()
+        infos = self._all() if self._flat else self._by_folder()
+        for count, info in enumerate(infos):
+            if count >= _MOST_OBJECTS:
+                raise StoreAway(
+                    f"{shown(self.url)}: more than {_MOST_OBJECTS} objects are there; give the "
+                    "store a prefix of its own"
+                )
+            *folders, file = self._parts(info)
+            if info.get("type", "file") != "file" or not all(map(_is_name, folders)):
+                continue
+            if len(folders) == 2 and _FILE.fullmatch(file):
+                found.setdefault((folders[0], folders[1]), {})[file] = _object(info)
+            elif len(folders) == 1 and file == SAMPLE_FILE:
+                samples[folders[0]] = _object(info)
+        return Listing(found, samples)
 
     def _all(self) -> Iterable[dict[str, Any]]:
         infos: dict[str, dict[str, Any]] = self._fs.find(self._root, detail=True)
@@ -243,6 +247,25 @@ class Remote:
         inside = name.startswith(self._root + "/")
         return name[len(self._root) :].strip("/").split("/") if inside else [""]
 
+    def _by_connection(self, what: str, ask: Callable[[], _Answer]) -> _Answer:
+        """What `ask` gives; once more by a new connection where the one that was kept fails, since
+        servers end those that idle.
+
+        Raises:
+            StoreAway: the store cannot be read by a new one either.
+        """
+        with self._turn:
+            if self._own_connection and self._fs is not None:
+                try:
+                    return ask()
+                except StoreAway:
+                    raise
+                except Exception:
+                    self._fs = None
+            with self._reading(what):
+                self._connect()
+                return ask()
+
     @contextmanager
     def _reading(self, what: str) -> Iterator[None]:
         """Whatever the library of a store raises means that it cannot be read now."""
@@ -252,8 +275,10 @@ class Remote:
         except StoreAway:
             raise
         except Exception as error:
-            if self._own_connection:
-                self._fs = None  # another one is made when it is looked at again
+            # Another one is made when it is looked at again. A connection that says what is not
+            # there is kept: were it lost, that is found when something is asked of it next.
+            if self._own_connection and not isinstance(error, FileNotFoundError):
+                self._fs = None
             raise StoreAway(
                 f"{shown(self.url)}: {what} cannot be read: {_reason(error)}"
             ) from error

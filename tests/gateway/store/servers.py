@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import http.server
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -71,8 +72,15 @@ def web(folder: Path) -> Iterator[str]:
 
 
 @contextmanager
-def ftp(folder: Path, port: int = 0) -> Iterator[str]:
-    """An FTP server that lets anybody read; its URL."""
+def ftp(
+    folder: Path, port: int = 0, *, idle_s: float = 300.0, seen: Counter[str] | None = None
+) -> Iterator[str]:
+    """An FTP server that lets anybody read; its URL.
+
+    Args:
+        idle_s: after how long a connection that idles is ended.
+        seen: counts what was "begun" and "ended" of connections.
+    """
     from pyftpdlib.authorizers import DummyAuthorizer
     from pyftpdlib.handlers import FTPHandler
     from pyftpdlib.ioloop import IOLoop
@@ -80,7 +88,14 @@ def ftp(folder: Path, port: int = 0) -> Iterator[str]:
 
     anybody = DummyAuthorizer()
     anybody.add_anonymous(str(folder))
-    handler = type("Handler", (FTPHandler,), {"authorizer": anybody})
+    counts = Counter[str]() if seen is None else seen
+    own = {
+        "authorizer": anybody,
+        "timeout": idle_s,
+        "on_connect": lambda _: counts.update(["begun"]),
+        "on_disconnect": lambda _: counts.update(["ended"]),
+    }
+    handler = type("Handler", (FTPHandler,), own)
     ioloop = IOLoop()
     server = FTPServer(("127.0.0.1", port), handler, ioloop=ioloop)
     ended = threading.Event()
