@@ -21,5 +21,14 @@ def raise_limit() -> int:
 
 
 def connections(files: int) -> int:
-    """How many connections so many files leave room for."""
+    """How many connections of HTTP so many files leave room for, beside those of gRPC."""
+    return _free(files) - grpc_connections(files)
+
+
+def grpc_connections(files: int) -> int:
+    """How many of gRPC: a quarter, since one of them carries many requests at once."""
+    return _free(files) // 4
+
+
+def _free(files: int) -> int:
     return max(_LEAST, files - _RESERVED) if files > 0 else 1 << 20

@@ -34,6 +34,8 @@ _READABLE_BYTES = 1 << 20
 _ENDING_S = 2.0
 # A peer that is silent for a minute is asked whether it is there, and has a third of one to say so.
 _PING_AFTER_MS, _PONG_WITHIN_MS = 60_000, 20_000
+# What an option of gRPC can hold. No message is larger, and longer times are for ever.
+_MOST = (1 << 31) - 1
 # Clients may ask us this often; by default gRPC calls more than one in five minutes abuse.
 _PINGED_MS = 10_000
 
@@ -154,7 +156,7 @@ def _worth_saying(record: logging.LogRecord) -> bool:
 
 
 def _options(settings: Settings, shared: bool) -> list[tuple[str, int]]:
-    return [
+    options = [
         ("grpc.so_reuseport", int(shared)),
         ("grpc.max_receive_message_length", settings.max_body_bytes + _READABLE_BYTES),
         ("grpc.max_metadata_size", settings.max_header_bytes),
@@ -170,8 +172,9 @@ def _options(settings: Settings, shared: bool) -> list[tuple[str, int]]:
         # option do without the limit.
         ("grpc.max_allowed_incoming_connections", settings.max_connections or _most_connections()),
     ]
+    return [(name, min(value, _MOST)) for name, value in options]
 
 
 def _most_connections() -> int:
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return open_files.connections(files)
+    return open_files.grpc_connections(files)

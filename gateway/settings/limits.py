@@ -49,9 +49,10 @@ class LimitSettings(BaseSettings):
     max_connections: int | None = Field(
         None,
         ge=1,
-        description="HTTP connections of one process, at most, and gRPC connections likewise; more "
-        "are answered 503, or closed. By default as many as its limit of open files leaves room "
-        "for.",
+        le=1 << 30,  # the most files that Linux lets a process have
+        description="HTTP connections of one process, at most, and as many gRPC connections beside "
+        "them; more are answered 503, or closed. By default those that its limit of open files "
+        "leaves room for, three quarters of them for HTTP.",
     )
     memory_limit_mb: float | None = Field(
         None,

@@ -70,6 +70,7 @@ def test_an_empty_variable_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
         ("model_weights", '{"digits": 0}', "greater than 0"),
         ("trust_store", "perhaps", "boolean"),
         ("lanes", "0", "greater than or equal to 1"),
+        ("max_connections", "3000000000", "less than or equal to 1073741824"),
         ("admin_port", "on", "a port from 0 to 65535, or off"),
         ("database", "mysql://db/x", "a URL of SQLite or PostgreSQL"),
         ("max_header_bytes", "10", "1024"),
