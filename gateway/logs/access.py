@@ -88,8 +88,8 @@ class AccessLog:
         """Open the file again, which was moved away."""
         self._sink.reopen()
 
-    def close(self, patience_s: float) -> bool:
-        """Write what waits; whether that was done within `patience_s`."""
+    def close(self, patience_s: float) -> int:
+        """Write what waits; how many lines were lost, or not written within `patience_s`."""
         for say, timer in list(self._unsaid.items()):
             timer.cancel()
             say()

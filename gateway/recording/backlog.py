@@ -27,7 +27,10 @@ class Backlog(Generic[Item]):
             logged, and they are lost.
         most: items that may wait.
         every_s: how long the first of them waits for company.
-        at_once: items that `deliver` is given at most; as many do not wait any longer.
+        at_once: items that `deliver` is given at most; as many do not wait any longer, nor do
+            as many as may wait.
+        again: is asked on that thread; while it says so, `deliver` is called, with nothing, also
+            after `every_s` in which nothing came, and at the end.
 
     Attributes:
         dropped: how many were one too many so far.
@@ -41,12 +44,16 @@ class Backlog(Generic[Item]):
         most: int,
         every_s: float,
         at_once: int,
+        again: Callable[[], bool] = lambda: False,
     ) -> None:
         self.dropped = 0
         self._deliver = deliver
         self._most = most
         self._every_s = every_s
         self._at_once = at_once
+        self._again = again
+        self._full = min(at_once, most)
+        self._in_hand = 0
         self._items: deque[Item] = deque()
         self._awake = False
         self._some = threading.Event()
@@ -66,36 +73,43 @@ class Backlog(Generic[Item]):
         if not self._awake:
             self._awake = True
             self._some.set()
-        elif waiting == self._at_once:
+        if waiting + 1 == self._full:
             self._enough.set()
 
-    def close(self, patience_s: float) -> bool:
-        """Deliver what waits; whether that was done within `patience_s`."""
+    def close(self, patience_s: float) -> int:
+        """Deliver what waits; how many were lost, or not delivered within `patience_s`."""
+        before = self.dropped
         self._closing = True
         self._enough.set()
         self._some.set()
         self._thread.join(patience_s)
-        return not self._thread.is_alive()
+        return self.dropped - before + self._in_hand + len(self._items)
 
     def _run(self) -> None:
         while not self._closing:
-            self._some.wait()
-            self._some.clear()
-            self._enough.wait(self._every_s)
-            self._enough.clear()
-            # Before the items are taken: who comes later wakes this thread again.
-            self._awake = False
+            if self._some.wait(self._every_s if self._again() else None):
+                self._some.clear()
+                self._enough.wait(self._every_s)
+                self._enough.clear()
+                # Before the items are taken: who comes later wakes this thread again.
+                self._awake = False
             self._empty()
         self._empty()
 
     def _empty(self) -> None:
         items = self._items
+        if not items and self._again():
+            self._hand_over([])
         while items:
-            some = [items.popleft() for _ in range(min(len(items), self._at_once))]
-            try:
-                self._deliver(some)
-            except Exception:
-                self.dropped += len(some)
-                _LOG.exception("%s: %d items are lost", threading.current_thread().name, len(some))
+            self._in_hand = min(len(items), self._at_once)
+            self._hand_over([items.popleft() for _ in range(self._in_hand)])
+            self._in_hand = 0
             # The event loop comes first: it waits for the interpreter while this thread works.
             time.sleep(0)
+
+    def _hand_over(self, some: Sequence[Item]) -> None:
+        try:
+            self._deliver(some)
+        except Exception:
+            self.dropped += len(some)
+            _LOG.exception("%s: %d items are lost", threading.current_thread().name, len(some))

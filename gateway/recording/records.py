@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import time
 from collections.abc import Callable
@@ -20,6 +21,8 @@ from router.errors import GearshiftError, Overloaded
 
 if TYPE_CHECKING:
     from gateway.tracing.tracer import OtelTracer
+
+_LOG = logging.getLogger(__name__)
 
 # OpenTelemetry's own switch, which all that is built with it obeys.
 _DISABLED = "OTEL_SDK_DISABLED"
@@ -54,7 +57,7 @@ class Records:
             self._access = AccessLog(opened(name, settings), json=json, worker=worker)
 
         self._tracer: OtelTracer | None = None
-        if settings.tracing and os.environ.get(_DISABLED, "").lower() != "true":
+        if settings.tracing and os.environ.get(_DISABLED, "").strip().lower() != "true":
             self._tracer = _tracer(settings, worker)
             journal.tracer = self._tracer
         if self._access is not None or self._tracer is not None:
@@ -104,15 +107,28 @@ class Records:
             self._access.reopen()
 
     async def stop(self, left_s: Callable[[], float]) -> None:
-        """Write what is left to be written.
+        """Write what is left to be written, and say in the log what could not be.
 
         Args:
             left_s: how long a step of the end may take.
         """
-        if self._access is not None:
-            await asyncio.to_thread(self._access.close, min(_LAST_WORDS_S, left_s()))
-        if self._tracer is not None:
-            await asyncio.to_thread(self._tracer.close, min(_LAST_WORDS_S, left_s()))
+        patience_s = min(_LAST_WORDS_S, left_s())
+        lines, traces = await asyncio.gather(
+            *(
+                asyncio.to_thread(each.close, patience_s) if each is not None else _none()
+                for each in (self._access, self._tracer)
+            )
+        )
+        if lines or traces:
+            _LOG.warning(
+                "lost at the server's end: %d lines of the access log, the traces of %d requests",
+                lines,
+                traces,
+            )
+
+
+async def _none() -> int:
+    return 0
 
 
 def _nothing() -> None:

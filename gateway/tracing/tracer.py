@@ -60,12 +60,14 @@ class OtelTracer:
         self._exporter = OTLPSpanExporter()
         self._running: list[Run] = []
         self._lost = 0
+        self._over = False
         self._backlog: Backlog[Record] = Backlog(
             "traces",
             self._deliver,
             most=max(1, numbers[environment.QUEUE] // _SPANS),
             every_s=numbers[environment.DELAY] / 1000,
             at_once=max(1, numbers[environment.BATCH] // _SPANS),
+            again=lambda: bool(self._running),
         )
 
     @property
@@ -99,24 +101,28 @@ class OtelTracer:
         """Send the spans of a request that has marks, from another thread."""
         self._backlog.put(record)
 
-    def close(self, patience_s: float) -> bool:
-        """Send what waits; whether that was done within `patience_s`."""
-        sent = self._backlog.close(patience_s)
+    def close(self, patience_s: float) -> int:
+        """Send what waits; how many requests' traces were lost, or not sent within `patience_s`."""
+        before = self._lost
+        lost = self._backlog.close(patience_s) + self._lost - before
+        self._over = True
         # One that tries again and again to reach a collector stops trying.
         self._exporter.shutdown()  # type: ignore[no-untyped-call]
-        return sent
+        return lost
 
     # From here on everything runs on the backlog's thread.
 
     def _deliver(self, ended: Sequence[Record]) -> None:
+        if self._over:
+            return
         unix_ns = time.time_ns() - time.monotonic_ns()
         spans = [span for record in ended for span in self._spans.of(record, unix_ns)]
         spans += self._batches(ended, unix_ns)
-        if self._exporter.export(spans) is not SpanExportResult.SUCCESS:
+        if spans and self._exporter.export(spans) is not SpanExportResult.SUCCESS:
             self._lost += len(ended)
 
     def _batches(self, ended: Sequence[Record], unix_ns: int) -> list[ReadableSpan]:
-        """The spans of batches whose first request has ended, once they have finished."""
+        """The spans of batches that have finished, once one of their requests has ended."""
         for record in ended:
             for run in record.origin.marks.runs if record.origin.marks else ():
                 if not run.told:

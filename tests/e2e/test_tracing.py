@@ -247,6 +247,23 @@ def test_a_caller_who_leaves(server: Server, collector: Collector, gate: Gate) -
     server.await_idle()
 
 
+def test_a_batch_is_told_though_no_request_ends_after_it(
+    server: Server, collector: Collector, gate: Gate
+) -> None:
+    host, port = server.address.split(":")
+    body = json.dumps({"inputs": [statuses.IMAGE]}).encode()
+    with gate.shut():
+        with socket.create_connection((host, int(port))) as caller:
+            caller.sendall(post("/v2/models/slow/infer", body, {"X-Request-Id": "the-last"}))
+            server.await_busy()
+        whole = collector.request("the-last")
+    (run,) = [each for each in collector.inside(whole) if each.name == "infer"]
+    ((_, span_id),) = run.links
+    batch = collector.waited_for(lambda span: span.span_id == span_id)
+    assert batch.links == {(whole.trace_id, whole.span_id)} and batch.end_ns > whole.end_ns
+    server.await_idle()
+
+
 def test_a_batch_is_linked_with_its_requests(
     server: Server, collector: Collector, gate: Gate
 ) -> None:
