@@ -48,6 +48,10 @@ _COMMON = frozenset((*KEYS, TIMEOUT_PARAMETER, "binary_data_output"))
 SPELLING = Spelling((*KEYS, TIMEOUT_PARAMETER))
 HEADER_SPELLING = Spelling((*HEADERS, EXPLAIN_HEADER))
 
+# Of headers that state constraints: each is stated once, in few words.
+_MOST_HEADERS = 32
+_LONGEST_VALUE = 256
+
 _NUMBER = re.compile(r"[0-9]{1,15}(\.[0-9]{0,30})?([eE][+-]?[0-9]{1,2})?|\.[0-9]{1,30}", re.ASCII)
 _NAME = re.compile(NAME_PATTERN)
 # gRPC over HTTP/2, "Requests": TimeoutValue is at most 8 digits, then a unit.
@@ -183,12 +187,13 @@ def _together(stated: Mapping[str, object], deadlines: Sequence[float]) -> Const
 
 
 # Callers repeat themselves: the same few headers come with every request of one app.
-@lru_cache(maxsize=4096)
+# What is refused is not kept, so no more than a few MiB is.
+@lru_cache(maxsize=1024)
 def _of_headers(headers: tuple[tuple[str, str], ...]) -> Constraints:
     return _together(*_by_header(headers))
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=1024)
 def _by_header(
     headers: tuple[tuple[str, str], ...],
 ) -> tuple[Mapping[str, object], Sequence[float]]:
@@ -196,7 +201,12 @@ def _by_header(
     seen: dict[str, str] = {}
     stated: dict[str, object] = {}
     deadlines: list[float] = []
+    if len(headers) > _MOST_HEADERS:
+        raise InvalidRequest(headers[-1][0], f"{len(headers)} headers", f"at most {_MOST_HEADERS}")
     for name, text in headers:
+        if len(text) > _LONGEST_VALUE:
+            expected = f"at most {_LONGEST_VALUE} letters"
+            raise InvalidRequest(name, text, expected)
         value = text.strip()
         if seen.setdefault(name, value) != value:
             raise InvalidRequest(name, value, f"one value; {seen[name]!r} came before it")

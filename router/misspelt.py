@@ -51,8 +51,12 @@ class Spelling:
             for plain, key in self._plain.items()
             if plain.startswith(about)
         ]
-        self.meant = lru_cache(maxsize=4096)(self._meant)
+        self._known = lru_cache(maxsize=4096)(self._meant)
+
+    def meant(self, key: str) -> str | None:
         """The key that was meant by another one; None where that is somebody else's."""
+        # Before it is looked up: what is looked up is kept.
+        return self._known(key) if len(key) <= _LONGEST else None
 
     def check(self, field: str, parameters: Mapping[str, object]) -> None:
         """Refuse keys that are nearly one of ours, or that say they are and are none.
@@ -77,8 +81,6 @@ class Spelling:
         return InvalidRequest(field, received, f"a constraint that there is ({nearest})")
 
     def _meant(self, key: str) -> str | None:
-        if len(key) > _LONGEST:
-            return None
         plain = _plain(key)
         if plain in self._plain:
             return self._plain[plain]

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from gateway.http.asgi import Scope
 from gateway.recording import origins
 
-# Heads that are kept, and the longest of them: a few hundred KiB in all.
+# Heads that are kept, and the longest of them: some two MiB in all, with what follows from them.
 _MOST_KEPT = 256
 _LONGEST_BYTES = 2048
 # Heads with one of these come once. With the latter what follows is no plain body.
@@ -45,19 +45,22 @@ class Heads:
         """What follows from these bytes, if they came before."""
         return self._kept.get(head)
 
-    def keep(self, packet: bytes, scope: Scope) -> None:
-        """Keep the head of a POST that was the whole of `packet`, if one like it may come.
+    def keep(self, head: bytes, body_bytes: int, scope: Scope) -> None:
+        """Keep the head of a POST that was answered, if it is the whole of one and may come again.
 
         Args:
+            head: with the empty line.
+            body_bytes: what came behind it, in the same packet and no other.
             scope: the request's, as it was parsed.
         """
         headers: list[tuple[bytes, bytes]] = scope["headers"]
         names = [name for name, _ in headers]
         if not (_OWN_NAMES.isdisjoint(names) and _OTHER_BODIES.isdisjoint(names)):
             return
+        if not head.startswith(b"POST ") or len(head) > _LONGEST_BYTES:
+            return
         length = [value for name, value in headers if name == b"content-length"]
-        end = packet.find(b"\r\n\r\n") + 4
-        if end > _LONGEST_BYTES or len(length) != 1 or len(packet) != end + int(length[0]):
+        if len(length) != 1 or int(length[0]) != body_bytes:
             return
         if len(self._kept) >= _MOST_KEPT:
             self._kept.clear()
@@ -68,4 +71,4 @@ class Heads:
                 "method", "path", "raw_path", "query_string",
             )
         }  # fmt: skip
-        self._kept[packet[:end]] = Head(stated, int(length[0]), {})
+        self._kept[head] = Head(stated, body_bytes, {})

@@ -219,7 +219,8 @@ class Infer:
         """Raises:
         _Stands: a refusal of the same request still stands.
         """
-        kind = model, version, headers, own.get(b"authorization")
+        # Whoever is refused is counted as who it is.
+        kind = model, version, headers, scope[ORIGIN].key, scope[ORIGIN].tenant
         length = own.get(JSON_LENGTH, b"")
         json_length = int(length) if length.isdigit() and len(length) <= 10 else None
         scope[_ASKED] = kind, content, json_length

@@ -62,8 +62,12 @@ class LimitedHttpProtocol(Connection):
     _refused = False
     _timer: TimerHandle | None = None
     url = b""
-    # What came, where a request begins with it.
+    # Whether no byte of a request has come since the one before it ended.
+    _between = True
+    # What came, while a request that began with it is looked for.
     _packet = b""
+    # A head that may be kept once its request is answered, the bytes behind it, and that request.
+    _whole: tuple[bytes, int, RequestResponseCycle] | None = None
 
     def connection_made(self, transport: BaseTransport) -> None:
         self.headers = []
@@ -81,7 +85,7 @@ class LimitedHttpProtocol(Connection):
 
     def data_received(self, data: bytes) -> None:
         self._unset_keepalive_if_required()
-        if self._in_head and not self._counted and not self._refused:
+        if self._between and not self._counted and not self._refused:
             if self._came_before(data):
                 return
             self._packet = data
@@ -111,12 +115,17 @@ class LimitedHttpProtocol(Connection):
                 self._counted += len(piece)
                 if self._counted >= self.max_header_bytes:
                     self._too_large()
+        self._packet = b""
         if self._refused:
             return
         if self._in_head and not self._counted:
             self._stop_timer()
         elif self._timer is None:
             self._timer = self.loop.call_later(self.read_timeout_s, self._too_slow)
+
+    def on_message_begin(self) -> None:
+        self._between = False
+        super().on_message_begin()
 
     def on_headers_complete(self) -> None:
         if not self.parser.should_upgrade():
@@ -134,11 +143,12 @@ class LimitedHttpProtocol(Connection):
     def on_message_complete(self) -> None:
         if self.parser.should_upgrade():
             return
-        self._in_head, self._got_on = True, True
+        self._in_head, self._got_on, self._between = True, True, True
         self.scope[RECEIVED_S] = time.monotonic()  # type: ignore[literal-required]
         packet, self._packet = self._packet, b""
         if packet and self.cycle.keep_alive and self.scope["method"] == "POST":
-            self.heads.keep(packet, cast(Scope, self.scope))
+            end = packet.find(b"\r\n\r\n") + 4
+            self._whole = packet[:end], len(packet) - end, self.cycle
             headers = self.scope["headers"]
             self.scope[KEEP] = partial(self.refusals.keep, packet, headers, self.cycle)  # type: ignore[literal-required]
         super().on_message_complete()
@@ -156,6 +166,11 @@ class LimitedHttpProtocol(Connection):
         Returns:
             Whether it was written; if not, `send` must do it, which can wait for a slow reader.
         """
+        if self._whole is not None and self._whole[2] is cycle:
+            head, behind, _ = self._whole
+            self._whole = None
+            if status == HTTPStatus.OK:  # nobody fills the table who may not ask
+                self.heads.keep(head, behind, cast(Scope, cycle.scope))
         if self.flow.write_paused or cycle.disconnected:
             return False
         lines = [b"%b: %b\r\n" % header for header in (*cycle.default_headers, *headers)]

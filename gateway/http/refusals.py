@@ -73,6 +73,8 @@ class Refusals:
         own = [value for name, value in headers if name == _REQUEST_ID]
         if len(length) != 1 or len(packet) != head + int(length[0]) or not cycle.keep_alive:
             return
+        if not packet.startswith(b"POST "):
+            return
         status, said, body = held.answer
         lines = [b"%b: %b\r\n" % header for header in (*cycle.default_headers, *said)]
         given = origins.named(own[-1].decode("latin-1")) if own else None

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from router.constraints import KEYS
+from router.constraints import KEYS, SPELLING, TIMEOUT_PARAMETER
 from router.errors import InvalidRequest
 
-_CONSTRAINTS = frozenset(KEYS)
+_CONSTRAINTS = frozenset((*KEYS, TIMEOUT_PARAMETER))
+# The protocol's, with every request.
+_OWN = frozenset(("binary_data_size", "binary_data", "classification"))
 
 
 def check(field: str, parameters: Mapping[str, Any]) -> None:
@@ -20,6 +22,8 @@ def check(field: str, parameters: Mapping[str, Any]) -> None:
     Raises:
         InvalidRequest: there is some.
     """
+    if parameters.keys() <= _OWN:
+        return
     for key in parameters:
         if key in _CONSTRAINTS:
             expected = "none; constraints belong to the parameters of the whole request"
@@ -28,3 +32,6 @@ def check(field: str, parameters: Mapping[str, Any]) -> None:
         else:
             continue
         raise InvalidRequest(f"{field}.parameters.{key}", parameters[key], expected)
+    SPELLING.check(
+        f"{field}.parameters", {key: parameters[key] for key in parameters.keys() - _OWN}
+    )

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.client import HTTPResponse
@@ -15,9 +17,9 @@ import uvicorn
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.http.asgi import KNOWN, RECEIVED_S
+from gateway.http.asgi import ANSWER, KNOWN, RECEIVED_S
 from gateway.http.heads import Heads
-from gateway.http.limits import limited
+from gateway.http.limits import LimitedHttpProtocol, limited
 
 PATIENCE_S = 60.0
 WANTED = (
@@ -26,7 +28,7 @@ WANTED = (
 )
 
 
-async def app(scope: Any, receive: Any, send: Any) -> None:
+async def app(scope: Any, receive: Any, _: object) -> None:
     """Answers with its scope, its body, and whether its head came before."""
     body, more = b"", True
     while more:
@@ -34,20 +36,24 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
         assert event["type"] == "http.request"
         body, more = body + event["body"], event["more_body"]
     told = {name: repr(scope[name]) for name in WANTED}
-    told |= {"body": body.decode(), "again": KNOWN in scope, "since": RECEIVED_S in scope}
+    if body == b"wait.":
+        await asyncio.sleep(0.3)
+    late_s = time.monotonic() - scope[RECEIVED_S]
+    told |= {"body": body.decode(), "again": KNOWN in scope, "in time": 0 <= late_s < 5}
     answer = json.dumps(told).encode()
     headers = [(b"content-length", b"%d" % len(answer))]
-    await send({"type": "http.response.start", "status": 200, "headers": headers})
-    await send({"type": "http.response.body", "body": answer})
+    status = 403 if scope["path"] == "/forbidden" else 200
+    assert await scope[ANSWER](status, headers, answer)
     assert (await receive())["type"] == "http.disconnect"
 
 
 @contextmanager
 def serving(**limits: Any) -> Iterator[int]:
     listener = socket.create_server(("127.0.0.1", 0))
+    read_timeout_s = limits.pop("read_timeout_s", 60.0)
     config = uvicorn.Config(
         app,
-        http=limited(4096, 60.0, **limits),
+        http=limited(4096, read_timeout_s, **limits),
         loop="uvloop",
         lifespan="off",
         ws="none",
@@ -181,10 +187,123 @@ def test_a_connection_that_is_the_last_to_its_client_is_closed(port: int) -> Non
             assert connection.recv(1) == b""
 
 
+HALF = b"POST /half HTTP/1.1\r\nHost: a\r\nX-Junk: "
+REST = b"Content-Length: 4\r\n\r\nbody"
+
+
+def raw_answers(connection: socket.socket, count: int) -> list[dict[str, Any]]:
+    """So many answers, which may come together."""
+    got = b""
+    while True:
+        parts = [part.partition(b"\r\n\r\n")[2] for part in got.split(b"HTTP/1.1 200 ")[1:]]
+        if len(parts) == count and parts[-1].endswith(b"}"):
+            return [json.loads(part) for part in parts]
+        more = connection.recv(1 << 16)
+        assert more, got
+        got += more
+
+
+def refused(port: int, packet: bytes) -> bool:
+    """Whether a packet that is no request is refused as such."""
+    with connect(port) as connection:
+        connection.sendall(packet)
+        response = HTTPResponse(connection)
+        response.begin()
+        return response.status == 400
+
+
+def in_turn(connection: socket.socket, *packets: bytes) -> None:
+    """Send packets that are read one by one."""
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    for packet in packets:
+        connection.sendall(packet)
+        time.sleep(0.05)  # nothing tells when the other side has read
+
+
+def test_the_rest_of_a_pipelined_head_is_no_head(port: int) -> None:
+    with connect(port) as connection:
+        head = b"POST /second HTTP/1.1\r\nHost: a\r\nAuthorization: mine\r\n"
+        in_turn(connection, post("/first", b"first") + head, REST)
+        assert [each["body"] for each in raw_answers(connection, 2)] == ["first", "body"]
+    assert refused(port, REST)
+
+
+def test_a_head_in_two_packets_is_not_kept_by_what_the_first_one_began_with(port: int) -> None:
+    whole = post("/two", b"x" * 40, "Authorization: mine")
+    first = 40 + 3
+    with connect(port) as connection:
+        in_turn(connection, whole[:first], whole[first:])
+        assert raw_answers(connection, 1)[0]["body"] == "x" * 40
+    assert refused(port, b"POS" + b"x" * 40)
+    with connect(port) as connection:
+        in_turn(connection, b"\r\n\r\n" + whole[:36], whole[36:])
+        assert raw_answers(connection, 1)[0]["body"] == "x" * 40
+    assert refused(port, b"\r\n\r\n" + b"x" * 40)
+
+
+def test_a_known_request_within_a_header_is_part_of_that_header(port: int) -> None:
+    with connect(port) as connection:
+        assert ask(connection, post("/known", b"known"))["body"] == "known"
+    with connect(port) as connection:
+        in_turn(connection, post("/before", b"first") + HALF, post("/known", b"known"))
+        first, second = raw_answers(connection, 2)
+        assert (first["path"], second["path"]) == ("'/before'", "'/half'")
+
+
+def test_heads_of_who_is_turned_away_are_not_kept(port: int) -> None:
+    with connect(port) as connection:
+        for _ in range(2):
+            connection.sendall(post("/forbidden", b"first"))
+            response = HTTPResponse(connection)
+            response.begin()
+            assert json.loads(response.read())["again"] is False
+
+
+def test_who_waits_for_an_answer_gets_it_before_the_next_one(port: int) -> None:
+    with connect(port) as connection:
+        ask(connection, post("/slow", b"zero."))
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        in_turn(connection, post("/slow", b"wait."), post("/slow", b"next."))
+        assert [each["body"] for each in raw_answers(connection, 2)] == ["wait.", "next."]
+
+
+def test_a_server_that_ends_says_so_to_known_heads_as_well() -> None:
+    with serving() as port, connect(port) as connection:
+        ask(connection, post("/leaving", b"first"))
+        LimitedHttpProtocol.leaving = True
+        try:
+            connection.sendall(post("/leaving", b"again"))
+            response = HTTPResponse(connection)
+            response.begin()
+            assert json.loads(response.read())["again"] is True
+            assert response.headers["connection"] == "close"
+        finally:
+            LimitedHttpProtocol.leaving = False
+
+
+def test_a_known_head_stops_the_time_for_a_first_request() -> None:
+    with serving(read_timeout_s=0.2) as port:
+        with connect(port) as connection:
+            ask(connection, post("/timed", b"first"))
+        with connect(port) as connection:
+            assert ask(connection, post("/timed", b"again"))["again"] is True
+            time.sleep(0.4)  # twice the limit: only time can show that it does not fire
+            assert ask(connection, post("/timed", b"again"))["again"] is True
+
+
 def test_what_is_kept_is_bounded() -> None:
     heads = Heads()
     scope = dict.fromkeys(WANTED, "") | {"headers": [(b"content-length", b"0")]}
     packets = [post(f"/{number}", b"") for number in range(1000)]
     for packet in packets:
-        heads.keep(packet, scope)
+        heads.keep(packet, 0, scope)
     assert 0 < sum(heads.find(packet) is not None for packet in packets) <= 256
+
+
+@pytest.mark.parametrize("length", [b"1", b"-1"])
+def test_a_body_of_another_length_is_not_this_head_s(length: bytes) -> None:
+    heads = Heads()
+    scope = dict.fromkeys(WANTED, "") | {"headers": [(b"content-length", length)]}
+    packet = post("/", b"")
+    heads.keep(packet, 0, scope)
+    assert heads.find(packet) is None

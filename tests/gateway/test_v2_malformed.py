@@ -195,3 +195,15 @@ def test_any_value_of_a_tensors_member_is_read_or_refused(member: str, value: ob
         decode({"inputs": [tensor(**{member: value})]})
     except InvalidRequest as error:
         assert str(error.members["field"]).startswith(("inputs", "body"))
+
+
+@pytest.mark.parametrize("where", ["inputs", "outputs"])
+@pytest.mark.parametrize("key", ["timeout", "min_acuracy", "Min-Accuracy", "max_latency"])
+def test_a_constraint_among_a_tensor_s_parameters_is_refused_however_it_is_spelt(
+    where: str, key: str
+) -> None:
+    document: dict[str, Any] = {"inputs": [tensor()], "outputs": [{"name": "logits"}]}
+    document[where][0]["parameters"] = {"their_own": 1}
+    assert decode(document).rows == 1
+    document[where][0]["parameters"] = {key: 1}
+    assert f"{where}[0].parameters.{key}" in refusal(document).detail

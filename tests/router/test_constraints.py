@@ -9,7 +9,18 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from router.constraints import KEYS, NONE, Constraints, Floor, or_default, parse, pin, tighten
+from router.constraints import (
+    HEADER_PREFIX,
+    KEYS,
+    NONE,
+    SPELLING,
+    Constraints,
+    Floor,
+    or_default,
+    parse,
+    pin,
+    tighten,
+)
 from router.errors import InvalidRequest
 
 
@@ -350,3 +361,21 @@ def test_a_floor_reads_back_as_it_is_written() -> None:
 
 def test_a_timeout_longer_than_a_float_holds() -> None:
     assert parse((), {"timeout": 10**400}).max_latency_ms == 1e15
+
+
+def test_what_callers_make_up_is_not_kept_in_any_length() -> None:
+    before = SPELLING._known.cache_info().currsize
+    for number in range(50):
+        key = f"max_latency_{number}" + "x" * 1000
+        assert parse((), {key: 1}) == NONE
+    assert SPELLING._known.cache_info().currsize == before
+
+
+def test_a_header_of_any_length_is_refused() -> None:
+    relax = HEADER_PREFIX + "relax"
+    with pytest.raises(InvalidRequest, match="expected at most 256 letters") as refused:
+        parse(((relax, "latency," + " " * 60000 + "cost"),))
+    assert len(refused.value.detail) < 400
+    with pytest.raises(InvalidRequest, match="expected at most 32, got '33 headers'"):
+        parse(((relax, "cost"),) * 33)
+    assert parse(((relax, "cost"),) * 32).relax == ("cost",)
