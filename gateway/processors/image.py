@@ -25,7 +25,7 @@ _A_PICTURE = f"a picture in {' or '.join(_FORMATS)}"
 # Decoded for one request: some seconds of one core, whatever the body's size.
 MOST_PIXELS = 128 << 20
 # What a picture costs beside its pixels, in pixels: opening it, and the network's own size.
-_LEAST_PIXELS = 4096
+_LEAST_PIXELS = 8192
 
 
 def open(record: ImageProcessor, folder: Path, inputs: Mapping[str, TensorSpec]) -> Process:

@@ -29,8 +29,9 @@ from router.processor import TextProcessor
 _GROUP_BYTES = 16 << 10
 # What a text costs at least, in bytes of text: a row is some microseconds' work, however short.
 _LEAST_COST = 64
-# Tokenised for one request: some seconds of one core, whatever the body's size.
-MOST_COST = 8 << 20
+# Tokenised for one request: up to some seconds of one core (words of one letter took 1.7 s a MiB),
+# whatever the body's size.
+MOST_COST = 4 << 20
 
 
 def open(record: TextProcessor, folder: Path, inputs: Mapping[str, TensorSpec]) -> Process:

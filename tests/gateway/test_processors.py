@@ -129,16 +129,16 @@ def test_more_text_than_one_request_may_bring_is_refused_untokenised(tmp_path: P
     process = text(tmp_path)
     rows = text_module.MOST_COST // 64
     none = elements(b"\xff")
-    with pytest.raises(InvalidRequest, match=rf"at least 64, got '8388672 in {rows + 1} rows'"):
+    with pytest.raises(InvalidRequest, match=rf"at least 64, got '4194368 in {rows + 1} rows'"):
         process(np.broadcast_to(none, (rows + 1,)))
     with pytest.raises(InvalidRequest, match="text in UTF-8"):
         process(np.broadcast_to(none, (rows,)))
-    expected = r"inputs\.text: expected at most 8388608 bytes of text together, .* got '8388672 in"
+    expected = r"inputs\.text: expected at most 4194304 bytes of text together, .* got '4194368 in"
     long = b"\xff" * (64 << 10)
     with pytest.raises(InvalidRequest, match=expected):
-        process(elements(*[long] * 128, b"a"))
+        process(elements(*[long] * 64, b"a"))
     with pytest.raises(InvalidRequest, match="text in UTF-8"):
-        process(elements(*[long] * 128))
+        process(elements(*[long] * 64))
 
 
 def test_one_text_is_allowed_however_long_the_card_lets_it_be(tmp_path: Path) -> None:
@@ -174,13 +174,13 @@ def test_texts_of_many_groups_are_padded_alike(size: int, tmp_path: Path) -> Non
 def test_more_pixels_than_one_request_may_bring_are_refused_undecoded(tmp_path: Path) -> None:
     process = image(tmp_path, 1, 2, 2, mode="L")
     large = bomb(4096, 4096)  # of 16 Mi pixels each, which are not there
-    expected = r"inputs\.file: expected at most 134217728 pixels together, .* got '134221824 in 9"
+    expected = r"inputs\.file: expected at most 134217728 pixels together, .* got '134225920 in 9"
     with pytest.raises(InvalidRequest, match=expected):
         process(elements(*[large] * 8, picture(GREY)))
     with pytest.raises(InvalidRequest, match="a picture in PNG or JPEG"):
         process(elements(*[large] * 8))
-    rows = image_module.MOST_PIXELS // 4096
-    with pytest.raises(InvalidRequest, match=rf"at least 4096, got '134221824 in {rows + 1} rows'"):
+    rows = image_module.MOST_PIXELS // 8192
+    with pytest.raises(InvalidRequest, match=rf"at least 8192, got '134225920 in {rows + 1} rows'"):
         process(np.broadcast_to(elements(b""), (rows + 1,)))
     with pytest.raises(InvalidRequest, match="a picture in PNG or JPEG"):
         process(np.broadcast_to(elements(b""), (rows,)))
