@@ -30,7 +30,7 @@ import httpx
 from gateway.lifecycle import catalog
 from router.constraints import Constraints
 from tests.bench import load, pages, replay
-from tests.bench.live import body_of
+from tests.bench.sending import body_of
 from tests.bench.servers import free_port
 from tests.stores import seal
 
