@@ -1,4 +1,4 @@
-"""Requests sent open-loop to a gateway of its own: each when it is due, whatever became of others."""
+"""Requests sent open-loop to a gateway of its own: each when it is due, whatever befell others."""
 
 from __future__ import annotations
 
