@@ -23,7 +23,8 @@ from tests.bench.peers.servers.gearshift import PEER
 from tests.bench.profile import parts
 from tests.bench.profile.draw import draw
 
-_RATE = 400
+_RATE, _SECONDS = 400, 8.0
+_PICTURE, _PAGE = Path("docs/pictures/time.svg"), Path("docs/benchmarks/performance.md")
 _TOOL = Peer(
     name="py-spy",
     version="0.4.3",
@@ -39,9 +40,9 @@ def main() -> None:
     """Sample, draw, print, write."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench.profile", description=__doc__)
     parser.add_argument("--folder", type=Path, default=Path(".peers"), help="environments")
-    parser.add_argument("--seconds", type=float, default=8.0, help="of each form")
-    parser.add_argument("--picture", type=Path, default=Path("docs/pictures/time.svg"))
-    parser.add_argument("--docs", type=Path, default=Path("docs/benchmarks/performance.md"))
+    parser.add_argument("--seconds", type=float, default=_SECONDS, help="of each form")
+    parser.add_argument("--picture", type=Path, help=f"the picture; of a whole run {_PICTURE}")
+    parser.add_argument("--docs", type=Path, help=f"the page; of a whole run {_PAGE}")
     parser.add_argument("--stacks", type=Path, help="a folder to keep the sampled stacks in")
     wanted = parser.parse_args()
     ran = pages.here()
@@ -62,11 +63,13 @@ def main() -> None:
             for kind in (parts.LOOP, parts.LANES):
                 shares[f"{called.says}: {kind}"] = counted.get(kind, Counter())
     samples = round(wanted.seconds * _RATE)
-    draw(wanted.picture, shares, samples)
+    whole = wanted.seconds == _SECONDS
+    if picture_file := wanted.picture or (_PICTURE if whole else None):
+        draw(picture_file, shares, samples)
+        print(f"picture in {picture_file}")
     text = _table(ran, shares, samples)
     print(text)
-    pages.write(wanted.docs, "make bench-picture", text)
-    print(f"picture in {wanted.picture}, table in {wanted.docs}")
+    pages.keep(wanted.docs, _PAGE, "make bench-picture", text, whole=whole)
 
 
 def _sampled(
@@ -106,7 +109,7 @@ def _table(ran: str, shares: dict[str, Counter[str]], samples: int) -> str:
     rows.append(("**runs, of one core**", *(f"**{100 * share:.0f}**" for share in busy)))
     head = ("% of the time", *shares)
     return (
-        "![Where the time goes](../pictures/time.svg)\n\n"
+        f"![Where the time goes](../{_PICTURE.relative_to('docs')})\n\n"
         f"{ran} What each thread runs, as a share of one core; lanes are counted together.\n\n"
         + pages.table(head, rows)
     )
