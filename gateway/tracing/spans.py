@@ -14,8 +14,10 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
+from opentelemetry.attributes import BoundedAttributes
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.util import BoundedList
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.semconv.attributes import error_attributes as error_names
 from opentelemetry.semconv.attributes import http_attributes as http
@@ -26,6 +28,7 @@ from opentelemetry.trace.span import TraceState
 from gateway.http.asgi import INFER_ROUTE
 from gateway.recording.record import Record
 from gateway.recording.said_of import asked, status
+from gateway.tracing.environment import Limits
 from gateway.tracing.marks import Marks, Run
 from gateway.tracing.phases import Phase, begun_s, phases
 from router.constraints import Constraints
@@ -50,9 +53,13 @@ class Spans:
     Args:
         resource: what this server is.
         scheme: "http" or "https".
+        limits: of a span's size.
     """
 
-    def __init__(self, resource: Resource, scope: InstrumentationScope, scheme: str) -> None:
+    def __init__(
+        self, resource: Resource, scope: InstrumentationScope, scheme: str, limits: Limits
+    ) -> None:
+        self._limits = limits
         self._resource = resource
         self._scope = scope
         self._scheme = scheme
@@ -117,14 +124,15 @@ class Spans:
         links: tuple[Link, ...] = (),
         failed: str = "",
     ) -> ReadableSpan:
+        most = self._limits.links
         return ReadableSpan(
             phase.name,
             context,
             parent,
             self._resource,
-            attributes,
+            self._as_many(attributes),
             (),
-            links,
+            links if most is None or len(links) <= most else BoundedList.from_seq(most, links),
             kind,
             None,
             _status(failed),
@@ -132,6 +140,12 @@ class Spans:
             round(phase.end_s * 1e9) + unix_ns,
             self._scope,
         )
+
+    def _as_many(self, attributes: Mapping[str, Any]) -> Mapping[str, Any]:
+        most, letters = self._limits.attributes, self._limits.letters
+        if letters is None and (most is None or len(attributes) <= most):
+            return attributes
+        return BoundedAttributes(most, attributes, max_value_len=letters)
 
     def _repeated(
         self,

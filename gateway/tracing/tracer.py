@@ -16,7 +16,7 @@ from collections.abc import Sequence
 
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import SERVICE_NAME, Resource
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace import ReadableSpan, SpanLimits, TracerProvider
 from opentelemetry.sdk.trace.export import SpanExportResult
 from opentelemetry.sdk.trace.sampling import Decision
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
@@ -28,6 +28,7 @@ from gateway.messages import Trace
 from gateway.recording import origins
 from gateway.recording.backlog import Backlog
 from gateway.recording.record import Record
+from gateway.settings import SettingsError
 from gateway.tracing import environment
 from gateway.tracing.marks import Marks, Run
 from gateway.tracing.spans import STATE_LETTERS, Spans
@@ -36,6 +37,7 @@ from gateway.tracing.spans import STATE_LETTERS, Spans
 _SPANS = 6
 # A batch is over long before, or its lane was given up.
 _RUN_S = 120.0
+_NO_LIMITS = SpanLimits(*[SpanLimits.UNSET] * 8)
 _QUERY = re.compile(r"\?\S+")
 
 
@@ -53,11 +55,20 @@ class OtelTracer:
     def __init__(self, scheme: str, worker: int | None) -> None:
         numbers = environment.numbers()
         resource = _resource(worker)
-        provider = TracerProvider(resource=resource, shutdown_on_exit=False)
-        self._sampler = provider.sampler
-        self._spans = Spans(resource, InstrumentationScope("gearshift", VERSION), scheme)
+        scope = InstrumentationScope("gearshift", VERSION)
+        self._spans = Spans(resource, scope, scheme, environment.limits())
         logging.getLogger(OTLPSpanExporter.__module__).addFilter(_without_query)
-        self._exporter = OTLPSpanExporter()
+        try:
+            # It makes no spans, so none of its limits are read.
+            provider = TracerProvider(
+                resource=resource, shutdown_on_exit=False, span_limits=_NO_LIMITS
+            )
+            self._sampler = provider.sampler
+            self._exporter = OTLPSpanExporter()
+        except Exception as error:
+            raise SettingsError(
+                f"tracing: OpenTelemetry does not begin as its variables ask: {error}"
+            ) from error
         self._running: list[Run] = []
         self._lost = 0
         self._over = False

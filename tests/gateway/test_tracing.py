@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -95,6 +96,24 @@ def opened(models: Path) -> Records:
         ("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "0"),
         ("OTEL_BSP_MAX_QUEUE_SIZE", "0"),
         ("OTEL_BSP_SCHEDULE_DELAY", "soon"),
+        ("OTEL_BSP_SCHEDULE_DELAY", "99999999999999"),
+        ("OTEL_BSP_MAX_QUEUE_SIZE", "9" * 5000),
+        ("OTEL_TRACES_SAMPLER", " traceidratio"),
+        ("OTEL_TRACES_SAMPLER_ARG", " "),
+        ("OTEL_TRACES_SAMPLER_ARG", "nan"),
+        ("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "abc"),
+        ("OTEL_ATTRIBUTE_COUNT_LIMIT", "-1"),
+        ("OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT", "1.5"),
+        ("OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT", "none"),
+        ("OTEL_SPAN_LINK_COUNT_LIMIT", "many"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://ex ample.com:4318"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://a:4318 "),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://..:4318"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://a..b:1/"),
+        ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "http://a<b/v1/traces"),
+        ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "http://[::1/v1/traces"),
+        ("OTEL_EXPORTER_OTLP_TIMEOUT", "10000"),  # it would be milliseconds elsewhere
+        ("OTEL_EXPORTER_OTLP_TIMEOUT", "nan"),
     ],
 )
 def test_what_is_not_offered_is_refused_by_name(
@@ -102,7 +121,7 @@ def test_what_is_not_offered_is_refused_by_name(
 ) -> None:
     monkeypatch.setenv("OTEL_TRACES_SAMPLER", "traceidratio")
     monkeypatch.setenv(name, value)
-    with pytest.raises(SettingsError, match=f"^{name}: expected .*, got '{value}'"):
+    with pytest.raises(SettingsError, match=f"^{name}: expected .*, got {re.escape(repr(value))}"):
         opened(tmp_path)
     monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
     opened(tmp_path)
@@ -114,7 +133,18 @@ def test_what_is_not_offered_is_refused_by_name(
         ("OTEL_EXPORTER_OTLP_HEADERS", "swordfish"),
         ("OTEL_EXPORTER_OTLP_HEADERS", "a=b, x key=swordfish"),
         ("OTEL_EXPORTER_OTLP_TRACES_HEADERS", "x-key=swordfish%0D%0Ax-other=1"),
+        ("OTEL_EXPORTER_OTLP_HEADERS", "x%0Akey=swordfish"),
+        ("OTEL_EXPORTER_OTLP_HEADERS", 'x-key="swordfish"'),
+        ("OTEL_EXPORTER_OTLP_HEADERS", "Content-Length=swordfish"),
+        ("OTEL_EXPORTER_OTLP_HEADERS", "a=b,transfer%2Dencoding=swordfish"),
         ("OTEL_EXPORTER_OTLP_ENDPOINT", "ftp://me:swordfish@collector?key=swordfish"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector?key=swordfish"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector#swordfish"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://me:sword?x=swordfish@collector"),
+        ("OTEL_RESOURCE_ATTRIBUTES", "swordfish"),
+        ("OTEL_RESOURCE_ATTRIBUTES", "a=b,=swordfish"),
+        ("OTEL_RESOURCE_ATTRIBUTES", "a=swordfish\udcff"),
+        ("OTEL_SERVICE_NAME", "swordfish\udcff"),
         ("OTEL_EXPORTER_OTLP_CLIENT_KEY", "/swordfish"),
     ],
 )
@@ -133,7 +163,14 @@ def test_what_is_offered_is_taken(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     for name, value in {
         "OTEL_TRACES_SAMPLER": "parentbased_traceidratio",
         "OTEL_TRACES_SAMPLER_ARG": "0.25",
-        "OTEL_EXPORTER_OTLP_ENDPOINT": "notaurl",  # that of traces counts
+        "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc",  # that of traces counts
+        "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "http/protobuf",
+        "OTEL_EXPORTER_OTLP_ENDPOINT": "notaurl",
+        "OTEL_RESOURCE_ATTRIBUTES": "a=b=c, d = e%20f,g=,",
+        "OTEL_ATTRIBUTE_COUNT_LIMIT": "9",
+        "OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT": " 64 ",
+        "OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT": "unset",
+        "OTEL_SPAN_LINK_COUNT_LIMIT": "",
         "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "https://me:swordfish@[::1]:4318/v1/traces?key=1",
         "OTEL_EXPORTER_OTLP_HEADERS": "authorization=Bearer%20sword=fish, x-tenant=a/b c,",
         "OTEL_EXPORTER_OTLP_COMPRESSION": "GZIP",
@@ -149,6 +186,24 @@ def test_what_is_offered_is_taken(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
         environment.BATCH: 512,
         environment.DELAY: 5000,
     }
+    assert environment.limits() == environment.Limits(attributes=9, letters=None, links=128)
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["http://otel_collector:4318/", "http://[fe80::1%25eth0]:4318", "https://bücher.example"],
+)
+def test_addresses_that_are(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", url)
+    environment.numbers()
+
+
+def test_what_the_library_itself_refuses_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTEL_PYTHON_EXPORTER_OTLP_HTTP_CREDENTIAL_PROVIDER", "nobody")
+    with pytest.raises(SettingsError, match=r"^tracing: OpenTelemetry does not begin .*'nobody'"):
+        opened(tmp_path)
 
 
 def test_without_the_extra_it_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
