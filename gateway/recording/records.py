@@ -138,10 +138,18 @@ def _nothing() -> None:
 def _tracer(settings: Settings, worker: int | None) -> OtelTracer:
     # Here, for OpenTelemetry is an extra, and takes a quarter of a second to import.
     try:
+        from gateway.tracing import environment
+
+        # Before the rest, which already reads some of them as it is imported.
+        environment.limits()
         from gateway.tracing.tracer import OtelTracer
     except ImportError as error:
         raise SettingsError(
             f"tracing: expected the extra `tracing`, which is not installed ({error}): "
             "pip install 'gearshift[tracing]'"
+        ) from error
+    except ValueError as error:
+        raise SettingsError(
+            f"tracing: OpenTelemetry does not begin as its variables ask: {error}"
         ) from error
     return OtelTracer("http" if settings.tls_certificate is None else "https", worker)

@@ -122,10 +122,10 @@ def _whole(name: str, default: int, least: int) -> int:
 
 
 def _limit(name: str, default: int | None) -> int | None:
-    text = os.environ.get(name, "").strip()
-    if not text:
+    text = os.environ.get(name)
+    if text is None:
         return default
-    return None if text.lower() == "unset" else _whole(name, 0, 0)
+    return _whole(name, 0, 0) if text.strip() else None
 
 
 def _number(text: str) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -16,7 +17,9 @@ from gateway.settings import Settings, SettingsError
 from gateway.tracing import environment
 from gateway.tracing.marks import Marks, Run
 from gateway.tracing.phases import phases
+from tests.e2e.harness import PATIENCE_S
 from tests.e2e.test_tls import Authority
+from tests.stores import write_variant
 
 
 def marks(**moments: float) -> Marks:
@@ -105,7 +108,7 @@ def opened(models: Path) -> Records:
         ("OTEL_ATTRIBUTE_COUNT_LIMIT", "-1"),
         ("OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT", "1.5"),
         ("OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT", "none"),
-        ("OTEL_SPAN_LINK_COUNT_LIMIT", "many"),
+        ("OTEL_SPAN_LINK_COUNT_LIMIT", "unset"),
         ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://ex ample.com:4318"),
         ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://a:4318 "),
         ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://..:4318"),
@@ -169,8 +172,7 @@ def test_what_is_offered_is_taken(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
         "OTEL_RESOURCE_ATTRIBUTES": "a=b=c, d = e%20f,g=,",
         "OTEL_ATTRIBUTE_COUNT_LIMIT": "9",
         "OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT": " 64 ",
-        "OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT": "unset",
-        "OTEL_SPAN_LINK_COUNT_LIMIT": "",
+        "OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT": "",
         "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "https://me:swordfish@[::1]:4318/v1/traces?key=1",
         "OTEL_EXPORTER_OTLP_HEADERS": "authorization=Bearer%20sword=fish, x-tenant=a/b c,",
         "OTEL_EXPORTER_OTLP_COMPRESSION": "GZIP",
@@ -220,3 +222,17 @@ def test_nothing_of_it_is_imported_while_it_is_off() -> None:
         "assert not [name for name in sys.modules if name.startswith(ours)]"
     )
     subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def test_what_is_read_as_the_library_is_imported_is_refused_before(tmp_path: Path) -> None:
+    write_variant(tmp_path, "echo", "fp32")
+    ended = subprocess.run(
+        [sys.executable, "-m", "gateway.cli", "serve", "--models", tmp_path, "--tracing"],
+        env={**os.environ, "OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT": "abc"},
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+    )
+    assert ended.returncode == 2
+    assert "error: OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT: expected a whole number" in ended.stderr
+    assert "Traceback" not in ended.stderr
