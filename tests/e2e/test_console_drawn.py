@@ -208,6 +208,7 @@ def test_lanes_say_what_they_do(browser: Browser, server: Server) -> None:
 
     with visit(browser, server, before=told("state", alter)) as page:
         ready(page)
+        expect(page.locator("#lanes li")).to_have_count(3)
         busy, lost, idle = page.locator("#lanes li").all()
         expect(busy).to_contain_text("busydrawn / int8, 3 rows")
         expect(lost).to_contain_text("lost")
