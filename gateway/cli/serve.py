@@ -150,7 +150,8 @@ def run(
                 chosen.max_header_bytes,
                 chosen.read_timeout_seconds,
                 write_timeout_seconds=chosen.write_timeout_seconds,
-                max_connections=chosen.max_connections or open_files.connections(files),
+                max_connections=chosen.max_connections
+                or open_files.connections(files, beside_grpc=chosen.grpc_port != "off"),
             ),
             timeout_keep_alive=math.ceil(chosen.idle_timeout_seconds),
             ssl_context_factory=None if secured is None else secured.accepting,

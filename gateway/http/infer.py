@@ -188,7 +188,7 @@ class Infer:
             content = await aside.run(codings.inflate, content, coding, self._limit_bytes)
         else:
             self._stands(model, version, headers, own, content, scope, received_s)
-        if v2.is_long(content, length):
+        if v2.is_long(content, length, served.inputs_by_name):
             body = await aside.run(
                 v2.decode, content, length, served.inputs_by_name, served.outputs_by_name
             )

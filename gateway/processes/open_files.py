@@ -20,9 +20,13 @@ def raise_limit() -> int:
     return hard
 
 
-def connections(files: int) -> int:
-    """How many connections of HTTP so many files leave room for, beside those of gRPC."""
-    return _free(files) - grpc_connections(files)
+def connections(files: int, *, beside_grpc: bool) -> int:
+    """How many connections of HTTP so many files leave room for.
+
+    Args:
+        beside_grpc: whether there are those of gRPC as well.
+    """
+    return _free(files) - (grpc_connections(files) if beside_grpc else 0)
 
 
 def grpc_connections(files: int) -> int:

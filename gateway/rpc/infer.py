@@ -117,7 +117,7 @@ class Infer:
         try:
             served = self._service.fleet.model(message.model_name)
             specs = served.inputs_by_name, served.outputs_by_name
-            if messages.is_long(message, asked.size):
+            if messages.is_long(message, asked.size, served.inputs_by_name):
                 body = await aside.run(messages.decode, message, *specs)
             else:
                 body = messages.decode(message, *specs)

@@ -110,10 +110,10 @@ def parsed(kind: Any, raw: bytes) -> Any:
         raise InvalidRequest("body", f"{len(raw)} bytes", f"a message {kind.__name__}") from error
 
 
-def is_long(message: Any, size: int) -> bool:
+def is_long(message: Any, size: int, inputs: v2.Inputs) -> bool:
     """Whether `decode` of a message of `size` bytes may take so long that it should not run on the
-    event loop: its numbers are read one by one."""
-    return size >= LONG_BYTES and not len(message.raw_input_contents)
+    event loop: its elements are read one by one."""
+    return size >= LONG_BYTES and (inputs.one_by_one or not len(message.raw_input_contents))
 
 
 def decode(

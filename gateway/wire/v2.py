@@ -40,6 +40,7 @@ class Inputs(dict[str, TensorSpec]):
         processed: what a request may hold instead, where the model has a processor: what that
             reads, and the inputs that it does not fill. This is what metadata shows.
         layouts: of binary bodies that came before.
+        one_by_one: whether elements of some are read one by one, also where they come as bytes.
     """
 
     def __init__(
@@ -48,6 +49,8 @@ class Inputs(dict[str, TensorSpec]):
         super().__init__({spec.name: spec for spec in specs})
         self.processed = None if processed is None else {spec.name: spec for spec in processed}
         self.layouts = Layouts()
+        every = (*self.values(), *(self.processed or {}).values())
+        self.one_by_one = any(spec.datatype == "BYTES" for spec in every)
 
 
 class Body(NamedTuple):
@@ -159,9 +162,9 @@ def of_raw(
     return Body(None, _NOTHING, {spec.name: tensor}, len(tensor), every)
 
 
-def is_long(body: bytes, json_length: bytes | None) -> bool:
+def is_long(body: bytes, json_length: bytes | None, inputs: Inputs) -> bool:
     """Whether `decode` may take so long that it should not run on the event loop."""
-    if json_length is None:
+    if json_length is None or inputs.one_by_one:
         return len(body) >= LONG_BYTES
     return json_length.isdigit() and len(json_length) <= 10 and int(json_length) >= LONG_BYTES
 

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.wire import byte_elements, v2
+from gateway.wire.long_lists import LONG_BYTES
 from router.card import TensorSpec
 from router.errors import InvalidRequest
 from tests.gateway.v2_bodies import (
@@ -179,3 +180,16 @@ def test_a_boolean_among_numbers_is_found_wherever_it_stands(text: str, word: st
     assert v2.decode(text.replace("WORD", "4").encode(), None, specs, OUTPUTS).rows == 1
     with pytest.raises(InvalidRequest, match=r"inputs\[0\]\.data: expected numbers"):
         v2.decode(text.replace("WORD", word).encode(), None, specs, OUTPUTS)
+
+
+def test_what_is_read_element_by_element_is_read_beside_the_loop_where_it_is_long() -> None:
+    text = TensorSpec(name="text", datatype="BYTES", shape=(-1,))
+    long, short = bytes(LONG_BYTES), bytes(LONG_BYTES - 1)
+    for inputs, wanted in (
+        (v2.Inputs((text,)), True),
+        (v2.Inputs((IMAGE,), processed=(text,)), True),
+        (v2.Inputs((IMAGE,)), False),
+    ):
+        assert v2.is_long(long, b"10", inputs) is wanted
+        assert not v2.is_long(short, b"10", inputs)
+        assert v2.is_long(long, None, inputs)
