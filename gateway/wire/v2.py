@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from gateway.engines import Tensor
-from gateway.wire import classification, long_lists, raw_request, tensor_parameters
+from gateway.wire import booleans, classification, long_lists, raw_request, tensor_parameters
 from gateway.wire.layouts import Layout, Layouts
 from gateway.wire.long_lists import LONG_BYTES
 from gateway.wire.tensors import (
@@ -99,7 +99,7 @@ def decode(
         return of_document(
             parse_object(text, long_lists.parse), Tail(body, start), inputs, outputs, True
         )
-    may_hold_bools = _may_hold_bools(text)
+    may_hold_bools = booleans.may_stand_in(text)
     tail = Tail(body, start)
     decoded = of_document(parse_object(text), tail, inputs, outputs, may_hold_bools)
     # A request's own name comes once.
@@ -210,22 +210,6 @@ def members(field: str, raw: object) -> Mapping[str, Any]:
     if not isinstance(raw, dict):
         raise InvalidRequest(field, raw, "an object")
     return raw
-
-
-def _may_hold_bools(text: bytes) -> bool:
-    """Whether `true` or `false` stands anywhere behind the beginning of the first tensor's data.
-
-    A single letter is found at the speed of memory, and there is none in numbers: so the words
-    are looked for in what follows the numbers alone.
-    """
-    data = text.find(b'"data"') + len(b'"data"')
-    if text.find(b"\\", 0, data) >= 0:
-        return True  # which may have spelt a key before
-    for word in (b"true", b"false"):
-        at = text.find(word[:1], data)
-        if at >= 0 and text.find(word, at) >= 0:
-            return True
-    return False
 
 
 def _json_length(header: bytes, available: int) -> int:
