@@ -43,8 +43,9 @@ _FAILURES = frozenset(
     ("UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS")
 )
 
-# Of a `tracestate` that is none it would repeat what the caller sent.
-logging.getLogger(TraceState.__module__).disabled = True
+# Of a `tracestate` that is none it would repeat what the caller sent. By a filter: whoever sets up
+# logging anew enables what was disabled.
+logging.getLogger(TraceState.__module__).addFilter(lambda _: False)
 
 
 class Spans:

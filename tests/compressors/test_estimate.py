@@ -93,7 +93,7 @@ def test_rounds_train_again_and_iterations_of_mathematics_do_not(
     options = Options(tmp_path, engines=("openvino",))
     found = {f.variant: f.seconds for f in forecast(usertask.load(TASK), book, options, Silent())}
     assert found["long"] == found["once"]
-    assert found["rounds"] > 1.5 * found["round"]
+    assert found["rounds"] > 1.2 * found["round"]  # what is measured on the way is in both
 
 
 @pytest.mark.parametrize(
