@@ -6,6 +6,7 @@ with a head that was parsed before and a body of the length that it states, is n
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from gateway.http.asgi import Scope
@@ -57,10 +58,7 @@ class Heads:
         names = [name for name, _ in headers]
         if not (_OWN_NAMES.isdisjoint(names) and _OTHER_BODIES.isdisjoint(names)):
             return
-        if not head.startswith(b"POST ") or len(head) > _LONGEST_BYTES:
-            return
-        length = [value for name, value in headers if name == b"content-length"]
-        if len(length) != 1 or int(length[0]) != body_bytes:
+        if len(head) > _LONGEST_BYTES or not are_whole(head, body_bytes, headers):
             return
         if len(self._kept) >= _MOST_KEPT:
             self._kept.clear()
@@ -72,3 +70,13 @@ class Heads:
             )
         }  # fmt: skip
         self._kept[head] = Head(stated, body_bytes, {})
+
+
+def are_whole(head: bytes, body_bytes: int, headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    """Whether a head, and so many bytes behind it, are one POST from its beginning to its end.
+
+    Args:
+        headers: those of the request that came with them, as they were parsed.
+    """
+    length = [value for name, value in headers if name == b"content-length"]
+    return head.startswith(b"POST ") and len(length) == 1 and int(length[0]) == body_bytes

@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
+from gateway.http.heads import are_whole
 from gateway.recording import origins
 from gateway.shed import Held, demands_nothing
 from gateway.wire.problems import Headers
@@ -68,13 +69,11 @@ class Refusals:
         json_length: int | None,
     ) -> None:
         """Keep the refusal of the request that began `packet`, if that is the whole of both."""
-        head = packet.find(b"\r\n\r\n") + 4
-        length = [value for name, value in headers if name == b"content-length"]
+        head = packet[: packet.find(b"\r\n\r\n") + 4]
+        body_bytes = len(packet) - len(head)
+        if not cycle.keep_alive or not are_whole(head, body_bytes, headers):
+            return
         own = [value for name, value in headers if name == _REQUEST_ID]
-        if len(length) != 1 or len(packet) != head + int(length[0]) or not cycle.keep_alive:
-            return
-        if not packet.startswith(b"POST "):
-            return
         status, said, body = held.answer
         lines = [b"%b: %b\r\n" % header for header in (*cycle.default_headers, *said)]
         given = origins.named(own[-1].decode("latin-1")) if own else None
@@ -83,7 +82,7 @@ class Refusals:
         before = b"".join((STATUS_LINE[status], *lines, _REQUEST_ID, b": "))
         name = None if given is None else given.encode()
         after = b"\r\n\r\n" + body
-        self._kept[packet[:head]] = _Kept(held, before, name, after, int(length[0]), json_length)
+        self._kept[head] = _Kept(held, before, name, after, body_bytes, json_length)
 
     def find(self, head: bytes, data: bytes, loop: asyncio.AbstractEventLoop) -> bytes | None:
         """What to write to who sent `data`, which begins with `head`; None where it must be read
