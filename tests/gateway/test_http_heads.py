@@ -5,21 +5,19 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from http.client import HTTPResponse
 from typing import Any
 
 import pytest
-import uvicorn
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.http.asgi import ANSWER, KNOWN, RECEIVED_S
 from gateway.http.heads import Heads
-from gateway.http.limits import LimitedHttpProtocol, limited
+from gateway.http.limits import LimitedHttpProtocol
+from tests.gateway.http_serving import served
 
 PATIENCE_S = 60.0
 WANTED = (
@@ -47,32 +45,9 @@ async def app(scope: Any, receive: Any, _: object) -> None:
     assert (await receive())["type"] == "http.disconnect"
 
 
-@contextmanager
-def serving(**limits: Any) -> Iterator[int]:
-    listener = socket.create_server(("127.0.0.1", 0))
-    read_timeout_s = limits.pop("read_timeout_s", 60.0)
-    config = uvicorn.Config(
-        app,
-        http=limited(4096, read_timeout_s, **limits),
-        loop="uvloop",
-        lifespan="off",
-        ws="none",
-        log_level="error",
-    )
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run, args=([listener],))
-    thread.start()
-    try:
-        yield listener.getsockname()[1]
-    finally:
-        server.should_exit = True
-        thread.join()
-        listener.close()
-
-
 @pytest.fixture(scope="module")
 def port() -> Iterator[int]:
-    with serving() as port:
+    with served(app, 60.0) as port:
         yield port
 
 
@@ -268,7 +243,7 @@ def test_who_waits_for_an_answer_gets_it_before_the_next_one(port: int) -> None:
 
 
 def test_a_server_that_ends_says_so_to_known_heads_as_well() -> None:
-    with serving() as port, connect(port) as connection:
+    with served(app, 60.0) as port, connect(port) as connection:
         ask(connection, post("/leaving", b"first"))
         LimitedHttpProtocol.leaving = True
         try:
@@ -282,7 +257,7 @@ def test_a_server_that_ends_says_so_to_known_heads_as_well() -> None:
 
 
 def test_a_known_head_stops_the_time_for_a_first_request() -> None:
-    with serving(read_timeout_s=0.2) as port:
+    with served(app, 0.2) as port:
         with connect(port) as connection:
             ask(connection, post("/timed", b"first"))
         with connect(port) as connection:

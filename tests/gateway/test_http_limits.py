@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import json
 import socket
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from http.client import HTTPConnection, HTTPResponse
 from typing import Any
 
 import pytest
-import uvicorn
 
 from gateway.http.asgi import RECEIVED_S
 from gateway.http.connections import PROGRESS_BYTES
-from gateway.http.limits import limited
+from tests.gateway.http_serving import LIMIT, served
 
-LIMIT = 4096
 PATIENCE_S = 60.0
 
 
@@ -37,31 +33,9 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
     await send({"type": "http.response.body", "body": body})
 
 
-@contextmanager
-def serving(read_timeout_seconds: float, **limits: Any) -> Iterator[int]:
-    listener = socket.create_server(("127.0.0.1", 0))
-    config = uvicorn.Config(
-        app,
-        http=limited(LIMIT, read_timeout_seconds, **limits),
-        loop="uvloop",
-        lifespan="off",
-        ws="none",
-        log_level="error",
-    )
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run, args=([listener],))
-    thread.start()
-    try:
-        yield listener.getsockname()[1]
-    finally:
-        server.should_exit = True
-        thread.join()
-        listener.close()
-
-
 @pytest.fixture(scope="module")
 def port() -> Iterator[int]:
-    with serving(read_timeout_seconds=60.0) as port:
+    with served(app, read_timeout_seconds=60.0) as port:
         yield port
 
 
@@ -210,7 +184,7 @@ def test_what_is_not_http(port: int, garbage: bytes) -> None:
 
 
 def test_request_that_does_not_arrive_in_time() -> None:
-    with serving(read_timeout_seconds=0.2) as port:
+    with served(app, read_timeout_seconds=0.2) as port:
         with connect(port) as head, connect(port) as body, connect(port) as silent:
             head.sendall(b"GET / HTTP/1.1\r\nHost:")
             body.sendall(b"POST / HTTP/1.1\r\nContent-Length: 10\r\n\r\nabc")
@@ -252,7 +226,7 @@ def test_upgrade_to_what_is_not_known_is_answered_as_a_plain_request(port: int, 
 def test_a_large_body_may_take_its_time_while_it_gets_on() -> None:
     head = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n"
     piece, pieces, timeout_s = b"x" * PROGRESS_BYTES, 9, 0.4
-    with serving(timeout_s, large_bodies=True) as port:
+    with served(app, timeout_s, large_bodies=True) as port:
         with connect(port) as connection:
             connection.sendall(head % (len(piece) * pieces))
             for _ in range(pieces):  # more than twice the time for a request
